@@ -1,0 +1,1 @@
+"""Science that runs in the pod: pure functions of arrays, and the thin plugin classes around them."""

@@ -1,0 +1,1 @@
+"""Cameras as data: detectors, rafts, amps, geometry."""

@@ -1,0 +1,184 @@
+"""What is said over the board.
+
+A *batch* is a set of jobs that are gathered together: one exposure's detectors under one pipeline.
+A *job* is one detector of a batch. Ids are readable and deterministic, so that posting twice is
+posting once:
+
+* batch ``prompt.2026112000012.quicklook``  (run, exposure id, pipeline)
+* job   ``prompt.2026112000012.quicklook.094``
+"""
+
+from enum import StrEnum
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from rapid.results.models import DetectorStatus, GatherReason, Scalar
+
+NAME = r"^[A-Za-z0-9_-]+$"
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class BatchKey(_Message):
+    """Identity of a batch."""
+
+    run: str = Field(default="prompt", pattern=NAME)
+    exposure_id: int = Field(gt=0)
+    pipeline: str = Field(pattern=NAME)
+
+    @property
+    def id(self) -> str:
+        """Readable, deterministic id."""
+        return f"{self.run}.{self.exposure_id}.{self.pipeline}"
+
+    @classmethod
+    def parse(cls, batch_id: str) -> "BatchKey":
+        """Read an id back.
+
+        Raises
+        ------
+        ValueError
+            Raised if the text is not a batch id.
+        """
+        run, exposure_id, pipeline = batch_id.split(".")
+        return cls(run=run, exposure_id=int(exposure_id), pipeline=pipeline)
+
+    def job_id(self, detector: int) -> str:
+        """Return the id of a detector's job."""
+        return f"{self.id}.{detector:03d}"
+
+
+class Priority(StrEnum):
+    """Class of a job. Within a class the newest exposure goes first."""
+
+    CURRENT = "current"
+    BACKLOG = "backlog"
+
+
+class WorkerMode(StrEnum):
+    """What a free worker takes, and whether a current job may interrupt backlog."""
+
+    WAITING = "waiting"
+    CONSUMING = "consuming"
+    PREEMPTING = "preempting"
+
+    @classmethod
+    def _missing_(cls, value: object) -> "WorkerMode | None":
+        # The system we replace spells the last one MURDEROUS, and all of them in capitals.
+        if isinstance(value, str):
+            text = value.lower()
+            if text == "murderous":
+                return cls.PREEMPTING
+            return next((mode for mode in cls if mode.value == text), None)
+        return None
+
+
+class BatchSpec(_Message):
+    """A batch to post: everything an exposure's fan-out says, in one message."""
+
+    key: BatchKey
+    camera: str
+    image_type: str
+    expected: frozenset[int] = Field(description="Detectors this batch wants; an empty set is complete at once.")
+    raws: dict[int, str] = Field(
+        default_factory=dict, description="URI of the raw, for each detector whose raw has arrived."
+    )
+    excluded: dict[int, str] = Field(default_factory=dict, description="Detectors switched off, with the reason.")
+    superseded: frozenset[int] = Field(
+        default=frozenset(), description="Shed detectors: posted as backlog, settled for the gather."
+    )
+    priority: Priority = Priority.CURRENT
+    pool: str = Field(default="science", pattern=NAME, description="Which worker group may take the jobs.")
+    info: dict[str, Any] = Field(default_factory=dict, description="ExposureInfo facts for gather and display.")
+    config: dict[str, Any] = Field(default_factory=dict, description="Per-payload config overrides.")
+    inputs: tuple[int, ...] = Field(default=(), description="Exposures to combine, for a build.")
+    control: dict[str, Any] = Field(default_factory=dict, description="Control state it was dispatched under (I9).")
+    gather_timeout_ms: int = Field(default=5_000, gt=0, description="From the first result to the gather.")
+    regather_timeout_ms: int = Field(default=45_000, gt=0, description="From the first result to the re-gather.")
+    max_attempts: int = Field(default=3, gt=0)
+    time_limit_ms: int = Field(default=120_000, gt=0, description="Hard limit of one run of one job.")
+
+
+class WorkerSpec(_Message):
+    """A worker as it introduces itself."""
+
+    worker_id: str = Field(pattern=r"^[A-Za-z0-9_.-]+$")
+    pools: tuple[str, ...] = ("science",)
+    pinned: frozenset[int] = Field(default=frozenset(), description="If given, the only detectors it takes.")
+    host: str = ""
+
+
+class Job(_Message):
+    """A claimed job: what to run, and the right to run it."""
+
+    job_id: str
+    batch: BatchKey
+    detector: int
+    raw_uri: str
+    camera: str
+    image_type: str
+    priority: Priority
+    attempt: int = Field(ge=1)
+    token: int = Field(description="Fencing token: a completion with an older one is refused (I3).")
+    lease_ms: int = Field(gt=0, description="Renew before this has passed.")
+    time_limit_ms: int
+    posted_ms: int = Field(description="Redis time of the post.")
+    claimed_ms: int = Field(description="Redis time of the claim.")
+    config: dict[str, Any] = Field(default_factory=dict)
+    inputs: tuple[int, ...] = ()
+
+
+class GatherJob(_Message):
+    """A claimed gather: the batch, why now, and one consistent reading of its state."""
+
+    batch: BatchKey
+    camera: str
+    image_type: str
+    reason: GatherReason
+    version: int = Field(ge=1)
+    token: int
+    lease_ms: int
+    expected: frozenset[int]
+    finished: frozenset[int]
+    detectors: dict[int, DetectorStatus]
+    results: dict[int, dict[str, Scalar]] = Field(
+        default_factory=dict, description="The short metrics each completion carried."
+    )
+    info: dict[str, Any] = Field(default_factory=dict)
+    posted_ms: int
+    first_result_ms: int | None = None
+    last_result_ms: int | None = None
+    due_ms: int
+
+
+class EventKind(StrEnum):
+    """What happened, on the event stream that displays follow."""
+
+    EXPOSURE_POSTED = "exposure_posted"
+    JOB_STARTED = "job_started"
+    JOB_FINISHED = "job_finished"
+    JOB_FAILED = "job_failed"
+    JOB_RETURNED = "job_returned"
+    """Lease lost, released or pre-empted: the job is queued again."""
+
+    SUMMARY_READY = "summary_ready"
+    RAW_QUARANTINED = "raw_quarantined"
+    CALIB_CERTIFIED = "calib_certified"
+    CONTROL_CHANGED = "control_changed"
+    WORKER_JOINED = "worker_joined"
+    WORKER_LEFT = "worker_left"
+
+
+class Event(_Message):
+    """One entry of the event stream."""
+
+    event_id: str = Field(default="", description="Stream id; give it back to resume after it.")
+    kind: EventKind
+    at_ms: int = Field(description="Redis time.")
+    batch_id: str | None = None
+    exposure_id: int | None = None
+    detector: int | None = None
+    data: dict[str, Any] = Field(default_factory=dict)

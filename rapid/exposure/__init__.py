@@ -1,0 +1,1 @@
+"""Exposures: ids, names and headers, from the summit's words to ours."""

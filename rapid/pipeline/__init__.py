@@ -1,0 +1,1 @@
+"""Pipelines: which payloads run on which images, as data."""

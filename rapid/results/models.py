@@ -1,0 +1,147 @@
+"""What a finished job and a finished gather say.
+
+`DetectorResult` is the one document of a pipeline run on one raw: `rapid process` prints it, a worker
+stores it, the display shows it. `ExposureSummary` is one version of an exposure's focal-plane summary
+(invariants I4 and I10).
+"""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Scalar = float | int | str | bool | None
+
+
+class Provenance(BaseModel):
+    """How a result came to be: enough to repeat it, or to find all results a bad calib has touched."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    software_version: str
+    pipeline: str
+    pipeline_version: str
+    config_hash: str = Field(description="sha256 over the pipeline's resolved configuration.")
+    payloads: dict[str, str] = Field(description="Version of each payload that ran, by name.")
+    applied: list[str] = Field(default_factory=list, description="Corrections applied, in order.")
+    calibs: dict[str, str] = Field(default_factory=dict, description="Calib ids used, by kind.")
+    raw: str = Field(description="URI of the raw.")
+    raw_sha256: str = Field(description="Checksum of the raw's bytes.")
+    inputs: list[int] = Field(default_factory=list, description="Exposures combined, for a build.")
+    host: str = ""
+
+
+class DetectorResult(BaseModel):
+    """What a pipeline found on one detector of one exposure."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    run: str = "prompt"
+    camera: str
+    exposure: int = Field(description="Exposure id.")
+    day_obs: int
+    seq_num: int
+    detector: int
+    detector_name: str
+    image_type: str
+    pipeline: str
+    metrics: dict[str, Scalar] = Field(default_factory=dict, description="Never NaN: None where not measured.")
+    amps: dict[str, dict[str, Scalar]] = Field(default_factory=dict, description="By amp name.")
+    timings: dict[str, float] = Field(default_factory=dict, description="Seconds per step; total_s, cpu_s.")
+    resources: dict[str, float] = Field(default_factory=dict, description="max_rss_mb, read_bytes, written_bytes.")
+    products: dict[str, str] = Field(default_factory=dict, description="Keys in the products store, by kind.")
+    provenance: Provenance
+    finished_at: datetime | None = Field(default=None, description="UTC.")
+
+
+class DetectorState(StrEnum):
+    """How a detector of an exposure ended, or why it has not (yet)."""
+
+    WAITING = "waiting"
+    """Expected; its raw has not arrived."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    FINISHED = "finished"
+    FAILED = "failed"
+    SUPERSEDED = "superseded"
+    """A newer image took its place; on the backlog until it expires."""
+
+    QUARANTINED = "quarantined"
+    EXCLUDED = "excluded"
+    """Switched off on purpose, with reason and author."""
+
+
+class DetectorStatus(BaseModel):
+    """State of one expected detector in a summary, with the reason if it is not finished."""
+
+    state: DetectorState
+    reason: str | None = None
+
+
+class GatherReason(StrEnum):
+    """Why a gather ran."""
+
+    COMPLETE = "complete"
+    TIMEOUT = "timeout"
+    REGATHER = "regather"
+
+
+class ExposureSummary(BaseModel):
+    """One version of an exposure's focal-plane summary."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    run: str = "prompt"
+    camera: str
+    exposure: int
+    day_obs: int
+    seq_num: int
+    pipeline: str
+    image_type: str
+    version: int = Field(ge=1, description="1 for the gather, 2.. for re-gathers.")
+    reason: GatherReason
+    n_finished: int
+    n_expected: int
+    is_complete: bool = Field(description="Every expected, not excluded detector finished.")
+    detectors: dict[int, DetectorStatus] = Field(description="Every expected detector, by number.")
+    metrics: dict[str, Scalar] = Field(
+        default_factory=dict, description="Focal-plane numbers, e.g. psf_fwhm_arcsec_median."
+    )
+    info: dict[str, Any] = Field(default_factory=dict, description="The ExposureInfo facts, detector's left out.")
+    products: dict[str, str] = Field(default_factory=dict, description="Keys in the products store: mosaic, plots.")
+    timings: dict[str, float] = Field(default_factory=dict)
+    gathered_at: datetime | None = Field(default=None, description="UTC.")
+
+
+class QuarantineRecord(BaseModel):
+    """A raw that could not be read, and why."""
+
+    camera: str
+    uri: str
+    code: str
+    reason: str
+    size_bytes: int | None = None
+    exposure: int | None = Field(default=None, description="If its name or header still told.")
+    detector: int | None = None
+    quarantined_at: datetime
+
+
+class CalibRecord(BaseModel):
+    """One certified calib of one detector."""
+
+    calib_id: str
+    camera: str
+    detector: int
+    kind: str = Field(description="bias, dark, flat, defects, ptc, ...")
+    physical_filter: str | None = Field(default=None, description="For flats.")
+    valid_from: datetime
+    valid_to: datetime | None = None
+    version: int
+    path: str = Field(description="Key in the calib store.")
+    sha256: str
+    inputs: list[int] = Field(default_factory=list, description="Exposures it was built from.")
+    created_at: datetime
+    certified_by: str = "policy"
+    note: str = ""
