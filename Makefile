@@ -1,0 +1,42 @@
+# Rapid Analysis. `make demo` shows it, `make test` proves it; every target installs what it needs first.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+ARGS   ?=
+export PYTHONDONTWRITEBYTECODE ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint unit browser bench chaos lock clean
+
+help: ## Show the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+
+install: $(STAMP) ## Put everything into .venv from the lock file
+
+$(STAMP): requirements-bootstrap.lock requirements-test.lock pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-bootstrap.lock
+	@$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements-test.lock
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: install ## Play a simulated night through the whole system (ARGS=--exit to end by itself)
+	@$(BIN)/rapid demo $(ARGS)
+
+test: install ## Everything: lint, types, architecture, unit, integration, browser
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tests/run_all.py $(ARGS)
+
+lint: install ## Ruff, mypy strict and the import contracts
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+lock: ## Choose versions anew and write the lock files
+	@$(BIN)/uv pip compile pyproject.toml --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --no-header -q -o requirements.lock
+	@$(BIN)/uv pip compile pyproject.toml --group test --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --no-header -q -o requirements-test.lock
+
+clean: ## Remove the environment and what tests and demo left
+	@rm -rf $(VENV) build demo-night .pytest_cache .mypy_cache .ruff_cache .hypothesis htmlcov
