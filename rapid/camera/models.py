@@ -122,6 +122,9 @@ class Camera(_Fact):
     filters: tuple[str, ...] = ()
     witness_detector: int = Field(description="Detector shown when one stands for all.")
     detectors: tuple[Detector, ...] = Field(min_length=1)
+    variants: dict[str, tuple[Detector, ...]] = Field(
+        default_factory=dict, description="The same detectors as other kinds of CCD, for stands that tested both vendors'."
+    )
 
     @cached_property
     def by_id(self) -> dict[int, Detector]:
@@ -137,6 +140,14 @@ class Camera(_Fact):
     def science_ids(self) -> frozenset[int]:
         """Numbers of the science detectors."""
         return frozenset(d.id for d in self.detectors if d.purpose is Purpose.SCIENCE)
+
+    def detector(self, detector_id: int, *, physical_type: str | None = None) -> Detector | None:
+        """Return a detector by number, as the kind of CCD its raw tells of if that can differ here."""
+        found = self.by_id.get(detector_id)
+        if found is None or physical_type in {None, found.physical_type}:
+            return found
+        others = self.variants.get(str(physical_type), ())
+        return next((other for other in others if other.id == detector_id), found)
 
     @property
     def pixel_scale_arcsec(self) -> float:

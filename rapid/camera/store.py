@@ -1,0 +1,116 @@
+"""Find and load cameras: those of the package and a site's own.
+
+``RAPID_CAMERA_PATH`` names folders with a site's YAML files; they are searched before the package's.
+"""
+
+import csv
+import os
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from rapid.camera.definition import CameraDefinition
+from rapid.camera.models import Camera
+from rapid.errors import ConfigurationError, NotFoundError
+
+PACKAGED = Path(__file__).parent / "data"
+
+
+def _folders() -> list[Path]:
+    own = os.environ.get("RAPID_CAMERA_PATH", "")
+    return [*(Path(part) for part in own.split(os.pathsep) if part), PACKAGED]
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigurationError(str(path), f"cannot be read: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise ConfigurationError(str(path), f"not YAML: {error}") from error
+    if not isinstance(document, dict):
+        raise ConfigurationError(str(path), "a camera definition is a mapping")
+    return document
+
+
+def _read_table(path: Path, *, field: str) -> list[dict[str, str]]:
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return [{key: value for key, value in row.items() if value != ""} for row in csv.DictReader(file)]
+    except OSError as error:
+        raise ConfigurationError(field, f"table {path} cannot be read: {error.strerror}") from error
+
+
+def _definition_of(path: Path, depth: int = 0) -> CameraDefinition:
+    document = _read_yaml(path)
+    document.setdefault("name", path.stem)
+    base = document.pop("base", None)
+    try:
+        if base is not None:
+            if depth > 4:
+                raise ConfigurationError(f"{path.name}: base", "cameras are based on each other in a circle")
+            return _definition_of(_find(str(base)), depth + 1).derived(document)
+        for field in ("detectors", "amps"):
+            if isinstance(document.get(field), str):
+                document[field] = _read_table(path.parent / Path(document[field]).name, field=f"{path.name}: {field}")
+        return CameraDefinition.model_validate(document)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"]) or "camera"
+        raise ConfigurationError(f"{path.name}: {field}", first["msg"], file=str(path)) from error
+    except ValueError as error:
+        raise ConfigurationError(f"{path.name}: only, scale_down", str(error), file=str(path)) from error
+
+
+def _definition_files() -> dict[str, Path]:
+    """Return the definition files by name; a site's own hides the package's of the same name."""
+    files: dict[str, Path] = {}
+    for folder in _folders():
+        for path in sorted(folder.glob("*.yaml")):
+            files.setdefault(path.stem, path)
+    return files
+
+
+def _find(name: str) -> Path:
+    files = _definition_files()
+    wanted = name.lower()
+    for stem, path in files.items():
+        if stem.lower() == wanted:
+            return path
+    for path in files.values():
+        if wanted in {str(alias).lower() for alias in _read_yaml(path).get("aliases") or ()}:
+            return path
+    raise NotFoundError("camera", name, ", ".join(sorted(files)))
+
+
+@lru_cache(maxsize=32)
+def _load(path: Path) -> Camera:
+    return _definition_of(path).to_camera()
+
+
+@lru_cache(maxsize=128)
+def _path_of(name_or_path: str, _search_path: str) -> Path:
+    if name_or_path.endswith((".yaml", ".yml")):
+        return Path(name_or_path)
+    return _find(name_or_path)
+
+
+def load_camera(name_or_path: str) -> Camera:
+    """Return a camera by name, alias (both without regard to case), or path of a YAML file.
+
+    Raises
+    ------
+    NotFoundError
+        Raised for an unknown name; the message lists the known ones.
+    ConfigurationError
+        Raised, naming file and field, for a definition that is not valid.
+    """
+    return _load(_path_of(name_or_path, os.environ.get("RAPID_CAMERA_PATH", "")))
+
+
+def list_cameras() -> list[str]:
+    """Return the names of all cameras that can be loaded by name."""
+    return sorted(_definition_files())
