@@ -1,0 +1,1 @@
+"""Instrument signature removal: from amp counts to a calibrated image."""

@@ -1,0 +1,90 @@
+"""Measure the stamps of a guider file: level, peak and centroid of each.
+
+A guider file holds a series of small images in time. Its raw image HDUs are the stamps in the order
+taken, most named ``IMAGE``; a second image of each stamp (``RAWSTAMP``) is left out where it exists.
+"""
+
+import io
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from payloads.plugin import Frame
+from payloads.raw.segments import parse_section
+from rapid.errors import CorruptRawError
+from rapid.exposure.fits_header import FitsStructure
+
+MAX_STAMPS = 20_000
+
+
+def centroid_of_stamp(stamp: NDArray[np.float32], *, threshold_sigma: float = 5.0) -> tuple[float, float] | None:
+    """Return the flux-weighted centroid of what stands out of a stamp's background, or None.
+
+    Parameters
+    ----------
+    stamp : ndarray of shape (ny, nx), float32, ADU
+    threshold_sigma
+        How far above the background a pixel must be to count, in robust standard deviations.
+
+    Returns
+    -------
+    x, y : float, px
+        Origin at the centre of the first pixel. None if nothing stands out.
+    """
+    level = float(np.median(stamp))
+    scatter = 1.4826 * float(np.median(np.abs(stamp - level)))
+    signal = np.where(stamp > level + threshold_sigma * max(scatter, 1e-6), stamp - level, 0.0)
+    total = float(signal.sum())
+    if total <= 0 or int((signal > 0).sum()) < 3:
+        return None
+    ys, xs = np.indices(stamp.shape)
+    return float((xs * signal).sum() / total), float((ys * signal).sum() / total)
+
+
+def measure_stamps(structure: FitsStructure, frame: Frame) -> None:
+    """Fill ``frame.tables["stamps"]`` and the guider metrics.
+
+    Raises
+    ------
+    CorruptRawError
+        Raised if the file holds no stamps, or they cannot be decoded.
+    """
+    from astropy.io import fits  # noqa: PLC0415 - small stamps, read once per exposure
+
+    wanted = [hdu.index for hdu in structure.hdus if hdu.is_image and hdu.name.upper() != "RAWSTAMP"][:MAX_STAMPS]
+    if not wanted:
+        raise CorruptRawError("a guider file without stamps")
+    table: dict[str, list[Any]] = {
+        name: [] for name in ("stamp", "time", "mean_adu", "median_adu", "peak_adu", "x_px", "y_px", "flux_adu")
+    }
+    region: tuple[int, int, int, int] | None = None
+    try:
+        with fits.open(io.BytesIO(bytes(structure.data)), memmap=False) as hdus:
+            for place, index in enumerate(wanted):
+                stamp = np.asarray(hdus[index].data, dtype=np.float32)
+                header = structure.hdus[index].header
+                region = region or parse_section(header.get("DETSEC"))
+                centre = centroid_of_stamp(stamp)
+                level = float(np.median(stamp))
+                table["stamp"].append(place)
+                table["time"].append(header.get("STMPTMJD") or header.get("STMPTIME"))
+                table["mean_adu"].append(float(stamp.mean()))
+                table["median_adu"].append(level)
+                table["peak_adu"].append(float(stamp.max()))
+                table["x_px"].append(centre[0] if centre else None)
+                table["y_px"].append(centre[1] if centre else None)
+                table["flux_adu"].append(float((stamp - level).sum()) if centre else None)
+    except (OSError, ValueError, TypeError, IndexError) as error:
+        raise CorruptRawError(f"stamps cannot be decoded: {error}") from error
+    frame.tables["stamps"] = table
+    xs = np.array([x for x in table["x_px"] if x is not None])
+    ys = np.array([y for y in table["y_px"] if y is not None])
+    frame.metrics.update(
+        n_stamps=len(wanted),
+        n_stamps_with_star=len(xs),
+        stamp_median_adu=float(np.median(table["median_adu"])),
+        stamp_peak_adu=float(np.max(table["peak_adu"])),
+        centroid_x_scatter_px=float(xs.std()) if len(xs) > 1 else None,
+        centroid_y_scatter_px=float(ys.std()) if len(ys) > 1 else None,
+    )

@@ -1,0 +1,260 @@
+"""Read the amp segments of a raw: from bytes to one stack of counts.
+
+Plain image HDUs and RICE_1-compressed ones are decoded here; any other compression is left to astropy.
+A header may tell of another overscan than the camera's definition (older read-outs, test stands): then
+the header's own DATASEC is believed if it fits.
+"""
+
+import io
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from payloads.raw import rice
+from rapid.camera.models import Amp, Box, Detector
+from rapid.errors import CorruptRawError
+from rapid.exposure.fits_header import FitsStructure, Hdu
+
+_SECTION = re.compile(r"\[\s*(-?\d+)\s*:\s*(-?\d+)\s*,\s*(-?\d+)\s*:\s*(-?\d+)\s*\]")
+MAX_PIXELS = 1 << 26
+"""64 million pixels in one segment: far above any CCD, below what would exhaust a worker."""
+
+
+@dataclass(frozen=True)
+class Segments:
+    """The segments of one detector's raw, in the order of `amps`.
+
+    Attributes
+    ----------
+    pixels : ndarray of shape (n_amps, raw_height, raw_width), int32 or float32, ADU
+        Counts as read; indexed ``[amp, y, x]``. May be a buffer that the next call reuses.
+    amps
+        The camera's amps, with the boxes as this raw has them.
+    """
+
+    pixels: NDArray[Any]
+    amps: tuple[Amp, ...]
+
+
+def parse_section(text: object) -> tuple[int, int, int, int] | None:
+    """Return ``(x1, x2, y1, y2)`` of a FITS section like ``[4:512,1:2000]``, or None."""
+    match = _SECTION.search(text) if isinstance(text, str) else None
+    return tuple(int(group) for group in match.groups()) if match else None  # type: ignore[return-value]
+
+
+def _shape(hdu: Hdu) -> tuple[int, int]:
+    prefix = "Z" if hdu.is_compressed_image else ""
+    nx, ny = hdu.header.get(f"{prefix}NAXIS1"), hdu.header.get(f"{prefix}NAXIS2")
+    if not isinstance(nx, int) or not isinstance(ny, int) or nx < 1 or ny < 1 or nx * ny > MAX_PIXELS:
+        raise CorruptRawError(f"HDU {hdu.index} ({hdu.name}): impossible size {nx} x {ny}", hdu=hdu.index)
+    return ny, nx
+
+
+def _with_header_geometry(amp: Amp, hdu: Hdu, shape: tuple[int, int]) -> Amp:
+    """Return the amp with its boxes as this raw's header tells them."""
+    ny, nx = shape
+    section = parse_section(hdu.header.get("DATASEC"))
+    if section is None:
+        raise CorruptRawError(
+            f"{hdu.name or amp.name}: {nx} x {ny} pixels where the camera has {amp.raw_width} x {amp.raw_height}, "
+            "and no DATASEC says which are image",
+            field="DATASEC",
+        )
+    x1, x2, y1, y2 = section
+    x1, x2, y1, y2 = min(x1, x2), max(x1, x2), min(y1, y2), max(y1, y2)
+    width, height = x2 - x1 + 1, y2 - y1 + 1
+    if x1 < 1 or y1 < 1 or x2 > nx or y2 > ny or (width, height) != (amp.data.width, amp.data.height):
+        raise CorruptRawError(
+            f"{hdu.name or amp.name}: DATASEC {hdu.header.get('DATASEC')} in {nx} x {ny} pixels does not hold the "
+            f"camera's {amp.data.width} x {amp.data.height}",
+            field="DATASEC",
+        )
+    data = Box(x0=x1 - 1, y0=y1 - 1, width=width, height=height)
+    serial = Box(x0=data.x1, y0=data.y0, width=nx - data.x1, height=height) if nx > data.x1 else None
+    parallel = Box(x0=data.x0, y0=data.y1, width=width, height=ny - data.y1) if ny > data.y1 else None
+    return amp.model_copy(
+        update={
+            "raw_width": nx,
+            "raw_height": ny,
+            "data": data,
+            "serial_overscan": serial,
+            "parallel_overscan": parallel,
+        }
+    )
+
+
+def _match(structure: FitsStructure, detector: Detector) -> list[tuple[Amp, Hdu]]:
+    """Pair amps with HDUs: by name, or by order where the names do not help."""
+    images = [hdu for hdu in structure.hdus if hdu.is_image]
+    by_name = {hdu.name.lower().removeprefix("segment"): hdu for hdu in images if hdu.name}
+    wanted = [amp.name.lower().removeprefix("c") for amp in detector.amps]
+    if all(name in by_name for name in wanted):
+        return [(amp, by_name[name]) for amp, name in zip(detector.amps, wanted, strict=True)]
+    named_segments = [hdu for hdu in images if hdu.name.lower().startswith("segment")]
+    candidates = named_segments or images
+    if len(candidates) == len(detector.amps):
+        return list(zip(detector.amps, candidates, strict=True))
+    missing = [f"Segment{name}" for name in wanted if name not in by_name]
+    raise CorruptRawError(
+        f"{len(candidates)} segments where {detector.name} has {len(detector.amps)} amps (missing: {', '.join(missing)})",
+        missing=missing,
+    )
+
+
+def _decode_rice(structure: FitsStructure, buffer: NDArray[np.uint8], hdu: Hdu, out: NDArray[np.int32]) -> bool:
+    """Decode a RICE_1 HDU into ``out``; return False if it is of a kind left to astropy."""
+    header = hdu.header
+    ny, nx = out.shape
+    names = {str(header.get(f"ZNAME{i}")).strip(): header.get(f"ZVAL{i}") for i in range(1, 10) if f"ZNAME{i}" in header}
+    byte_pix, block_size = names.get("BYTEPIX", 4), names.get("BLOCKSIZE", 32)
+    form = re.match(r"^\s*1?([PQ])B", str(header.get("TFORM1", "")))
+    plain = (
+        str(header.get("ZCMPTYPE")).strip() in {"RICE_1", "RICE_ONE"}
+        and header.get("TFIELDS") == 1
+        and header.get("ZTILE1", nx) == nx
+        and header.get("ZTILE2", 1) == 1
+        and header.get("NAXIS2") == ny
+        and header.get("ZBITPIX") in {8, 16, 32}
+        and byte_pix in {1, 2, 4}
+        and isinstance(block_size, int)
+        and 0 < block_size <= 1 << 16
+        and "ZBLANK" not in header
+        and form is not None
+    )
+    if not plain or form is None:
+        return False
+    width = header.get("NAXIS1")
+    step = 16 if form.group(1) == "Q" else 8
+    if width != step:
+        return False
+    kind = ">i8" if form.group(1) == "Q" else ">i4"
+    table = np.frombuffer(structure.data, dtype=kind, count=2 * ny, offset=hdu.data_offset).reshape(ny, 2)
+    heap = header.get("THEAP", step * ny)
+    if not isinstance(heap, int) or heap < step * ny or heap > hdu.data_length:
+        raise CorruptRawError(f"{hdu.name}: THEAP is {heap!r}", field="THEAP")
+    status, row = rice.decode_rows(
+        buffer,
+        table.astype(np.int64),
+        hdu.data_offset + heap,
+        hdu.data_offset + hdu.data_length,
+        out,
+        byte_pix,
+        block_size,
+    )
+    if status != rice.OK:
+        what = "compressed stream is damaged" if status == rice.BAD_STREAM else "points outside its heap"
+        raise CorruptRawError(f"{hdu.name or hdu.index}: row {row} {what}", hdu=hdu.index, row=int(row))
+    return True
+
+
+def _decode_plain(structure: FitsStructure, hdu: Hdu, shape: tuple[int, int]) -> NDArray[Any]:
+    kinds = {8: "u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
+    kind = kinds[int(hdu.header["BITPIX"])]
+    return np.frombuffer(structure.data, dtype=kind, count=shape[0] * shape[1], offset=hdu.data_offset).reshape(shape)
+
+
+def _decode_astropy(structure: FitsStructure, hdu: Hdu, shape: tuple[int, int]) -> NDArray[Any]:
+    from astropy.io import fits  # noqa: PLC0415 - slow to import, seldom needed
+
+    try:
+        with fits.open(io.BytesIO(bytes(structure.data)), memmap=False) as hdus:
+            data = np.asarray(hdus[hdu.index].data)
+    except Exception as error:  # noqa: BLE001 - whatever astropy makes of damaged bytes, the raw is unusable
+        raise CorruptRawError(f"{hdu.name or hdu.index}: cannot be decoded: {error}", hdu=hdu.index) from error
+    if data.shape != shape:
+        raise CorruptRawError(f"{hdu.name or hdu.index}: decodes to {data.shape}, not {shape}", hdu=hdu.index)
+    return data
+
+
+def _scale(header: dict[str, Any]) -> tuple[float, float]:
+    scale, zero = header.get("BSCALE", 1.0), header.get("BZERO", 0.0)
+    return (
+        float(scale) if isinstance(scale, int | float) else 1.0,
+        float(zero) if isinstance(zero, int | float) else 0.0,
+    )
+
+
+class SegmentReader:
+    """Reads raws one after the other into a buffer that is kept between them."""
+
+    def __init__(self) -> None:
+        self._stack: NDArray[np.int32] | None = None
+
+    def _buffer(self, shape: tuple[int, int, int]) -> NDArray[np.int32]:
+        if self._stack is None or self._stack.shape != shape:
+            self._stack = np.empty(shape, dtype=np.int32)
+        return self._stack
+
+    def read(self, structure: FitsStructure, detector: Detector) -> Segments:
+        """Read all segments of a detector.
+
+        Parameters
+        ----------
+        structure
+            The scanned raw.
+        detector
+            Whose raw it is.
+
+        Returns
+        -------
+        Segments
+            The pixels are overwritten by the next call.
+
+        Raises
+        ------
+        CorruptRawError
+            Raised, naming the segment, if one is missing, of a wrong size or damaged.
+        """
+        pairs = _match(structure, detector)
+        shapes = {_shape(hdu) for _, hdu in pairs}
+        if len(shapes) != 1:
+            raise CorruptRawError(f"segments of different sizes: {sorted(shapes)}")
+        shape = shapes.pop()
+        amps = tuple(
+            amp if shape == (amp.raw_height, amp.raw_width) else _with_header_geometry(amp, hdu, shape)
+            for amp, hdu in pairs
+        )
+        stack = self._buffer((len(pairs), *shape))
+        floats: NDArray[np.float32] | None = None
+        buffer: NDArray[np.uint8] | None = None
+        for place, (_, hdu) in enumerate(pairs):
+            scale, zero = _scale(hdu.header)
+            if hdu.is_compressed_image:
+                if buffer is None:
+                    buffer = _safe_buffer(structure, pairs)
+                if scale == 1.0 and zero == int(zero) and _decode_rice(structure, buffer, hdu, stack[place]):
+                    if zero:
+                        stack[place] += int(zero)
+                    continue
+                data = _decode_astropy(structure, hdu, shape)
+            else:
+                data = _decode_plain(structure, hdu, shape)
+                if data.dtype.kind in "iu" and scale == 1.0 and zero == int(zero):
+                    np.copyto(stack[place], data, casting="unsafe")
+                    if zero:
+                        stack[place] += int(zero)
+                    continue
+                data = data * scale + zero
+            if data.dtype.kind in "iu":
+                np.copyto(stack[place], data, casting="unsafe")
+                continue
+            if floats is None:
+                floats = stack.astype(np.float32)
+            floats[place] = data
+        if floats is not None:
+            for place, (_, hdu) in enumerate(pairs):
+                if hdu.header.get("BITPIX") in {8, 16, 32} and not hdu.is_compressed_image and _scale(hdu.header)[0] == 1:
+                    floats[place] = stack[place]
+            return Segments(floats, amps)
+        return Segments(stack, amps)
+
+
+def _safe_buffer(structure: FitsStructure, pairs: list[tuple[Amp, Hdu]]) -> NDArray[np.uint8]:
+    """Return the file as an array that may be read a window beyond the last segment."""
+    last = max(hdu.data_offset + hdu.data_length for _, hdu in pairs)
+    if last + rice.WINDOW_BYTES <= len(structure.data):
+        return np.frombuffer(structure.data, dtype=np.uint8)
+    return rice.padded(bytes(structure.data))
