@@ -228,12 +228,8 @@ class CameraDefinition(_Definition):
         electronics: dict[int, dict[str, Electronics]] = {}
         for entry in self.amps:
             electronics.setdefault(entry.detector, {})[entry.amp] = entry
-        detectors = []
-        for row in self.detectors:
-            detectors.append(self._detector(row, row.physical_type, electronics.get(row.id, {})))
-        variants = {
-            kind: tuple(self._detector(row, kind, {}) for row in self.detectors) for kind in self.other_types
-        }
+        detectors = [self._detector(row, row.physical_type, electronics.get(row.id, {})) for row in self.detectors]
+        variants = {kind: tuple(self._detector(row, kind, {}) for row in self.detectors) for kind in self.other_types}
         simple = self.model_dump(exclude={"ccd_types", "detectors", "amps", "other_types"})
         return Camera(**simple, detectors=tuple(detectors), variants=variants)
 

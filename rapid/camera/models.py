@@ -123,7 +123,8 @@ class Camera(_Fact):
     witness_detector: int = Field(description="Detector shown when one stands for all.")
     detectors: tuple[Detector, ...] = Field(min_length=1)
     variants: dict[str, tuple[Detector, ...]] = Field(
-        default_factory=dict, description="The same detectors as other kinds of CCD, for stands that tested both vendors'."
+        default_factory=dict,
+        description="The same detectors as other kinds of CCD, for stands that tested both vendors'.",
     )
 
     @cached_property

@@ -156,7 +156,8 @@ def _read_header(data: Any, start: int, total: int, index: int) -> tuple[dict[st
     header: dict[str, Any] = {}
     end = start
     last: str | None = None
-    for card, end in _cards(data, start, total, index):
+    for card, after in _cards(data, start, total, index):
+        end = after
         key_bytes = card[:8]
         if key_bytes == b"CONTINUE" and last is not None:
             more = card[8:].strip()
@@ -193,7 +194,7 @@ def _data_length(header: dict[str, Any], index: int) -> int:
     n_axes = _whole(header, "NAXIS", index)
     if n_axes > 999:
         raise CorruptRawError(f"HDU {index}: NAXIS is {n_axes}", hdu=index, field="NAXIS")
-    bitpix = header.get("BITPIX")
+    bitpix: Any = header.get("BITPIX")
     if bitpix not in _BITPIX:
         raise CorruptRawError(f"HDU {index}: BITPIX is {bitpix!r}", hdu=index, field="BITPIX")
     if n_axes == 0:
@@ -203,7 +204,7 @@ def _data_length(header: dict[str, Any], index: int) -> int:
         elements *= _whole(header, f"NAXIS{axis}", index)
     groups = 1 if index == 0 else _whole(header, "GCOUNT", index, 1)
     extra = 0 if index == 0 else _whole(header, "PCOUNT", index, 0)
-    return abs(bitpix) // 8 * groups * (extra + elements)
+    return abs(int(bitpix)) // 8 * groups * (extra + elements)
 
 
 def scan(data: Any) -> FitsStructure:

@@ -19,7 +19,7 @@ _LAST_DAY_OF_OFFSET = {"C": 20231004, "P": 20250417, "S": 20250417, "Q": 2025041
 
 _OBS_ID = re.compile(r"(?P<code>[A-Z]{2})_(?P<controller>[A-Z])_(?P<day_obs>\d{8})_(?P<seq_num>\d{5,6})")
 _SENSOR = re.compile(r"(?P<raft>R[0-9X]{2})[-_](?P<slot>S[0-9GW][0-9])")
-_OLD = re.compile(r"(?P<exposure>\d{13})(?:-(?P<raft>R\d\d)-(?P<slot>S\w\d))?-det(?P<detector>\d{3})")
+_OLD = re.compile(r"(?P<exposure>\d{13,15})(?:-(?P<raft>R[\dTM-]+)-(?P<slot>S\w\d))?-det(?P<detector>\d{3})")
 _RAW_SUFFIX = re.compile(r"\.fits?(\.(fz|gz))?$", re.IGNORECASE)
 
 
@@ -98,11 +98,14 @@ def parse_raw_name(path: str) -> RawName | None:
         return None
     facts: dict[str, Any] = {"is_guider": "_guider" in name}
     stem = _RAW_SUFFIX.sub("", name)
-    if old := _OLD.match(stem):
-        exposure_id = int(old["exposure"])
-        facts.update(exposure_id=exposure_id, seq_num=exposure_id % 100_000, detector=int(old["detector"]))
+    if old := _OLD.fullmatch(stem):
+        if len(old["exposure"]) == 13:  # longer ones are dates of a test stand, or count in six digits
+            exposure_id = int(old["exposure"])
+            facts.update(exposure_id=exposure_id, seq_num=exposure_id % 100_000)
         if old["raft"]:
             facts["detector_name"] = f"{old['raft']}_{old['slot']}"
+        if not (old["raft"] or "").startswith("RTM"):  # a stand numbers its rafts' detectors on and on
+            facts["detector"] = int(old["detector"])
         return RawName(**facts)
     if obs := _OBS_ID.search(stem):
         day_obs, seq_num = int(obs["day_obs"]), int(obs["seq_num"])

@@ -1,6 +1,7 @@
-"""Read a raw's headers: which exposure and detector it is, and where its data lie."""
+"""Read who a raw is from its bytes: structure, names and headers together.
 
-from typing import Any
+The door of this package: `rapid.arrival` and workers call `read_info` and get facts, or one exact reason.
+"""
 
 from rapid.camera.models import Camera
 from rapid.errors import CorruptRawError
@@ -10,29 +11,40 @@ from rapid.exposure.naming import parse_raw_name
 from rapid.exposure.translate import translate
 
 
-def read_info(data: Any, *, uri: str, camera: Camera | None = None) -> tuple[ExposureInfo, FitsStructure]:
-    """Read the headers of a raw.
+def read_info(
+    data: bytes | memoryview, *, uri: str, camera: Camera | None = None
+) -> tuple[ExposureInfo, FitsStructure]:
+    """Return the facts of a raw, and where its headers and pixels lie.
 
     Parameters
     ----------
     data
-        Bytes of the file, plain or gzipped (or a memoryview or mmap of them).
+        The whole file, gzipped or not.
     uri
-        Where it is from; its name fills what the header leaves out.
+        Where it came from; its last part helps where the header is silent.
     camera
-        The camera it should be from; any known one if left out.
+        The camera that is expected; chosen by the header if not given.
 
     Returns
     -------
     info : ExposureInfo
     structure : FitsStructure
+        Its ``data`` are the bytes to read pixels from: expanded if the file was gzipped.
 
     Raises
     ------
     RawError
-        Raised, as the subclass that names the problem, if the raw cannot be used.
+        Raised as the subclass that says what is wrong: empty, not FITS, truncated, corrupt, of the wrong
+        camera, or a needed header key missing.
     """
     structure = scan(data)
-    if not any(hdu.is_image for hdu in structure.hdus):
-        raise CorruptRawError("no HDU holds an image")
-    return translate(structure.primary, camera=camera, name=parse_raw_name(uri)), structure
+    images = [hdu for hdu in structure.hdus[1:] if hdu.is_image]
+    info = translate(
+        structure.primary,
+        segment=images[0].header if images else None,
+        camera=camera,
+        name=parse_raw_name(uri),
+    )
+    if not images:
+        raise CorruptRawError(f"no image among {len(structure.hdus)} HDUs", n_hdus=len(structure.hdus))
+    return info, structure

@@ -1,43 +1,38 @@
-"""Translate raw headers, in every style from 2018 to 2026, into one validated `ExposureInfo`.
+"""Translate the headers of a raw into an `ExposureInfo`.
 
-The words of other systems live here only. Facts of the header styles: the raws of obs_lsst's public test
-data, and the keys listed for the camera's data acquisition. What a header does not say, or says in
-nonsense, becomes None; only identity and image type are required.
+A translator belongs to a family of cameras; a camera definition names its own (``translator``). All of
+them share the reading of identity (`rapid.exposure.identity`) and the tolerance of `rapid.exposure.values`:
+what is truly needed (exposure, detector) and missing is a `HeaderError`, any other nonsense is None.
 
-Units: FOCUSZ is in mm for the camera hexapod; PRESSURE in hPa unless it is above 20000 (then Pa); angles
-in degrees; times TAI unless TIMESYS says UTC.
+Units: FOCUSZ is millimetres, the defocus of the camera as the observatory writes it; PRESSURE below 10000
+is hectopascal, above it pascal; dates are TAI.
 """
 
-import math
 import re
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
+from math import radians, sin
 from typing import Any
 
-from pydantic import ValidationError
-
-from rapid.camera.models import Camera, Purpose
-from rapid.camera.store import list_cameras, load_camera
-from rapid.errors import HeaderError, NotFoundError, WrongCameraError
+from rapid.camera.models import Camera
+from rapid.errors import ConfigurationError
+from rapid.exposure.corrections import corrected_latiss, corrected_lsstcam
+from rapid.exposure.identity import Identity, choose_camera, identify_detector, identify_exposure
 from rapid.exposure.models import ExposureInfo, ImageType
-from rapid.exposure.naming import RawName, exposure_id_for, make_obs_id
-
-TAI_MINUS_UTC = timedelta(seconds=37)
-"""Since 2017-01-01; no leap second has been announced since."""
-
-MJD_EPOCH = datetime(1858, 11, 17)  # noqa: DTZ001 - TAI has no zone; see ExposureInfo
-
-_OBS_ID = re.compile(r"([A-Z]{2})_([A-Z])_(\d{8})_(\d{5,6})")
+from rapid.exposure.naming import RawName
+from rapid.exposure.values import Values
 
 _IMAGE_TYPES = {
     "BIAS": ImageType.BIAS,
     "ZERO": ImageType.BIAS,
     "DARK": ImageType.DARK,
     "FLAT": ImageType.FLAT,
-    "SFLAT": ImageType.FLAT,
-    "FLATFIELD": ImageType.FLAT,
-    "TWILIGHT": ImageType.FLAT,
+    "FLAT_R": ImageType.FLAT,
+    "DOMEFLAT": ImageType.FLAT,
     "SKYFLAT": ImageType.FLAT,
+    "SFLAT": ImageType.FLAT,
+    "SUPERFLAT": ImageType.FLAT,
+    "LAMBDA": ImageType.FLAT,
     "SKYEXP": ImageType.SCIENCE,
     "OBJECT": ImageType.SCIENCE,
     "SCIENCE": ImageType.SCIENCE,
@@ -47,360 +42,272 @@ _IMAGE_TYPES = {
     "FOCUS": ImageType.FOCUS,
     "CWFS": ImageType.CWFS,
     "ENGTEST": ImageType.ENGTEST,
+    "ENGINEERING": ImageType.ENGTEST,
+    # Pumped pockets and X-ray hits: a flat or dark by light, but nobody's flat or dark.
+    "PPUMP": ImageType.ENGTEST,
+    "FE55": ImageType.ENGTEST,
     "STUTTERED": ImageType.STUTTERED,
     "SPOT": ImageType.SPOT,
+    "SPOT_FLAT": ImageType.SPOT,
 }
-_ASKED_TYPE_KEYS = ("IMGTYPE", "OBSTYPE", "IMGTYP")
-_BANDS = re.compile(r"^(?:SDSS)?([ugrizy])(?:_\d+.*)?$")
+
+_BAND = re.compile(r"(?:SDSS|sdss|LSST_)?([ugrizy])(?:[_~].*|'?)")
+_WHITE = re.compile(r"(?:empty|ef|ph|white|clear).*", re.IGNORECASE)
+_EMPTY_SLOT = re.compile(r"empty_?\d*", re.IGNORECASE)
+
+_FIRST_LIGHT = {"LSSTCam": 20250301, "LSSTComCam": 20240824, "LATISS": 20200101}
+"""Observing day from which a camera was on its telescope; in the laboratory it saw no sky."""
 
 
-def _text(header: Mapping[str, Any], *keys: str) -> str | None:
-    """Return the first of some keys that says anything, as text."""
-    for key in keys:
-        value = header.get(key)
-        if isinstance(value, bool) or value is None:
-            continue
-        text = str(value).strip()
-        if text and text.lower() not in {"none", "nan", "undefined", "n/a", "null"}:
-            return text
-    return None
-
-
-def _number(header: Mapping[str, Any], *keys: str) -> float | None:
-    """Return the first of some keys that holds a finite number, also one written as text."""
-    for key in keys:
-        value = header.get(key)
-        if value is None or isinstance(value, bool):
-            continue
-        try:
-            number = float(value)
-        except (TypeError, ValueError):
-            continue
-        if math.isfinite(number):
-            return number
-    return None
-
-
-def _in_range(value: float | None, low: float, high: float) -> float | None:
-    return value if value is not None and low <= value <= high else None
-
-
-def _whole(header: Mapping[str, Any], *keys: str) -> int | None:
-    number = _number(header, *keys)
-    return int(number) if number is not None and number == int(number) else None
-
-
-def _flag(header: Mapping[str, Any], key: str) -> bool:
-    value = header.get(key)
-    return value is True or str(value).strip().upper() in {"T", "TRUE", "1"}
-
-
-def _time(header: Mapping[str, Any], date_keys: tuple[str, ...], mjd_keys: tuple[str, ...]) -> datetime | None:
-    """Return a moment in TAI, from an ISO date or else an MJD."""
-    found: datetime | None = None
-    for key in date_keys:
-        text = _text(header, key)
-        if text is None:
-            continue
-        try:
-            found = datetime.fromisoformat(text.rstrip("Z")).replace(tzinfo=None)
-            break
-        except ValueError:
-            continue
-    if found is None:
-        mjd = _in_range(_number(header, *mjd_keys), 40_000, 100_000)
-        found = MJD_EPOCH + timedelta(days=mjd) if mjd is not None else None
-    if found is not None and (_text(header, "TIMESYS") or "").upper() == "UTC":
-        found += TAI_MINUS_UTC
-    return found
-
-
-def image_type_of(header: Mapping[str, Any]) -> ImageType:
-    """Return the image type a header tells: IMGTYPE, else OBSTYPE, else the test stand's TESTTYPE.
-
-    A spelling with a suffix (``FLAT_r``, ``BIAS_5``) is its first word; an unheard-of word is UNKNOWN.
-    """
-    asked = _text(header, *_ASKED_TYPE_KEYS)
-    for word in (asked, _text(header, "TESTTYPE")):
-        if word is None:
-            continue
-        key = word.upper().replace("-", "_")
-        for candidate in (key, key.split("_")[0], key.split(" ")[0]):
-            if candidate in _IMAGE_TYPES:
-                return _IMAGE_TYPES[candidate]
-    if _number(header, "EXPTIME") == 0 and asked is None:
-        return ImageType.BIAS
-    return ImageType.UNKNOWN
-
-
-def camera_of(header: Mapping[str, Any], name: RawName | None = None) -> Camera:
-    """Return the camera that took a raw, by INSTRUME in any spelling, else by code, test stand or obs id.
-
-    Raises
-    ------
-    WrongCameraError
-        Raised for an INSTRUME that no known camera answers to.
-    HeaderError
-        Raised if nothing in the header or name tells of a camera.
-    """
-    instrument = _text(header, "INSTRUME")
-    telescope = (_text(header, "TELESCOP") or "").upper()
-    stand = (_text(header, "TSTAND") or "").upper()
-    if instrument is not None:
-        # Test stand 8 writes lsstCam too; its obs ids and stand tell the truth.
-        if stand.startswith("TS8") or "TS8" in telescope:
-            return load_camera("LSST-TS8")
-        try:
-            return load_camera(instrument)
-        except NotFoundError as error:
-            code = _camera_code(header, name)
-            by_code = _camera_by_code(code) if code is not None and instrument.upper().startswith("LSST") else None
-            if by_code is not None:
-                return by_code
-            message = f"INSTRUME {instrument!r} is none of the cameras {', '.join(list_cameras())}"
-            raise WrongCameraError(message, field="INSTRUME", instrument=instrument) from error
-    if "AUXTEL" in telescope:
-        return load_camera("LATISS")
-    code = _camera_code(header, name)
-    by_code = _camera_by_code(code) if code is not None else None
-    if by_code is not None:
-        return by_code
-    if stand.startswith("BOT"):
-        return load_camera("LSSTCam")
-    if _text(header, "RAFTBAY") is None and _text(header, "CCDSLOT") is None:
-        raise HeaderError("INSTRUME", "missing, and nothing else tells which camera took this")
-    return load_camera("LSSTCam")
-
-
-def _camera_code(header: Mapping[str, Any], name: RawName | None) -> str | None:
-    match = _OBS_ID.search(_text(header, "OBSID", "FILENAME") or "")
-    return _text(header, "CAMCODE") or (match.group(1) if match else None) or (name.code if name else None)
-
-
-def _camera_by_code(code: str) -> Camera | None:
-    for known in list_cameras():
-        camera = load_camera(known)
-        if camera.code == code.upper():
-            return camera
-    return None
-
-
-def _identity(header: Mapping[str, Any], camera: Camera, name: RawName | None) -> tuple[str, str, int, int]:
-    """Return obs id, controller, day_obs and seq_num."""
-    told = _text(header, "OBSID", "IMGNAME") or ""
-    match = _OBS_ID.search(told) or _OBS_ID.search(_text(header, "FILENAME") or "")
-    day_obs = _whole(header, "DAYOBS")
-    day_text = (_text(header, "DAYOBS") or "").replace("-", "")
-    if day_text.isdigit() and len(day_text) == 8:
-        day_obs = int(day_text)
-    seq_num = _whole(header, "SEQNUM", "SEQNO")
-    controller = _text(header, "CONTRLLR")
-    if match is not None:
-        controller = controller or match.group(2)
-        day_obs = day_obs or int(match.group(3))
-        seq_num = int(match.group(4)) if seq_num is None else seq_num
-    if name is not None:
-        controller = controller or name.controller
-        day_obs = day_obs or name.day_obs or (name.exposure_id // 100_000 if name.exposure_id else None)
-        seq_num = name.seq_num if seq_num is None else seq_num
-    controller = (controller or "O").upper()
-    if day_obs is None:
-        begin = _time(header, ("DATE-BEG", "DATE-OBS", "DATE"), ("MJD-BEG", "MJD-OBS", "MJD"))
-        if begin is None:
-            raise HeaderError("DAYOBS", "missing, and no DATE-OBS, OBSID or file name to take the day from")
-        day_obs = int((begin - timedelta(hours=12)).strftime("%Y%m%d"))
-    if not re.fullmatch(r"(19|20|21|30|31|40|41|50|51|60|61|70|71)\d\d(0[1-9]|1[0-2])([0-2]\d|3[01])", str(day_obs)):
-        raise HeaderError("DAYOBS", f"{day_obs!r} is no day of the form YYYYMMDD")
-    if seq_num is None:
-        raise HeaderError("SEQNUM", "missing, and neither OBSID nor the file name tells it")
-    if not 0 <= seq_num < 100_000:
-        raise HeaderError("SEQNUM", f"{seq_num} is not between 0 and 99999")
-    if not re.fullmatch(r"[A-Z]", controller):
-        raise HeaderError("CONTRLLR", f"{controller!r} is not one letter")
-    obs_id = match.group(0) if match else make_obs_id(camera.code, controller, day_obs, seq_num)
-    return obs_id, controller, day_obs, seq_num
-
-
-def _detector(header: Mapping[str, Any], camera: Camera, name: RawName | None) -> tuple[int, str]:
-    """Return number and name of the detector."""
-    if len(camera.detectors) == 1:
-        only = camera.detectors[0]
-        return only.id, only.name
-    raft, slot = _text(header, "RAFTBAY"), _text(header, "CCDSLOT")
-    chip = _text(header, "CHIPID")
-    candidates = [
-        f"{raft}_{slot}" if raft and slot else None,
-        chip,
-        name.detector_name if name else None,
-    ]
-    for candidate in candidates:
-        if candidate and candidate in camera.by_name:
-            return camera.by_name[candidate].id, candidate
-    single_raft = {detector.raft for detector in camera.detectors}
-    if len(single_raft) == 1:
-        # A stand that holds one raft names it as it was built (RTM-004, R00 ...): the slot is the place.
-        bay = next(iter(single_raft))
-        for candidate in [slot, *(c.split("_")[-1] for c in candidates if c)]:
-            if candidate and f"{bay}_{candidate}" in camera.by_name:
-                return camera.by_name[f"{bay}_{candidate}"].id, f"{bay}_{candidate}"
-    serial = _text(header, "LSST_NUM")
-    for detector in camera.detectors:
-        if serial and detector.serial == serial:
-            return detector.id, detector.name
-    number = name.detector if name and name.detector is not None else _whole(header, "DETECTOR")
-    if number is not None and number in camera.by_id:
-        return number, camera.by_id[number].name
-    told = next((c for c in candidates if c), None)
-    if told is not None:
-        raise HeaderError("RAFTBAY, CCDSLOT", f"{camera.name} has no detector {told}")
-    raise HeaderError("RAFTBAY, CCDSLOT", "missing, and neither CHIPID, LSST_NUM nor the file name tells the detector")
-
-
-def _filter_lsst(header: Mapping[str, Any]) -> str | None:
-    names = [_text(header, key) for key in ("FILTER", "FILTER1", "FILTER2")]
-    found = next((n for n in names if n and n.lower() not in {"empty", "unknown"}), None)
-    return found or next((n for n in names if n), None)
-
-
-def _filter_latiss(header: Mapping[str, Any]) -> str | None:
-    """Return LATISS's filter and grating, joined as the archive does."""
-    main, grating = _text(header, "FILTER"), _text(header, "GRATING")
-    if main is None and grating is None:
-        return None
-    return f"{main or 'unknown'}~{grating or 'unknown'}" if grating else main
-
-
-_FILTERS: dict[str, Callable[[Mapping[str, Any]], str | None]] = {"lsst": _filter_lsst, "latiss": _filter_latiss}
-
-
-def band_of(physical_filter: str | None) -> str | None:
-    """Return the band (u g r i z y, or white) that a filter name begins with.
+def image_type_of(*spellings: str | None) -> ImageType:
+    """Return the image type of the first spelling that is one.
 
     Examples
     --------
-    >>> band_of("r_57"), band_of("SDSSr_65mm~empty"), band_of("ef_43"), band_of("ph_5")
-    ('r', 'r', 'white', None)
+    >>> image_type_of("UNKNOWN", None, "skyexp").value
+    'science'
     """
-    if physical_filter is None:
+    for spelling in spellings:
+        if spelling is None:
+            continue
+        word = re.sub(r"[\s-]+", "_", spelling.strip().upper())
+        for candidate in (word, word.split("_")[0]):
+            if candidate in _IMAGE_TYPES:
+                return _IMAGE_TYPES[candidate]
+    return ImageType.UNKNOWN
+
+
+def band_of(physical_filter: str | None) -> str | None:
+    """Return the band of a filter: u, g, r, i, z, y, white for none in the beam, or None if it is not known.
+
+    Examples
+    --------
+    >>> band_of("r_57"), band_of("SDSSi_65mm~empty"), band_of("ph_5"), band_of(None)
+    ('r', 'i', 'white', None)
+    """
+    first = (physical_filter or "").split("~")[0]
+    if match := _BAND.fullmatch(first):
+        return match[1]
+    return "white" if _WHITE.fullmatch(first) else None
+
+
+class Translator:
+    """How the headers of most of the observatory's cameras read.
+
+    A subclass changes what its cameras do otherwise; `TRANSLATORS` lists them by name.
+    """
+
+    image_type_keys: tuple[str, ...] = ("IMGTYPE", "OBSTYPE", "TESTTYPE")
+    exposure_time_keys: tuple[str, ...] = ("EXPTIME", "EXPOSURE")
+
+    def correct(self, header: Mapping[str, Any], camera: Camera, name: RawName | None) -> Mapping[str, Any]:
+        """Return the header with what is known to be wrong put right."""
+        if camera.name != "LSSTCam":
+            return header
+        identity = identify_exposure(header, camera=camera, name=name, begin=self.begin(Values(header)))
+        return corrected_lsstcam(header, identity.day_obs, identity.seq_num)
+
+    def begin(self, values: Values) -> datetime | None:
+        """Return the start of the exposure, TAI."""
+        return values.moment("BEG", "OBS")
+
+    def exposure_time_s(self, values: Values) -> float | None:
+        """Return how long the shutter was open, as measured if it was, or as asked for."""
+        measured = values.number("SHUTTIME", low=0.0, high=1e5)
+        return measured or values.number(*self.exposure_time_keys, low=0.0, high=1e5)
+
+    def image_type(self, values: Values) -> ImageType:
+        """Return what the exposure was taken for."""
+        found = image_type_of(*(values.text(key) for key in self.image_type_keys))
+        if found is ImageType.UNKNOWN and values.number("EXPTIME") == 0.0 and not values.has("N_STAMPS"):
+            return ImageType.BIAS
+        return found
+
+    def physical_filter(self, values: Values) -> str | None:
+        """Return the filters in the beam, joined by ``~``, empty slots at the end left out."""
+        names = [name for key in ("FILTER", "FILTER1", "FILTER2") if (name := values.text(key))]
+        names = ["empty" if _EMPTY_SLOT.fullmatch(name) else name for name in names]
+        while len(names) > 1 and names[-1] == "empty":
+            names.pop()
+        if not names and (position := values.whole("FILTPOS", "FILPOS")) is not None:
+            return {2: "g", 3: "r", 4: "i", 5: "z", 6: "y"}.get(position)
+        return "~".join(names) or None
+
+    def can_see_sky(self, values: Values, image_type: ImageType, identity: Identity, camera: Camera) -> bool | None:
+        """Whether light of the sky could reach the detector; None if nothing tells."""
+        is_simulated = identity.controller in "HPQS"
+        if identity.day_obs < _FIRST_LIGHT.get(camera.name, 0) and not is_simulated:
+            return False
+        if values.number("SHUTTIME") == 0.0:
+            return False
+        vignetted = (values.text("VIGN_MIN") or "").upper()
+        if vignetted:
+            return {"FULLY": False, "UNKNOWN": None}.get(vignetted, True)
+        if camera.code == "TS" or image_type.is_calibration:
+            return False
+        return True if image_type is ImageType.SCIENCE and (is_simulated or camera.name != "LSSTCam") else None
+
+    def translate(self, header: Mapping[str, Any], *, camera: Camera, name: RawName | None) -> ExposureInfo:
+        """Return the facts of a raw whose camera is known."""
+        header = self.correct(header, camera, name)
+        values = Values(header)
+        begin = self.begin(values)
+        identity = identify_exposure(header, camera=camera, name=name, begin=begin)
+        detector = identify_detector(header, camera=camera, name=name)
+        image_type = self.image_type(values)
+        exposure_time_s = self.exposure_time_s(values)
+        physical_filter = self.physical_filter(values)
+        end = values.moment("END")
+        if begin and (end is None or end < begin):
+            end = begin + timedelta(seconds=exposure_time_s) if exposure_time_s is not None else None
+        ra_deg, dec_deg = _pointing(values, image_type)
+        elevation_deg = values.number("ELSTART", "EL", low=-5.55, high=95.55)
+        pressure = values.number("PRESSURE", low=1.0, high=2e5)
+        return ExposureInfo(
+            camera=camera.name,
+            exposure_id=identity.exposure_id,
+            obs_id=identity.obs_id,
+            controller=identity.controller,
+            day_obs=identity.day_obs,
+            seq_num=identity.seq_num,
+            detector=detector.id,
+            detector_name=detector.name,
+            is_guider=values.has("N_STAMPS") or (name is not None and name.is_guider),
+            image_type=image_type,
+            reason=_lower(values.text("REASON", "TESTTYPE")),
+            program=values.text("PROGRAM", "RUNNUM"),
+            object_name=values.text("OBJECT"),
+            group_id=values.text("GROUPID"),
+            group_index=values.whole("CURINDEX", low=1),
+            group_size=values.whole("MAXINDEX", low=1),
+            begin=begin,
+            end=end,
+            exposure_time_s=exposure_time_s,
+            # A dark time shorter than the exposure is nonsense that LATISS wrote for a while.
+            dark_time_s=values.number("DARKTIME", low=max(0.0, (exposure_time_s or 0.0) - 0.5), high=1e5),
+            physical_filter=physical_filter,
+            band=band_of(physical_filter) or band_of(values.text("FILTBAND")),
+            ra_deg=ra_deg,
+            dec_deg=dec_deg,
+            azimuth_deg=values.number("AZSTART", "AZ", low=-360.0, high=720.0),
+            elevation_deg=elevation_deg,
+            rotator_angle_deg=values.number("ROTPA", "ROTANGLE", low=-720.0, high=720.0),
+            airmass=_airmass(values, elevation_deg, image_type),
+            focus_z_mm=values.number("FOCUSZ", low=-100.0, high=100.0),
+            can_see_sky=self.can_see_sky(values, image_type, identity, camera),
+            seeing_arcsec=values.number("SEEING", "DIMMSEE", low=0.0, high=100.0),
+            temperature_c=values.number("AIRTEMP", low=-100.0, high=100.0),
+            pressure_pa=None if pressure is None else pressure * (1.0 if pressure > 10_000 else 100.0),
+            humidity_percent=values.number("HUMIDITY", low=0.0, high=100.0),
+            detector_serial=values.text("LSST_NUM", "DETSER") or detector.serial or None,
+            simulated=identity.controller in "HPQS"
+            or values.is_true("SIMULATE")
+            or (values.text("INSTRUME") or "").lower().endswith("sim"),
+        )
+
+
+class LatissTranslator(Translator):
+    """The Auxiliary Telescope's spectrograph: a grating beside the filter, and headers with a history."""
+
+    image_type_keys = ("OBSTYPE", "IMGTYPE", "TESTTYPE")
+
+    def correct(self, header: Mapping[str, Any], camera: Camera, name: RawName | None) -> Mapping[str, Any]:  # noqa: ARG002 - as the base class
+        """Return the header with what is known to be wrong put right."""
+        return corrected_latiss(header)
+
+    def exposure_time_s(self, values: Values) -> float | None:
+        """Return the exposure time; LATISS measures no shutter time of its own."""
+        return values.number("EXPTIME", low=0.0, high=1e5)
+
+    def physical_filter(self, values: Values) -> str | None:
+        """Return filter and grating joined by ``~``, or None if neither is told."""
+        found, grating = values.text("FILTER"), values.text("GRATING")
+        if found is None and grating is None:
+            return None
+        parts = ["unknown" if part is None else part for part in (found, grating)]
+        return "~".join("empty" if _EMPTY_SLOT.fullmatch(part) else part for part in parts)
+
+
+class StandTranslator(Translator):
+    """Test stand 8: the date of a raw is the end of its exposure, and long was its id too."""
+
+    def begin(self, values: Values) -> datetime | None:
+        """Return the start of the exposure, TAI."""
+        triggered = values.text("DATE-TRG")
+        if triggered is not None and triggered == values.text("DATE-OBS"):
+            end = values.moment("OBS")
+            return end and end - timedelta(seconds=self.exposure_time_s(values) or 0.0)
+        return super().begin(values)
+
+
+TRANSLATORS: dict[str, Callable[[], Translator]] = {
+    "lsst": Translator,
+    "latiss": LatissTranslator,
+    "ts8": StandTranslator,
+}
+"""Translators by the name that a camera definition gives."""
+
+
+def _lower(text: str | None) -> str | None:
+    return text.lower() if text else None
+
+
+def _pointing(values: Values, image_type: ImageType) -> tuple[float | None, float | None]:
+    """Return right ascension and declination, only as a pair, and only if the telescope followed them."""
+    tracking = (values.text("TRACKSYS") or "RADEC").upper()
+    if image_type in {ImageType.BIAS, ImageType.FLAT} or tracking not in {"RADEC", "SIDEREAL"}:
+        return None, None
+    for ra_key, dec_key in (("RASTART", "DECSTART"), ("RA", "DEC"), ("RATEL", "DECTEL")):
+        ra = values.angle_deg(ra_key, low=-360.0, high=720.0, hours=True)
+        dec = values.angle_deg(dec_key, low=-90.0, high=90.0)
+        if ra is not None and dec is not None:
+            return ra % 360.0, dec
+    return None, None
+
+
+def _airmass(values: Values, elevation_deg: float | None, image_type: ImageType) -> float | None:
+    if image_type.is_calibration:
         return None
-    first = physical_filter.split("~")[0]
-    if first in {"ef_43", "empty", "none"} or first.lower() == "empty":
-        return "white"
-    match = _BANDS.match(first)
-    return match.group(1) if match else None
-
-
-def _can_see_sky(header: Mapping[str, Any], image_type: ImageType) -> bool | None:
-    vignetting = (_text(header, "VIGN_MIN", "VIGNETTE") or "").upper()
-    if vignetting:
-        return {"FULLY": False, "UNKNOWN": None}.get(vignetting, True)
-    return False if image_type.is_calibration else None
-
-
-def _right_ascension(header: Mapping[str, Any]) -> float | None:
-    value = _number(header, "RASTART", "RA")
-    return value % 360.0 if value is not None and abs(value) <= 720 else None
-
-
-def _airmass(header: Mapping[str, Any], elevation_deg: float | None) -> float | None:
-    told = _in_range(_number(header, "AMSTART", "AIRMASS"), 1.0, 40.0)
-    if told is not None or elevation_deg is None or elevation_deg < 5:
+    told = values.number("AMSTART", "AIRMASS", low=1.0, high=40.0)
+    if told is not None or elevation_deg is None or not 5.0 <= elevation_deg <= 90.0:
         return told
-    # Secant of the zenith distance: good to 0.01 below airmass 3, and only used where the header is silent.
-    return max(1.0 / math.sin(math.radians(elevation_deg)), 1.0)
+    return max(1.0, 1.0 / sin(radians(elevation_deg)))  # a plane atmosphere: within 1 % above 20 degrees
 
 
-def _pressure_pa(header: Mapping[str, Any]) -> float | None:
-    value = _number(header, "PRESSURE")
-    if value is None or value <= 0:
-        return None
-    return value if value > 20_000 else value * 100.0
-
-
-def translate(header: Mapping[str, Any], *, camera: Camera | None = None, name: RawName | None = None) -> ExposureInfo:
-    """Translate the primary header of a raw.
+def translate(
+    primary: Mapping[str, Any],
+    *,
+    segment: Mapping[str, Any] | None = None,
+    camera: Camera | None = None,
+    name: RawName | None = None,
+) -> ExposureInfo:
+    """Return the facts of one raw.
 
     Parameters
     ----------
-    header
-        Keys and values of the primary HDU; None for an undefined value.
+    primary
+        Primary header.
+    segment
+        Header of the first image, for what some stands only wrote there; the primary has precedence.
     camera
-        The camera the raw should be from; any known one if left out.
+        The camera that is expected; chosen by the header if not given.
     name
-        What the file's name tells; fills what the header leaves out.
+        What the file's name tells, for what the header does not.
 
     Raises
     ------
     WrongCameraError
-        Raised if another camera took it.
+        Raised if the raw is of another camera, or of none that is defined.
     HeaderError
-        Raised, naming the key, if its identity cannot be told or a value is impossible.
+        Raised, naming the key, if the exposure or the detector cannot be told.
+    ConfigurationError
+        Raised if the camera names a translator that does not exist.
     """
-    taken_by = camera_of(header, name)
-    if camera is None or camera.name == taken_by.name:
-        camera = taken_by
-    elif taken_by.code != camera.code and _text(header, "INSTRUME") != camera.name:
-        message = f"this is a raw of {taken_by.name}, not of {camera.name}"
-        raise WrongCameraError(message, field="INSTRUME", instrument=taken_by.name, wanted=camera.name)
-    obs_id, controller, day_obs, seq_num = _identity(header, camera, name)
-    detector, detector_name = _detector(header, camera, name)
-    is_guider = bool(name and name.is_guider) or (
-        camera.by_id[detector].purpose is Purpose.GUIDER and "_guider" in (_text(header, "FILENAME") or "")
+    if camera is None or primary.get("INSTRUME") is not None or primary.get("OBSID") is not None:
+        camera = choose_camera(primary, camera=camera, name=name)
+    if camera.translator not in TRANSLATORS:
+        raise ConfigurationError(f"{camera.name}: translator", f"no translator named {camera.translator}")
+    header = (
+        primary if segment is None else {**{k: segment[k] for k in ("LSST_NUM", "FILTER") if k in segment}, **primary}
     )
-    image_type = image_type_of(header)
-    physical_filter = _FILTERS.get(camera.translator, _filter_lsst)(header)
-    elevation = _in_range(_number(header, "ELSTART", "EL"), -90, 90)
-    exposure_time = _in_range(_number(header, "EXPTIME", "SHUTTIME"), 0, 1e6)
-    begin = _time(header, ("DATE-BEG", "DATE-OBS"), ("MJD-BEG", "MJD-OBS"))
-    try:
-        return ExposureInfo(
-            camera=camera.name,
-            exposure_id=exposure_id_for(controller, day_obs, seq_num),
-            obs_id=obs_id,
-            controller=controller,
-            day_obs=day_obs,
-            seq_num=seq_num,
-            detector=detector,
-            detector_name=detector_name,
-            is_guider=is_guider,
-            image_type=image_type,
-            reason=_text(header, "REASON"),
-            program=_text(header, "PROGRAM"),
-            object_name=_text(header, "OBJECT"),
-            group_id=_text(header, "GROUPID"),
-            group_index=_whole(header, "CURINDEX"),
-            group_size=_whole(header, "MAXINDEX"),
-            begin=begin,
-            end=_time(header, ("DATE-END",), ("MJD-END",)),
-            exposure_time_s=exposure_time,
-            dark_time_s=_in_range(_number(header, "DARKTIME"), 0, 1e6),
-            physical_filter=physical_filter,
-            band=band_of(physical_filter),
-            ra_deg=_right_ascension(header),
-            dec_deg=_in_range(_number(header, "DECSTART", "DEC"), -90, 90),
-            azimuth_deg=_in_range(_number(header, "AZSTART", "AZ"), -720, 720),
-            elevation_deg=elevation,
-            rotator_angle_deg=_in_range(_number(header, "ROTPA", "ROTANGLE"), -720, 720),
-            airmass=_airmass(header, elevation),
-            focus_z_mm=_in_range(_number(header, "FOCUSZ"), -1e4, 1e4),
-            can_see_sky=_can_see_sky(header, image_type),
-            seeing_arcsec=_in_range(_number(header, "SEEING"), 0, 100),
-            temperature_c=_in_range(_number(header, "AIRTEMP"), -90, 70),
-            pressure_pa=_pressure_pa(header),
-            humidity_percent=_in_range(_number(header, "HUMIDITY"), 0, 100),
-            detector_serial=_text(header, "LSST_NUM"),
-            simulated=_is_simulated(header, controller),
-        )
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise HeaderError(".".join(str(part) for part in first["loc"]), first["msg"]) from error
-
-
-def _is_simulated(header: Mapping[str, Any], controller: str) -> bool:
-    if controller in "HPQS" or "sim" in (_text(header, "INSTRUME") or "").lower():
-        return True
-    return any(
-        _flag(header, key)
-        for key in header
-        if key.startswith("SIMULATE") and key in {"SIMULATE", "SIMULATE ATMCS", "SIMULATE MTMOUNT", "SIMULATE CAMERA"}
-    )
+    return TRANSLATORS[camera.translator]().translate(header, camera=camera, name=name)
