@@ -1,0 +1,1 @@
+"""Products: the files that pipelines and gathers make, in a directory or a bucket."""
