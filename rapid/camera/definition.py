@@ -169,6 +169,7 @@ class CameraDefinition(_Definition):
     code: str
     translator: str = "lsst"
     plate_scale_arcsec_per_mm: float
+    radial_coefficients: tuple[float, ...] = (0.0, 1.0)
     f_ratio: float
     latitude_deg: float = 0.0
     longitude_deg: float = 0.0

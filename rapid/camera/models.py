@@ -115,6 +115,10 @@ class Camera(_Fact):
     code: str = Field(pattern=r"^[A-Z]{2}$", description="Two letters that begin the obs id, e.g. MC.")
     translator: str = Field(default="lsst", description="Header translator that reads its raws.")
     plate_scale_arcsec_per_mm: float = Field(gt=0)
+    radial_coefficients: tuple[float, ...] = Field(
+        default=(0.0, 1.0),
+        description="Distortion: field angle / plate scale as a polynomial of the radius, r in mm, from power 0 on.",
+    )
     f_ratio: float = Field(gt=0)
     latitude_deg: float = 0.0
     longitude_deg: float = 0.0

@@ -18,6 +18,9 @@ from rapid.errors import ConfigurationError, NotFoundError
 
 PACKAGED = Path(__file__).parent / "data"
 
+MAX_BASES = 4
+"""Cameras based on each other, one behind the other; more is a circle."""
+
 
 def _folders() -> list[Path]:
     own = os.environ.get("RAPID_CAMERA_PATH", "")
@@ -31,6 +34,8 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         raise ConfigurationError(str(path), f"cannot be read: {error.strerror}") from error
     except yaml.YAMLError as error:
         raise ConfigurationError(str(path), f"not YAML: {error}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(str(path), "not UTF-8 text") from error
     if not isinstance(document, dict):
         raise ConfigurationError(str(path), "a camera definition is a mapping")
     return document
@@ -39,30 +44,26 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 def _read_table(path: Path, *, field: str) -> list[dict[str, str]]:
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            return [{key: value for key, value in row.items() if value != ""} for row in csv.DictReader(file)]
+            # A cell too many has no column's name: it is given one, for the message about it.
+            return [{key: cell for key, cell in row.items() if cell} for row in csv.DictReader(file, restkey="extra")]
     except OSError as error:
         raise ConfigurationError(field, f"table {path} cannot be read: {error.strerror}") from error
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise ConfigurationError(field, f"table {path} is not CSV: {error}") from error
 
 
 def _definition_of(path: Path, depth: int = 0) -> CameraDefinition:
     document = _read_yaml(path)
     document.setdefault("name", path.stem)
     base = document.pop("base", None)
-    try:
-        if base is not None:
-            if depth > 4:
-                raise ConfigurationError(f"{path.name}: base", "cameras are based on each other in a circle")
-            return _definition_of(_find(str(base)), depth + 1).derived(document)
-        for field in ("detectors", "amps"):
-            if isinstance(document.get(field), str):
-                document[field] = _read_table(path.parent / Path(document[field]).name, field=f"{path.name}: {field}")
+    for field in ("detectors", "amps"):
+        if isinstance(document.get(field), str):
+            document[field] = _read_table(path.parent / Path(document[field]).name, field=f"{path.name}: {field}")
+    if base is None:
         return CameraDefinition.model_validate(document)
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"]) or "camera"
-        raise ConfigurationError(f"{path.name}: {field}", first["msg"], file=str(path)) from error
-    except ValueError as error:
-        raise ConfigurationError(f"{path.name}: only, scale_down", str(error), file=str(path)) from error
+    if depth > MAX_BASES:
+        raise ConfigurationError(f"{path.name}: base", "cameras are based on each other in a circle")
+    return _definition_of(_find(str(base)), depth + 1).derived(document)
 
 
 def _definition_files() -> dict[str, Path]:
@@ -81,14 +82,26 @@ def _find(name: str) -> Path:
         if stem.lower() == wanted:
             return path
     for path in files.values():
-        if wanted in {str(alias).lower() for alias in _read_yaml(path).get("aliases") or ()}:
+        try:
+            aliases = _read_yaml(path).get("aliases")
+        except ConfigurationError:
+            continue  # it says so when it is asked for; the others must stay usable
+        if isinstance(aliases, list) and wanted in {str(alias).lower() for alias in aliases}:
             return path
     raise NotFoundError("camera", name, ", ".join(sorted(files)))
 
 
 @lru_cache(maxsize=32)
 def _load(path: Path) -> Camera:
-    return _definition_of(path).to_camera()
+    try:
+        return _definition_of(path).to_camera()
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"]) or "camera"
+        reason = first["msg"].removeprefix("Value error, ")
+        raise ConfigurationError(f"{path.name}: {field}", reason, file=str(path)) from error
+    except ValueError as error:
+        raise ConfigurationError(f"{path.name}: only, scale_down", str(error), file=str(path)) from error
 
 
 @lru_cache(maxsize=128)

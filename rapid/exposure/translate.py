@@ -199,7 +199,7 @@ class Translator:
             temperature_c=values.number("AIRTEMP", low=-100.0, high=100.0),
             pressure_pa=None if pressure is None else pressure * (1.0 if pressure > 10_000 else 100.0),
             humidity_percent=values.number("HUMIDITY", low=0.0, high=100.0),
-            detector_serial=values.text("LSST_NUM", "DETSER") or detector.serial or None,
+            detector_serial=(values.text("LSST_NUM", "DETSER") or detector.serial).removesuffix("-Dev") or None,
             simulated=identity.controller in "HPQS"
             or values.is_true("SIMULATE")
             or (values.text("INSTRUME") or "").lower().endswith("sim"),
@@ -303,8 +303,7 @@ def translate(
     ConfigurationError
         Raised if the camera names a translator that does not exist.
     """
-    if camera is None or primary.get("INSTRUME") is not None or primary.get("OBSID") is not None:
-        camera = choose_camera(primary, camera=camera, name=name)
+    camera = choose_camera(primary, camera=camera, name=name)
     if camera.translator not in TRANSLATORS:
         raise ConfigurationError(f"{camera.name}: translator", f"no translator named {camera.translator}")
     header = (
