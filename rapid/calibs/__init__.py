@@ -1,0 +1,1 @@
+"""Certified calibs: which bias, dark and flat an exposure gets."""

@@ -1,0 +1,285 @@
+"""Keep certified calibs, and choose the one an exposure gets.
+
+A calib is a plain, uncompressed FITS file with the image in the primary HDU and the variance in an
+extension: readable anywhere, written whole, never changed. Its row in the results store says for when it
+is valid. FITS floats are big-endian, which compiled kernels cannot map; so beside each file lies a
+native-endian ``.npy`` copy of the image, made once, checked against the FITS file's checksum by name, and
+memory-mapped by all workers of a machine: they share one copy of the pages.
+"""
+
+import hashlib
+import io
+import json
+import re
+from collections import OrderedDict
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from astropy.io import fits
+from numpy.typing import NDArray
+
+from payloads.plugin import CalibPlane
+from rapid.errors import ConfigurationError, NotFoundError, StoreError
+from rapid.exposure.models import ExposureInfo
+from rapid.products.store import DirectoryStore
+from rapid.results.models import CalibRecord
+from rapid.results.store import ResultsStore
+
+_NAME = re.compile(r"^[A-Za-z0-9_~.-]+$")
+PER_FILTER = frozenset({"flat"})
+"""Kinds that exist once per filter."""
+
+
+def calib_id_of(kind: str, camera: str, detector: int, physical_filter: str | None, begin: datetime, version: int) -> str:
+    """Return the readable identity of a calib.
+
+    Examples
+    --------
+    >>> calib_id_of("flat", "LSSTCam", 94, "r_57", datetime(2026, 11, 20, 20, 1), 1)
+    'LSSTCam-094-flat-r_57-20261120T200100-v1'
+    """
+    filter_part = f"-{physical_filter}" if physical_filter else ""
+    return f"{camera}-{detector:03d}-{kind}{filter_part}-{begin:%Y%m%dT%H%M%S}-v{version}"
+
+
+class CalibStore:
+    """Certified calibs of one installation.
+
+    Parameters
+    ----------
+    root
+        Directory of the files; may be shared between workers.
+    results
+        Where the registry rows are.
+    """
+
+    def __init__(self, root: Path, results: ResultsStore) -> None:
+        self.root = root
+        self._files = DirectoryStore(root)
+        self._results = results
+
+    def certify(
+        self,
+        *,
+        kind: str,
+        camera: str,
+        detector: int,
+        image: NDArray[np.float32],
+        valid_from: datetime,
+        physical_filter: str | None = None,
+        variance: NDArray[np.float32] | None = None,
+        table: Mapping[str, Mapping[str, float]] | None = None,
+        valid_to: datetime | None = None,
+        inputs: list[int] | None = None,
+        certified_by: str = "policy",
+        note: str = "",
+    ) -> CalibRecord:
+        """Store a calib and register it as the choice from ``valid_from`` on.
+
+        Certifying the same pixels for the same validity again returns the first record, so that a build
+        that ran twice has one effect (I3). Other pixels make a new version; earlier ones stay.
+
+        Parameters
+        ----------
+        image : ndarray of shape (height, width), float32
+            bias: electron; dark: electron/s; flat: dimensionless.
+        variance : ndarray of shape (height, width), float32
+            In the image's unit squared.
+        table
+            Per-amp numbers, by amp name.
+
+        Raises
+        ------
+        ConfigurationError
+            Raised for a name that could not be part of a file name.
+        StoreError
+            Raised if the file cannot be written or the row not registered.
+        """
+        for field, value in (("kind", kind), ("camera", camera), ("physical_filter", physical_filter or "none")):
+            if not _NAME.match(value):
+                raise ConfigurationError(field, f"{value!r} is no name for a calib")
+        if not np.isfinite(image).all():
+            raise ConfigurationError("image", "a calib may not hold NaN or infinite pixels")
+        data = self._to_fits(kind, camera, detector, image, variance, table or {}, inputs or [], physical_filter)
+        checksum = hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest()
+        earlier = [
+            record
+            for record in self._results.calibs(
+                camera, kind=kind, detector=detector, physical_filter=physical_filter or ""
+            )
+            if record.valid_from.replace(tzinfo=None) == valid_from.replace(tzinfo=None)
+        ]
+        for record in earlier:
+            if record.sha256 == checksum and self._files.exists(record.path):
+                return record
+        version = max((record.version for record in earlier), default=0) + 1
+        calib_id = calib_id_of(kind, camera, detector, physical_filter, valid_from, version)
+        path = f"{camera}/{kind}/{physical_filter or 'none'}/{detector:03d}/{calib_id}.fits"
+        self._files.put(path, data)
+        record = CalibRecord(
+            calib_id=calib_id,
+            camera=camera,
+            detector=detector,
+            kind=kind,
+            physical_filter=physical_filter,
+            valid_from=valid_from,
+            valid_to=valid_to,
+            version=version,
+            path=path,
+            sha256=checksum,
+            inputs=sorted(inputs or []),
+            created_at=datetime.now(UTC),
+            certified_by=certified_by,
+            note=note,
+        )
+        self._results.put_calib(record)
+        return record
+
+    @staticmethod
+    def _to_fits(
+        kind: str,
+        camera: str,
+        detector: int,
+        image: NDArray[np.float32],
+        variance: NDArray[np.float32] | None,
+        table: Mapping[str, Mapping[str, float]],
+        inputs: list[int],
+        physical_filter: str | None,
+    ) -> bytes:
+        primary = fits.PrimaryHDU(np.ascontiguousarray(image, dtype=np.float32))
+        primary.header["INSTRUME"] = camera
+        primary.header["DETECTOR"] = detector
+        primary.header["CALTYPE"] = (kind, "kind of calibration")
+        if physical_filter:
+            primary.header["FILTER"] = physical_filter
+        primary.header["NINPUT"] = (len(inputs), "exposures combined")
+        for place, exposure_id in enumerate(sorted(inputs), start=1):
+            primary.header[f"INP{place:05d}"] = exposure_id
+        if table:
+            primary.header["AMPTABLE"] = json.dumps(table, sort_keys=True)
+        hdus = fits.HDUList([primary])
+        if variance is not None:
+            hdus.append(fits.ImageHDU(np.ascontiguousarray(variance, dtype=np.float32), name="VARIANCE"))
+        buffer = io.BytesIO()
+        hdus.writeto(buffer)
+        return buffer.getvalue()
+
+    def choose(
+        self,
+        camera: str,
+        detector: int,
+        kind: str,
+        *,
+        at: datetime,
+        physical_filter: str | None = None,
+        as_of: datetime | None = None,
+    ) -> CalibRecord | None:
+        """Return the calib that an exposure taken at a time gets, or None.
+
+        Of those valid then, the one whose validity began last; of its versions the newest.
+        """
+        wanted = (physical_filter or "") if kind in PER_FILTER else ""
+        found = self._results.calibs(
+            camera, kind=kind, detector=detector, physical_filter=wanted, at=at, as_of=as_of
+        )
+        return found[0] if found else None
+
+    def load(self, record: CalibRecord) -> CalibPlane:
+        """Return a calib's planes, the image memory-mapped.
+
+        Raises
+        ------
+        NotFoundError
+            Raised if its file is gone.
+        StoreError
+            Raised if the file does not hold what was certified.
+        """
+        source = self.root / record.path
+        mapped = source.with_name(f"{source.stem}.{record.sha256[:16]}.npy")
+        if not mapped.exists():
+            self._make_mapped(record, source, mapped)
+        image: NDArray[np.float32] = np.load(mapped, mmap_mode="r", allow_pickle=False)
+        return CalibPlane(calib_id=record.calib_id, image=image, table=self._table(source))
+
+    @staticmethod
+    def _table(source: Path) -> dict[str, dict[str, float]]:
+        text = fits.getheader(source).get("AMPTABLE")
+        table: dict[str, dict[str, float]] = json.loads(text) if isinstance(text, str) else {}
+        return table
+
+    def _make_mapped(self, record: CalibRecord, source: Path, mapped: Path) -> None:
+        try:
+            image = fits.getdata(source).astype(np.float32)
+        except FileNotFoundError as error:
+            raise NotFoundError("calib file", record.path) from error
+        except (OSError, TypeError, AttributeError) as error:
+            raise StoreError(f"calib {record.calib_id} cannot be read: {error}", calib_id=record.calib_id) from error
+        image = np.ascontiguousarray(image)
+        if hashlib.sha256(image.tobytes()).hexdigest() != record.sha256:
+            raise StoreError(f"calib {record.calib_id}: its file does not hold what was certified")
+        buffer = io.BytesIO()
+        np.save(buffer, image, allow_pickle=False)
+        self._files.put(mapped.relative_to(self.root).as_posix(), buffer.getvalue())
+
+
+class CalibCache:
+    """Calibs loaded by one worker, looked up again only when something was certified since.
+
+    Parameters
+    ----------
+    store
+        Where calibs are.
+    max_loaded
+        Planes kept; the least recently used goes first. Mapped pages belong to the system's cache.
+    """
+
+    def __init__(self, store: CalibStore, results: ResultsStore, *, max_loaded: int = 64) -> None:
+        self._store = store
+        self._results = results
+        self._max_loaded = max_loaded
+        self._generation = -1
+        self._choices: dict[tuple[Any, ...], CalibRecord | None] = {}
+        self._loaded: OrderedDict[str, CalibPlane] = OrderedDict()
+
+    def refresh(self) -> None:
+        """Ask once, per job, whether anything was certified since."""
+        generation = self._results.calib_generation()
+        if generation != self._generation:
+            self._choices.clear()
+            self._generation = generation
+
+    def get(self, info: ExposureInfo, kind: str) -> CalibPlane | None:
+        """Return the calib of a kind for an exposure's detector, or None."""
+        at = info.begin or datetime.now(UTC).replace(tzinfo=None)
+        key = (info.camera, info.detector, kind, info.physical_filter if kind in PER_FILTER else None, at)
+        if key not in self._choices:
+            if len(self._choices) > 10_000:
+                self._choices.clear()
+            self._choices[key] = self._store.choose(
+                info.camera, info.detector, kind, at=at, physical_filter=info.physical_filter
+            )
+        record = self._choices[key]
+        if record is None:
+            return None
+        plane = self._loaded.get(record.calib_id)
+        if plane is None:
+            plane = self._loaded[record.calib_id] = self._store.load(record)
+            while len(self._loaded) > self._max_loaded:
+                self._loaded.popitem(last=False)
+        self._loaded.move_to_end(record.calib_id)
+        return plane
+
+
+class FrameCalibs:
+    """The calib source of one frame: what payloads see as `payloads.plugin.Calibs`."""
+
+    def __init__(self, cache: CalibCache, info: ExposureInfo) -> None:
+        self._cache = cache
+        self._info = info
+
+    def get(self, kind: str) -> CalibPlane | None:
+        """Return the certified calib of a kind for this frame, or None."""
+        return self._cache.get(self._info, kind)

@@ -1,0 +1,1 @@
+"""Migrations of the results store, run when it is opened."""

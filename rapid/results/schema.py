@@ -1,0 +1,113 @@
+"""Tables of the results store, the same in SQLite and PostgreSQL.
+
+The migrations under ``migrations/`` make exactly these tables; a test compares the two. Documents are
+kept whole as JSON beside the columns that queries need.
+"""
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    UniqueConstraint,
+)
+
+metadata = MetaData()
+
+BigKey = BigInteger().with_variant(Integer, "sqlite")
+"""SQLite numbers rows by itself only in an INTEGER key."""
+
+detector_result = Table(
+    "detector_result",
+    metadata,
+    Column("id", BigKey, primary_key=True, autoincrement=True),
+    Column("run", String(64), nullable=False),
+    Column("camera", String(64), nullable=False),
+    Column("day_obs", Integer, nullable=False),
+    Column("seq_num", Integer, nullable=False),
+    Column("exposure", BigInteger, nullable=False),
+    Column("pipeline", String(64), nullable=False),
+    Column("detector", Integer, nullable=False),
+    Column("image_type", String(32), nullable=False),
+    Column("finished_at", DateTime, nullable=True),
+    Column("document", JSON, nullable=False),
+    UniqueConstraint("camera", "exposure", "run", "pipeline", "detector", name="uq_detector_result"),
+    Index("ix_detector_result_day", "camera", "day_obs"),
+)
+
+exposure_summary = Table(
+    "exposure_summary",
+    metadata,
+    Column("id", BigKey, primary_key=True, autoincrement=True),
+    Column("run", String(64), nullable=False),
+    Column("camera", String(64), nullable=False),
+    Column("day_obs", Integer, nullable=False),
+    Column("seq_num", Integer, nullable=False),
+    Column("exposure", BigInteger, nullable=False),
+    Column("pipeline", String(64), nullable=False),
+    Column("image_type", String(32), nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("newest", Boolean, nullable=False),
+    Column("is_complete", Boolean, nullable=False),
+    Column("gathered_at", DateTime, nullable=True),
+    Column("document", JSON, nullable=False),
+    UniqueConstraint("camera", "exposure", "run", "pipeline", "version", name="uq_exposure_summary"),
+    Index("ix_exposure_summary_night", "camera", "day_obs", "newest", "seq_num"),
+)
+
+quarantine = Table(
+    "quarantine",
+    metadata,
+    Column("id", BigKey, primary_key=True, autoincrement=True),
+    Column("camera", String(64), nullable=False),
+    Column("uri", String(2000), nullable=False),
+    Column("code", String(64), nullable=False),
+    Column("reason", String(2000), nullable=False),
+    Column("size_bytes", BigInteger, nullable=True),
+    Column("exposure", BigInteger, nullable=True),
+    Column("detector", Integer, nullable=True),
+    Column("quarantined_at", DateTime, nullable=False),
+    UniqueConstraint("camera", "uri", name="uq_quarantine"),
+    Index("ix_quarantine_when", "camera", "quarantined_at"),
+)
+
+failure = Table(
+    "failure",
+    metadata,
+    Column("id", BigKey, primary_key=True, autoincrement=True),
+    Column("job_id", String(200), nullable=False, unique=True),
+    Column("camera", String(64), nullable=False),
+    Column("exposure", BigInteger, nullable=False),
+    Column("detector", Integer, nullable=False),
+    Column("pipeline", String(64), nullable=False),
+    Column("code", String(64), nullable=False),
+    Column("message", String(4000), nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("failed_at", DateTime, nullable=False),
+    Column("document", JSON, nullable=False),
+    Index("ix_failure_exposure", "camera", "exposure"),
+)
+
+calib = Table(
+    "calib",
+    metadata,
+    Column("id", BigKey, primary_key=True, autoincrement=True),
+    Column("calib_id", String(200), nullable=False, unique=True),
+    Column("camera", String(64), nullable=False),
+    Column("detector", Integer, nullable=False),
+    Column("kind", String(32), nullable=False),
+    Column("physical_filter", String(64), nullable=False, server_default=""),
+    Column("valid_from", DateTime, nullable=False),
+    Column("valid_to", DateTime, nullable=True),
+    Column("version", Integer, nullable=False),
+    Column("created_at", DateTime, nullable=False),
+    Column("document", JSON, nullable=False),
+    UniqueConstraint("camera", "detector", "kind", "physical_filter", "valid_from", "version", name="uq_calib"),
+    Index("ix_calib_choice", "camera", "kind", "detector", "physical_filter", "valid_from"),
+)
