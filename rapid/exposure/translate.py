@@ -14,8 +14,10 @@ from datetime import datetime, timedelta
 from math import radians, sin
 from typing import Any
 
+from pydantic import ValidationError
+
 from rapid.camera.models import Camera
-from rapid.errors import ConfigurationError
+from rapid.errors import ConfigurationError, HeaderError
 from rapid.exposure.corrections import corrected_latiss, corrected_lsstcam
 from rapid.exposure.identity import Identity, choose_camera, identify_detector, identify_exposure
 from rapid.exposure.models import ExposureInfo, ImageType
@@ -309,4 +311,9 @@ def translate(
     header = (
         primary if segment is None else {**{k: segment[k] for k in ("LSST_NUM", "FILTER") if k in segment}, **primary}
     )
-    return TRANSLATORS[camera.translator]().translate(header, camera=camera, name=name)
+    try:
+        return TRANSLATORS[camera.translator]().translate(header, camera=camera, name=name)
+    except ValidationError as error:
+        # Each value is checked as it is read; what is left are ids out of their range.
+        first = error.errors()[0]
+        raise HeaderError(str(first["loc"][0]), f"{first['input']!r} is impossible: {first['msg']}") from error

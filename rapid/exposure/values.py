@@ -19,6 +19,9 @@ _LEAP_SECONDS = (("2017-01-01", 37), ("2015-07-01", 36), ("2012-07-01", 35), ("2
 EARLIEST = datetime.fromisoformat("1990-01-01")
 """Dates before are clocks that were not set: 1970 is met in raws of 2019."""
 
+LATEST = datetime.fromisoformat("2200-01-01")
+"""Dates after are nonsense, and near the end of the calendar sums with them fail."""
+
 
 def leap_seconds(moment: datetime) -> int:
     """Return TAI - UTC at a date [s].
@@ -132,15 +135,15 @@ def _from_iso(text: str | None) -> datetime | None:
         return None
     try:
         moment = datetime.fromisoformat(text)
-    except ValueError:
+        if moment.tzinfo is not None:
+            moment = moment.astimezone(UTC).replace(tzinfo=None)
+    except (ValueError, OverflowError):
         return None
-    if moment.tzinfo is not None:
-        moment = moment.astimezone(UTC).replace(tzinfo=None)
-    return moment if moment > EARLIEST else None
+    return moment if EARLIEST < moment < LATEST else None
 
 
 def _from_mjd(mjd: float | None) -> datetime | None:
     if mjd is None or not 0 < mjd < 2_000_000:
         return None
     moment = _MJD_EPOCH + timedelta(days=mjd)
-    return moment if moment > EARLIEST else None
+    return moment if EARLIEST < moment < LATEST else None
