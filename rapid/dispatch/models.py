@@ -96,6 +96,14 @@ class BatchSpec(_Message):
     config: dict[str, Any] = Field(default_factory=dict, description="Per-payload config overrides.")
     inputs: tuple[int, ...] = Field(default=(), description="Exposures to combine, for a build.")
     control: dict[str, Any] = Field(default_factory=dict, description="Control state it was dispatched under (I9).")
+    finished: dict[int, dict[str, Scalar]] = Field(
+        default_factory=dict,
+        description="Detectors whose results are already stored: recovery does not redo them (I2).",
+    )
+    version: int = Field(default=0, ge=0, description="Summaries already stored, after a recovery.")
+    order: int | None = Field(default=None, description="What newest means; the exposure id if left out.")
+    deadline_ms: int = Field(default=120_000, gt=0, description="From the post to a gather with whatever there is.")
+    ttl_ms: int = Field(default=216_000_000, gt=0, description="How long the board remembers the batch, 2.5 d.")
     gather_timeout_ms: int = Field(default=5_000, gt=0, description="From the first result to the gather.")
     regather_timeout_ms: int = Field(default=45_000, gt=0, description="From the first result to the re-gather.")
     max_attempts: int = Field(default=3, gt=0)
@@ -182,3 +190,110 @@ class Event(_Message):
     exposure_id: int | None = None
     detector: int | None = None
     data: dict[str, Any] = Field(default_factory=dict)
+
+
+class Order(StrEnum):
+    """What the board tells a worker besides jobs."""
+
+    WAIT = "wait"
+    """Nothing to do; wait on the wake list."""
+
+    ASK = "ask"
+    """Ask again after a while: a job is held for a worker that has its calibs."""
+
+    PREEMPT = "preempt"
+    """Give up the running backlog job: a current one waits."""
+
+
+class Heartbeat(_Message):
+    """Answer to a sign of life."""
+
+    held: bool = Field(description="False if the lease was given to another: abandon the job.")
+    mode: WorkerMode
+
+
+class PostReceipt(_Message):
+    """Answer to a posted batch."""
+
+    created: bool = Field(description="False if it was already there.")
+    queued: int
+    priority: Priority
+
+
+class BatchState(_Message):
+    """One consistent reading of a batch."""
+
+    key: BatchKey
+    camera: str
+    image_type: str
+    priority: Priority
+    pool: str
+    version: int = Field(description="Gathers completed.")
+    gathering: bool
+    changed: bool = Field(description="The finished set changed since the last gather began.")
+    expected: frozenset[int]
+    finished: frozenset[int]
+    detectors: dict[int, DetectorStatus]
+    metrics: dict[int, dict[str, Scalar]] = Field(default_factory=dict)
+    info: dict[str, Any] = Field(default_factory=dict)
+    posted_ms: int
+    first_result_ms: int | None = None
+    last_result_ms: int | None = None
+
+
+class DeadLetter(_Message):
+    """A job that failed for good."""
+
+    job_id: str
+    error: dict[str, Any]
+    attempts: int
+    at_ms: int
+    raw_uri: str = ""
+
+    @property
+    def batch(self) -> BatchKey:
+        """Batch of the job."""
+        return BatchKey.parse(self.job_id.rpartition(".")[0])
+
+    @property
+    def detector(self) -> int:
+        """Detector of the job."""
+        return int(self.job_id.rpartition(".")[2])
+
+
+class QueueDepth(_Message):
+    """How much waits in a pool, and who waits for it."""
+
+    pool: str
+    current: int
+    backlog: int
+    parked: int
+
+
+class WorkerState(_Message):
+    """A worker as the board sees it."""
+
+    worker_id: str
+    state: str
+    job_id: str = ""
+    seen_ms: int
+    pools: str = ""
+    pinned: str = ""
+    host: str = ""
+
+
+class BoardStatus(_Message):
+    """The board at one moment."""
+
+    now_ms: int
+    mode: WorkerMode
+    queues: tuple[QueueDepth, ...] = ()
+    workers: tuple[WorkerState, ...] = ()
+    running: int
+    delayed: int
+    gathers_due: int
+    gathers_running: int
+    dead_letters: int
+    leader: str = ""
+    leader_until_ms: int = 0
+    counters: dict[str, int] = Field(default_factory=dict)
