@@ -18,6 +18,9 @@ CARD = 80
 MAX_HDUS = 10_000
 """More than any raw has; a guard against a file that lies."""
 MAX_HEADER_BLOCKS = 2_000
+MAX_TEXT = 100_000
+"""Where a continued text stops growing: each card copies it, and thousands would take minutes."""
+
 MAX_EXPANDED = 1 << 30
 """A gzip file that expands to more than 1 GiB is no raw (the largest has 80 MB)."""
 
@@ -162,7 +165,7 @@ def _read_header(data: Any, start: int, total: int, index: int) -> tuple[dict[st
         if key_bytes == b"CONTINUE" and last is not None:
             more = card[8:].strip()
             before = header.get(last)
-            if more[:1] == b"'" and isinstance(before, str):
+            if more[:1] == b"'" and isinstance(before, str) and before.endswith("&") and len(before) < MAX_TEXT:
                 header[last] = before.removesuffix("&") + _string(more)[0]
             continue
         if key_bytes == b"HIERARCH":

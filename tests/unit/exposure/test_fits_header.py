@@ -160,6 +160,13 @@ def test_a_header_without_end_stops_at_its_limit(monkeypatch):
         scan(SMALL[:80].ljust(BLOCK) + b" " * BLOCK * 10)
 
 
+def test_a_text_continued_without_end_stops_growing(monkeypatch):
+    monkeypatch.setattr(fits_header, "MAX_TEXT", 300)
+    cards = ("LONG    = '&'", *["CONTINUE  '" + "x" * 60 + "&'"] * 50)
+    text = scan(header_bytes({"SIMPLE": True, "BITPIX": 8, "NAXIS": 0}, cards)).primary["LONG"]
+    assert 300 <= len(text) < 400
+
+
 def test_a_file_of_countless_hdus_stops_at_its_limit(monkeypatch):
     monkeypatch.setattr(fits_header, "MAX_HDUS", 4)
     with pytest.raises(CorruptRawError, match="more than 4 HDUs"):
