@@ -9,6 +9,7 @@ import re
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from rapid.errors import CorruptRawError, EmptyRawError, NotFitsError, TruncatedRawError
@@ -119,6 +120,8 @@ def _string(text: bytes) -> tuple[str, bool]:
         start = end
 
 
+# The segments of a raw, and the raws of an exposure, repeat most of their cards.
+@lru_cache(maxsize=8192)
 def _value(text: bytes) -> Any:
     """Return the value of a card's value field; None if it is undefined or unreadable."""
     text = text.strip()
