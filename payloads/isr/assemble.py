@@ -7,10 +7,10 @@ from numpy.typing import NDArray
 
 from payloads.plugin import Frame, PayloadConfig
 from payloads.raw.guider import measure_stamps
-from payloads.raw.segments import SegmentReader, Segments
+from payloads.raw.segments import SegmentReader, Segments, fits_detector
 from rapid.camera.models import Detector
 from rapid.errors import PayloadError
-from rapid.exposure.fits_header import scan
+from rapid.exposure.fits_header import FitsStructure, scan
 
 
 def assemble(segments: Segments, detector: Detector, *, out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
@@ -62,6 +62,20 @@ def bin_image(image: NDArray[Any], n: int) -> NDArray[np.float32]:
     return np.asarray(columns / np.float32(n * n), dtype=np.float32)
 
 
+def raw_detector(structure: FitsStructure, frame: Frame) -> Detector:
+    """Return the frame's detector as the kind of CCD this raw is of.
+
+    A stand's camera has had CCDs of both vendors in the same place; the sizes of the imaging sections tell which.
+    """
+    for detector in (
+        frame.detector,
+        *(d for kind in frame.camera.variants.values() for d in kind if d.id == frame.detector.id),
+    ):
+        if fits_detector(structure, detector):
+            return detector
+    return frame.detector
+
+
 class AssembleRaw:
     """Payload ``assemble``: assemble and trim, nothing else; for guider files, measure the stamps."""
 
@@ -92,6 +106,7 @@ class AssembleRaw:
             measure_stamps(structure, frame)
             frame.applied.append("measure_stamps")
             return
+        frame.detector = raw_detector(structure, frame)
         segments = self._reader.read(structure, frame.detector)
         frame.image = assemble(segments, frame.detector)
         frame.unit = "ADU"

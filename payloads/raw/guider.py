@@ -50,7 +50,7 @@ def measure_stamps(structure: FitsStructure, frame: Frame) -> None:
     CorruptRawError
         Raised if the file holds no stamps, or they cannot be decoded.
     """
-    from astropy.io import fits  # noqa: PLC0415 - small stamps, read once per exposure
+    from astropy.io import fits
 
     wanted = [hdu.index for hdu in structure.hdus if hdu.is_image and hdu.name.upper() != "RAWSTAMP"][:MAX_STAMPS]
     if not wanted:

@@ -86,6 +86,25 @@ def _with_header_geometry(amp: Amp, hdu: Hdu, shape: tuple[int, int]) -> Amp:
     )
 
 
+def fits_detector(structure: FitsStructure, detector: Detector) -> bool:
+    """Return whether the imaging section that a raw's headers tell of has the size of a detector's.
+
+    A raw that tells nothing is taken to fit where the size of its segments does.
+    """
+    amp = detector.amps[0]
+    for hdu in structure.hdus:
+        if hdu.is_image:
+            section = parse_section(hdu.header.get("DATASEC"))
+            if section is not None:
+                size = abs(section[1] - section[0]) + 1, abs(section[3] - section[2]) + 1
+                if size == (amp.data.width, amp.data.height):
+                    return True
+            if section is None and _shape(hdu) != (amp.raw_height, amp.raw_width):
+                return False
+            return section is None
+    return False
+
+
 def _match(structure: FitsStructure, detector: Detector) -> list[tuple[Amp, Hdu]]:
     """Pair amps with HDUs: by name, or by order where the names do not help."""
     images = [hdu for hdu in structure.hdus if hdu.is_image]
@@ -108,7 +127,9 @@ def _decode_rice(structure: FitsStructure, buffer: NDArray[np.uint8], hdu: Hdu, 
     """Decode a RICE_1 HDU into ``out``; return False if it is of a kind left to astropy."""
     header = hdu.header
     ny, nx = out.shape
-    names = {str(header.get(f"ZNAME{i}")).strip(): header.get(f"ZVAL{i}") for i in range(1, 10) if f"ZNAME{i}" in header}
+    names = {
+        str(header.get(f"ZNAME{i}")).strip(): header.get(f"ZVAL{i}") for i in range(1, 10) if f"ZNAME{i}" in header
+    }
     byte_pix, block_size = names.get("BYTEPIX", 4), names.get("BLOCKSIZE", 32)
     form = re.match(r"^\s*1?([PQ])B", str(header.get("TFORM1", "")))
     plain = (
@@ -157,12 +178,12 @@ def _decode_plain(structure: FitsStructure, hdu: Hdu, shape: tuple[int, int]) ->
 
 
 def _decode_astropy(structure: FitsStructure, hdu: Hdu, shape: tuple[int, int]) -> NDArray[Any]:
-    from astropy.io import fits  # noqa: PLC0415 - slow to import, seldom needed
+    from astropy.io import fits
 
     try:
         with fits.open(io.BytesIO(bytes(structure.data)), memmap=False) as hdus:
             data = np.asarray(hdus[hdu.index].data)
-    except Exception as error:  # noqa: BLE001 - whatever astropy makes of damaged bytes, the raw is unusable
+    except Exception as error:
         raise CorruptRawError(f"{hdu.name or hdu.index}: cannot be decoded: {error}", hdu=hdu.index) from error
     if data.shape != shape:
         raise CorruptRawError(f"{hdu.name or hdu.index}: decodes to {data.shape}, not {shape}", hdu=hdu.index)
@@ -246,7 +267,11 @@ class SegmentReader:
             floats[place] = data
         if floats is not None:
             for place, (_, hdu) in enumerate(pairs):
-                if hdu.header.get("BITPIX") in {8, 16, 32} and not hdu.is_compressed_image and _scale(hdu.header)[0] == 1:
+                if (
+                    hdu.header.get("BITPIX") in {8, 16, 32}
+                    and not hdu.is_compressed_image
+                    and _scale(hdu.header)[0] == 1
+                ):
                     floats[place] = stack[place]
             return Segments(floats, amps)
         return Segments(stack, amps)

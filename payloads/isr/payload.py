@@ -1,0 +1,311 @@
+"""Payload ``isr``: calibrate one detector with whatever calibs there are, and say what was applied.
+
+It never fails for want of a calib. Kinds it asks for: ``bias dark flat defects crosstalk linearity ptc``.
+The last three are tables: ``crosstalk`` ``{target amp: {source amp: fraction}}``; ``linearity`` ``{amp: {level
+[electron]: what to subtract [electron]}}``; ``ptc`` ``{amp: {gain, read_noise [electron], turnoff_electron}}``.
+"""
+
+import sys
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from payloads.isr.assemble import raw_detector
+from payloads.isr.inputs import (
+    AmpLayout,
+    IsrInputs,
+    IsrPlanes,
+    crosstalk_matrix,
+    layout_of,
+    linearity_tables,
+)
+from payloads.isr.kernels import run_kernels
+from payloads.isr.statistics import measure_region
+from payloads.isr.steps import run_steps
+from payloads.plugin import CalibPlane, Frame, PayloadConfig
+from payloads.raw.guider import measure_stamps
+from payloads.raw.segments import SegmentReader, Segments
+from rapid.errors import PayloadError
+from rapid.exposure.fits_header import scan
+
+
+class IsrConfig(PayloadConfig):
+    """Which corrections are made; each that needs a calib is made if there is one."""
+
+    serial_overscan: bool = Field(default=True, description="Subtract each row's overscan level.")
+    parallel_overscan: bool = Field(default=True, description="Subtract each column's overscan level.")
+    gain: bool = Field(default=True, description="Convert to electron; otherwise the image stays in ADU.")
+    crosstalk: bool = Field(default=True, description="Subtract what amps put into each other.")
+    linearity: bool = Field(default=True, description="Correct the amps' non-linearity.")
+    bias: bool = Field(default=True, description="Subtract the combined bias.")
+    dark: bool = Field(default=True, description="Subtract the combined dark, scaled by dark time.")
+    defects: bool = Field(default=True, description="Mask known bad pixels.")
+    flat: bool = Field(default=True, description="Divide by the combined flat of the filter.")
+    interpolate: bool = Field(default=True, description="Give masked pixels a value from their neighbours.")
+    suspect_fraction: float = Field(
+        default=0.9, gt=0, le=1, description="Fraction of saturation from which a pixel is SUSPECT without a PTC."
+    )
+    adc_max: int = Field(default=262143, gt=0, description="Largest count of the converter [ADU].")
+
+
+class PlanePool:
+    """Output planes that are used again for the next image, once nobody holds the last one's any more."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, NDArray[Any]] = {}
+
+    def take(self, name: str, shape: tuple[int, ...], dtype: type) -> NDArray[Any]:
+        """Return an array with any content.
+
+        Numpy keeps the owner of a view alive, so its reference count tells whether a frame, or a slice of
+        one of its planes, is still in somebody's hands.
+        """
+        kept = self._kept.pop(name, None)
+        # One reference is ours, one the call's: then nobody else has it.
+        if kept is None or kept.shape != shape or kept.dtype != dtype or sys.getrefcount(kept) > 2:
+            kept = np.empty(shape, dtype=dtype)
+        self._kept[name] = kept
+        return kept
+
+    def planes(self, layout: AmpLayout, raw_height: int) -> IsrPlanes:
+        """Return planes for one image."""
+        shape = (layout.height, layout.width)
+        n_amps = len(layout.names)
+        return IsrPlanes(
+            image=self.take("image", shape, np.float32),
+            mask=self.take("mask", shape, np.int32),
+            variance=self.take("variance", shape, np.float32),
+            binned=np.empty((shape[0] // 8, shape[1] // 8), dtype=np.float32),
+            levels=np.empty((n_amps, raw_height), dtype=np.float32),
+            overscan_noise=np.empty(n_amps, dtype=np.float64),
+            parallel_levels=np.empty((n_amps, layout.data.width), dtype=np.float32),
+            counts=np.empty((n_amps, 3), dtype=np.int64),
+        )
+
+
+class Isr:
+    """Payload ``isr``: from raw bytes to a calibrated image with mask, variance and per-amp metrics."""
+
+    name: ClassVar[str] = "isr"
+    version: ClassVar[str] = "1"
+    Config = IsrConfig
+
+    def __init__(self, config: IsrConfig) -> None:
+        self.config = config
+        self._reader = SegmentReader()
+        self._pool = PlanePool()
+        self._derived: dict[str, tuple[Any, Any]] = {}
+
+    def warm_up(self) -> None:
+        """Load or compile the kernels on a tiny detector, before the first image comes."""
+        stack = np.zeros((1, 8, 16), dtype=np.int32)
+        from rapid.camera.models import Amp, Box
+
+        amp = Amp(
+            name="C00", hdu=1, raw_width=16, raw_height=8, data=Box(x0=0, y0=0, width=8, height=4),
+            serial_overscan=Box(x0=8, y0=0, width=8, height=4), parallel_overscan=Box(x0=0, y0=4, width=8, height=4),
+            flip_x=False, flip_y=False, trimmed=Box(x0=0, y0=0, width=8, height=4), gain=1.0, read_noise=1.0, saturation=1e5,
+        )  # fmt: skip
+        layout = layout_of((amp,), height=4, width=8)
+        one = np.ones(1, dtype=np.float32)
+        run_kernels(stack, IsrInputs(layout, one, one, one, one, one), PlanePool().planes(layout, 8))
+
+    def run(self, frame: Frame) -> None:
+        """Fill the frame's image, mask, variance, binned image and metrics.
+
+        Raises
+        ------
+        PayloadError
+            Raised if the frame holds no raw, or a calib is not of the detector's size.
+        CorruptRawError
+            Raised, naming the segment, if the raw does not hold what the camera has.
+        """
+        if frame.raw is None:
+            raise PayloadError("the frame holds no raw to calibrate")
+        structure = scan(frame.raw)
+        if frame.info.is_guider:
+            measure_stamps(structure, frame)
+            frame.applied.append("measure_stamps")
+            return
+        frame.detector = raw_detector(structure, frame)
+        segments = self._reader.read(structure, frame.detector)
+        inputs = self._inputs(frame, segments)
+        if segments.pixels.dtype == np.int32:
+            # Let go of an image this frame may still hold from an earlier run.
+            frame.image = frame.mask = frame.variance = None
+            planes = self._pool.planes(inputs.layout, segments.pixels.shape[1])
+            run_kernels(segments.pixels, inputs, planes)
+        else:
+            planes = run_steps(segments.pixels, inputs)
+        frame.image, frame.mask, frame.variance = planes.image, planes.mask, planes.variance
+        frame.binned = planes.binned
+        frame.unit = "electron" if self.config.gain else "ADU"
+        self._measure(frame, inputs, planes)
+
+    def _calib(self, frame: Frame, kind: str, *, wanted: bool) -> CalibPlane | None:
+        calib = frame.calibs.get(kind) if wanted else None
+        if calib is not None:
+            frame.calib_ids[kind] = calib.calib_id
+        return calib
+
+    def _plane(self, frame: Frame, kind: str, *, wanted: bool) -> CalibPlane | None:
+        calib = self._calib(frame, kind, wanted=wanted)
+        size = (frame.detector.height, frame.detector.width)
+        if calib is not None and calib.image.shape != size:
+            message = (
+                f"{kind} {calib.calib_id} is {calib.image.shape[::-1]} px, detector {frame.detector.name} {size[::-1]}"
+            )
+            raise PayloadError(message, calib_id=calib.calib_id)
+        return calib
+
+    def _derive(self, kind: str, key: Any, make: Any) -> Any:
+        """Return what `make` makes, kept per kind for as long as the key stays the same."""
+        kept = self._derived.get(kind)
+        if kept is None or kept[0] != key:
+            kept = self._derived[kind] = (key, make())
+        return kept[1]
+
+    def _inputs(self, frame: Frame, segments: Segments) -> IsrInputs:
+        config, amps = self.config, segments.amps
+        layout = layout_of(amps, height=frame.detector.height, width=frame.detector.width)
+        names = layout.names
+        ptc = self._calib(frame, "ptc", wanted=True)
+        table = ptc.table if ptc else {}
+        gain = np.array([_positive(table, amp.name, "gain", amp.gain) for amp in amps])
+        read_noise = np.array([_positive(table, amp.name, "read_noise", amp.read_noise) for amp in amps])
+        saturation = np.array([amp.saturation for amp in amps])
+        turnoff = np.array([_positive(table, name, "turnoff_electron", np.inf) for name in names]) / gain
+        suspect = np.where(np.isfinite(turnoff), np.minimum(turnoff, saturation), config.suspect_fraction * saturation)
+        applied = frame.applied
+        serial = config.serial_overscan and layout.serial is not None
+        parallel = config.parallel_overscan and layout.parallel is not None
+        crosstalk = self._calib(frame, "crosstalk", wanted=config.crosstalk and config.gain)
+        linearity = self._calib(frame, "linearity", wanted=config.linearity and config.gain)
+        bias = self._plane(frame, "bias", wanted=config.bias and config.gain)
+        dark_time_s = frame.info.dark_time_s
+        if dark_time_s is None:
+            dark_time_s = frame.info.exposure_time_s
+        dark = self._plane(frame, "dark", wanted=config.dark and config.gain and dark_time_s is not None)
+        defects = self._plane(frame, "defects", wanted=config.defects)
+        flat = self._plane(frame, "flat", wanted=config.flat)
+        steps = {
+            "serial_overscan": serial,
+            "saturation": True,
+            "gain": config.gain,
+            "crosstalk": crosstalk is not None,
+            "parallel_overscan": parallel,
+            "linearity": linearity is not None,
+            "assemble": True,
+            "bias": bias is not None,
+            "dark": dark is not None,
+            "defects": defects is not None,
+            "variance": True,
+            "flat": flat is not None,
+            "interpolate": config.interpolate,
+        }
+        applied.extend(step for step, is_applied in steps.items() if is_applied)
+        unit = gain if config.gain else np.ones_like(gain)
+        noise_variance = (read_noise / (gain / unit)) ** 2
+        noise_variance += self._amp_variance("bias", bias, layout)
+        noise_variance += self._amp_variance("dark", dark, layout) * (dark_time_s or 0.0) ** 2
+        nodes, node_steps = (
+            self._derive("linearity", linearity.calib_id, lambda: linearity_tables(linearity.table, names))
+            if linearity
+            else (None, None)
+        )
+        return IsrInputs(
+            layout=layout,
+            gain=unit.astype(np.float32),
+            photon_gain=(gain / unit).astype(np.float32),
+            noise_variance=noise_variance.astype(np.float32),
+            saturation=saturation.astype(np.float32),
+            suspect=suspect.astype(np.float32),
+            adc_max=config.adc_max,
+            serial_overscan=serial,
+            parallel_overscan=parallel,
+            crosstalk=crosstalk_matrix(crosstalk.table, names) if crosstalk else None,
+            linearity=nodes,
+            linearity_step=node_steps,
+            bias=bias.image if bias else None,
+            dark=dark.image if dark else None,
+            dark_scale=dark_time_s or 0.0,
+            flat=flat.image if flat else None,
+            defects=self._derive("defects", defects.calib_id, lambda: (defects.image != 0).astype(np.uint8))
+            if defects
+            else None,
+            interpolate=config.interpolate,
+        )
+
+    def _amp_variance(self, kind: str, calib: CalibPlane | None, layout: AmpLayout) -> NDArray[np.float64]:
+        """Return each amp's median variance of a calib: it is noise the calib adds to the image."""
+        if calib is None or calib.variance is None:
+            return np.zeros(len(layout.names))
+        variance = calib.variance
+
+        def medians() -> NDArray[np.float64]:
+            box = layout.data
+            return np.array(
+                [np.median(variance[y0 : y0 + box.height : 16, x0 : x0 + box.width]) for x0, y0, _, _ in layout.place]
+            )
+
+        found: NDArray[np.float64] = self._derive(f"{kind} variance", calib.calib_id, medians)
+        return found
+
+    def _measure(self, frame: Frame, inputs: IsrInputs, planes: IsrPlanes) -> None:
+        layout = inputs.layout
+        unit = frame.unit.lower()
+        box = layout.data
+        used = inputs.gain * inputs.photon_gain
+        medians, stdevs, noises = [], [], []
+        for place, amp_name in enumerate(layout.names):
+            x0, y0 = (int(value) for value in layout.place[place, :2])
+            found = measure_region(planes.image, planes.mask, (slice(y0, y0 + box.height), slice(x0, x0 + box.width)))
+            level = planes.levels[place, box.y0 : box.y1]
+            has_level = inputs.serial_overscan and not np.isnan(level).all()
+            noise = float(planes.overscan_noise[place] * used[place])
+            frame.amps.setdefault(amp_name, {}).update(
+                {
+                    "gain_electron_per_adu": float(used[place]),
+                    "overscan_level_adu": float(np.nanmedian(level)) if has_level else None,
+                    "overscan_row_scatter_adu": float(np.nanstd(level)) if has_level else None,
+                    "overscan_drift_adu": float(level[-100:].mean() - level[:100].mean()) if has_level else None,
+                    "read_noise_electron": noise if np.isfinite(noise) else None,
+                    f"parallel_overscan_{unit}": float(np.median(planes.parallel_levels[place]))
+                    if inputs.parallel_overscan
+                    else None,
+                    "n_saturated": int(planes.counts[place, 0]),
+                    "n_suspect": int(planes.counts[place, 1]),
+                    "n_bad": int(planes.counts[place, 2]),
+                    f"image_median_{unit}": found[0] if found else None,
+                    f"image_mean_{unit}": found[1] if found else None,
+                    f"image_stdev_{unit}": found[2] if found else None,
+                }
+            )
+            if found:
+                medians.append(found[0])
+                stdevs.append(found[2])
+            if np.isfinite(noise):
+                noises.append(noise)
+        frame.metrics.update(
+            {
+                f"image_median_{unit}": float(np.median(medians)) if medians else None,
+                f"image_stdev_{unit}": float(np.median(stdevs)) if stdevs else None,
+                "amp_median_scatter": float(np.std(medians) / abs(np.mean(medians)))
+                if medians and abs(np.mean(medians)) > 0
+                else None,
+                "read_noise_median_electron": float(np.median(noises)) if noises else None,
+                "read_noise_max_electron": float(np.max(noises)) if noises else None,
+                "n_saturated": int(planes.counts[:, 0].sum()),
+                "n_suspect": int(planes.counts[:, 1].sum()),
+                "n_bad": int(planes.counts[:, 2].sum()),
+                "n_calibs": len(frame.calib_ids),
+            }
+        )
+
+
+def _positive(table: Any, amp: str, key: str, default: float) -> float:
+    """Return a calib's number for an amp if it is a positive one, the default otherwise."""
+    value = table.get(amp, {}).get(key)
+    return float(value) if value is not None and np.isfinite(value) and value > 0 else float(default)
