@@ -29,8 +29,9 @@ BLOCK = 8
 @njit(nogil=True, cache=True)
 def _linearize_row(signal, correction, step):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
     last = correction.shape[0] - 1
+    per_step = np.float32(1) / step
     for x in range(signal.shape[0]):
-        place = signal[x] / step
+        place = signal[x] * per_step
         if not place > np.float32(0):  # NaN too
             place = np.float32(0)
         elif place > np.float32(last):
@@ -44,28 +45,28 @@ def _linearize_row(signal, correction, step):  # type: ignore[no-untyped-def] # 
 @njit(nogil=True, cache=True)
 def _fill_row(image, variance, mask, y, runs, n_runs):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
     """Interpolate one row's pixels without value; note the runs that are too long. Returns how many by now."""
-    width = image.shape[1]
+    width = image.shape[0]
     was_saturated = False
     for x in range(width):
-        saturated = (mask[y, x] & SAT) != 0
+        saturated = (mask[x] & SAT) != 0
         if saturated and not was_saturated and x > 0:
-            mask[y, x - 1] |= SAT
+            mask[x - 1] |= SAT
         if was_saturated and not saturated:
-            mask[y, x] |= SAT
+            mask[x] |= SAT
         was_saturated = saturated
     x = 0
     while x < width:
-        if (mask[y, x] & WITHOUT_VALUE) == 0:
+        if (mask[x] & WITHOUT_VALUE) == 0:
             x += 1
             continue
         first = x
-        while x < width and (mask[y, x] & WITHOUT_VALUE) != 0:
-            mask[y, x] |= INTRP
+        while x < width and (mask[x] & WITHOUT_VALUE) != 0:
+            mask[x] |= INTRP
             x += 1
         n = x - first
         if n > MAX_INTERPOLATED_PX or n == width:
-            image[y, first:x] = np.float32(0)
-            variance[y, first:x] = np.float32(NO_DATA_VARIANCE)
+            image[first:x] = np.float32(0)
+            variance[first:x] = np.float32(NO_DATA_VARIANCE)
             if n_runs < runs.shape[0]:
                 runs[n_runs, 0] = y
                 runs[n_runs, 1] = first
@@ -74,66 +75,103 @@ def _fill_row(image, variance, mask, y, runs, n_runs):  # type: ignore[no-untype
             continue
         left = first - 1 if first > 0 else x
         right = x if x < width else first - 1
-        low, high = image[y, left], image[y, right]
-        low_variance, high_variance = variance[y, left], variance[y, right]
+        low, high = image[left], image[right]
+        low_variance, high_variance = variance[left], variance[right]
         for i in range(n):
             fraction = np.float32(i + 1) / np.float32(n + 1)
-            image[y, first + i] = low + (high - low) * fraction
-            variance[y, first + i] = low_variance + (high_variance - low_variance) * fraction
+            image[first + i] = low + (high - low) * fraction
+            variance[first + i] = low_variance + (high_variance - low_variance) * fraction
     return n_runs
 
 
+# Loops run from 0 over slices: with another start the compiler must allow for negative indices, and does not
+# vectorise. Arguments are rows of one amp.
+
+
 @njit(nogil=True, cache=True)
-def _finish_amp_row(  # type: ignore[no-untyped-def] # noqa: ANN202
-    image,
-    mask,
-    variance,
-    y,
-    x0,
-    x1,
-    noise_variance,
-    photon_gain,
-    bias,
-    dark,
-    dark_scale,
-    defects,
-    flat,  # noqa: ANN001
-):
-    """Calibrate one amp's part of a detector row in place; return how many pixels are BAD, and whether any lacks a value."""
-    if bias.shape[0] > 0:
-        for x in range(x0, x1):
-            image[y, x] -= bias[y, x]
-    if dark.shape[0] > 0:
-        for x in range(x0, x1):
-            image[y, x] -= dark[y, x] * dark_scale
-    if defects.shape[0] > 0:
-        for x in range(x0, x1):
-            if defects[y, x] != 0:
-                mask[y, x] |= BAD
-    n_bad = 0
-    for x in range(x0, x1):
-        value = noise_variance + image[y, x] / photon_gain
-        variance[y, x] = value
-        flag = mask[y, x] | (BAD if value <= np.float32(0) else 0)
-        mask[y, x] = flag
-        n_bad += 1 if (flag & BAD) != 0 else 0
-    if flat.shape[0] > 0:
-        for x in range(x0, x1):
-            response = flat[y, x]
-            image[y, x] /= response
-            variance[y, x] /= response * response
-            if not response > np.float32(0):
-                image[y, x] = np.nan
-    seen = 0
-    for x in range(x0, x1):
+def _level_row(counts, level, gain, saturation, suspect, adc_max, signal, flags):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+    """Subtract the overscan level, flag, apply the gain; return how many pixels are saturated and suspect."""
+    n_saturated = np.int32(0)
+    n_suspect = np.int32(0)
+    for x in range(counts.shape[0]):
+        adu = np.float32(counts[x]) - level
+        saturated = np.int32((adu >= saturation) | (counts[x] >= adc_max))
+        doubtful = np.int32(adu >= suspect)
+        flags[x] = saturated * np.int32(SAT) + doubtful * np.int32(SUSPECT)
+        n_saturated += saturated
+        n_suspect += doubtful
+        signal[x] = adu * gain
+    return n_saturated, n_suspect
+
+
+@njit(nogil=True, cache=True)
+def _place_row(signal, flags, flip, image, mask):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+    n = signal.shape[0]
+    if flip:
+        for x in range(n):
+            image[x] = signal[n - 1 - x]
+            mask[x] = flags[n - 1 - x]
+    else:
+        for x in range(n):
+            image[x] = signal[x]
+            mask[x] = flags[x]
+
+
+@njit(nogil=True, cache=True)
+def _subtract_row(image, values, scale):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+    for x in range(image.shape[0]):
+        image[x] -= values[x] * scale
+
+
+@njit(nogil=True, cache=True)
+def _mark_row(mask, defects):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+    for x in range(mask.shape[0]):
+        mask[x] |= np.int32(defects[x] != 0) * np.int32(BAD)
+
+
+@njit(nogil=True, cache=True)
+def _vary_row(image, noise_variance, per_photon, variance, mask):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+    """Fill the variance; return how many pixels are BAD."""
+    n_bad = np.int32(0)
+    for x in range(image.shape[0]):
+        value = noise_variance + image[x] * per_photon
+        variance[x] = value
+        flag = mask[x] | (np.int32(value <= np.float32(0)) * np.int32(BAD))
+        mask[x] = flag
+        n_bad += np.int32((flag & np.int32(BAD)) != 0)
+    return n_bad
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _flatten_row(image, variance, flat):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+    for x in range(image.shape[0]):
+        response = flat[x] if flat[x] > np.float32(0) else np.float32(np.nan)
+        image[x] /= response
+        variance[x] /= response * response
+
+
+@njit(nogil=True, cache=True)
+def _check_row(image, variance, mask):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+    """Mask what is not finite; return whether any pixel lacks a value."""
+    seen = np.int32(0)
+    for x in range(image.shape[0]):
         # A finite number minus itself is zero.
-        value = image[y, x] - image[y, x] + (variance[y, x] - variance[y, x])
-        if not value == np.float32(0):
-            mask[y, x] |= UNMASKEDNAN
-            image[y, x] = np.float32(0)
-            variance[y, x] = np.float32(NO_DATA_VARIANCE)
-        seen |= mask[y, x]
-    return n_bad, (seen & WITHOUT_VALUE) != 0
+        zero = (image[x] - image[x]) + (variance[x] - variance[x])
+        useless = zero != np.float32(0)
+        mask[x] |= np.int32(useless) * np.int32(UNMASKEDNAN)
+        image[x] = np.float32(0) if useless else image[x]
+        variance[x] = np.float32(NO_DATA_VARIANCE) if useless else variance[x]
+        seen |= mask[x]
+    return (seen & WITHOUT_VALUE) != 0
+
+
+@njit(nogil=True, cache=True)
+def _bin_row(image, sums):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+    for column in range(sums.shape[0]):
+        total = np.float32(0)
+        for x in range(BLOCK):
+            total += image[column * BLOCK + x]
+        sums[column] += total
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -153,7 +191,7 @@ def calibrate(  # type: ignore[no-untyped-def] # noqa: ANN201
     data : ndarray of shape (4,), int64
         x0, y0, width and height of the imaging pixels in a segment.
     electronics : ndarray of shape (n_amps, 5), float32
-        gain, photon gain, noise variance, saturation and suspect level.
+        gain, one over photon gain, noise variance, saturation and suspect level.
     image, mask, variance, binned, counts
         Written; ``binned`` must come as zeros.
     runs : ndarray of shape (n, 3), int64
@@ -168,23 +206,16 @@ def calibrate(  # type: ignore[no-untyped-def] # noqa: ANN201
     signal = np.empty((n_amps, width), dtype=np.float32)
     corrected = np.empty((n_amps, width), dtype=np.float32)
     flags = np.empty((n_amps, width), dtype=np.int32)
+    lacking = np.zeros(n_amps, dtype=np.bool_)
+    has_gaps = n_amps * width * height != image.size
     n_runs = 0
     n_rows, n_columns = binned.shape
     for k in range(height):
         for amp in range(n_amps):
-            level = levels[amp, y0 + k]
-            gain, saturation, suspect = electronics[amp, 0], electronics[amp, 3], electronics[amp, 4]
-            n_saturated = np.int32(0)
-            n_suspect = np.int32(0)
-            row = stack[amp, y0 + k, x0 : x0 + width]
-            for x in range(width):
-                adu = np.float32(row[x]) - level
-                saturated = np.int32((adu >= saturation) | (row[x] >= adc_max))
-                doubtful = np.int32(adu >= suspect)
-                flags[amp, x] = saturated * np.int32(SAT) + doubtful * np.int32(SUSPECT)
-                n_saturated += saturated
-                n_suspect += doubtful
-                signal[amp, x] = adu * gain
+            n_saturated, n_suspect = _level_row(
+                stack[amp, y0 + k, x0 : x0 + width], levels[amp, y0 + k], electronics[amp, 0], electronics[amp, 3],
+                electronics[amp, 4], adc_max, signal[amp], flags[amp],
+            )  # fmt: skip
             counts[amp, 0] += n_saturated
             counts[amp, 1] += n_suspect
         if crosstalk.shape[0] > 0:
@@ -192,43 +223,35 @@ def calibrate(  # type: ignore[no-untyped-def] # noqa: ANN201
             signal, corrected = corrected, signal
         for amp in range(n_amps):
             if parallel.shape[0] > 0:
-                for x in range(width):
-                    signal[amp, x] -= parallel[amp, x]
+                _subtract_row(signal[amp], parallel[amp], np.float32(1))
             if linearity.shape[0] > 0:
                 _linearize_row(signal[amp], linearity[amp], linearity_step[amp])
             left = place[amp, 0]
             y = place[amp, 1] + (height - 1 - k if place[amp, 3] else k)
-            target = image[y, left : left + width]
-            target_mask = mask[y, left : left + width]
-            if place[amp, 2]:
-                for x in range(width):
-                    target[x] = signal[amp, width - 1 - x]
-                    target_mask[x] = flags[amp, width - 1 - x]
-            else:
-                for x in range(width):
-                    target[x] = signal[amp, x]
-                    target_mask[x] = flags[amp, x]
+            target, target_mask = image[y, left : left + width], mask[y, left : left + width]
+            target_variance = variance[y, left : left + width]
+            _place_row(signal[amp], flags[amp], place[amp, 2] != 0, target, target_mask)
+            if bias.shape[0] > 0:
+                _subtract_row(target, bias[y, left : left + width], np.float32(1))
+            if dark.shape[0] > 0:
+                _subtract_row(target, dark[y, left : left + width], dark_scale)
+            if defects.shape[0] > 0:
+                _mark_row(target_mask, defects[y, left : left + width])
+            counts[amp, 2] += _vary_row(target, electronics[amp, 2], electronics[amp, 1], target_variance, target_mask)
+            if flat.shape[0] > 0:
+                _flatten_row(target, target_variance, flat[y, left : left + width])
+            lacking[amp] = _check_row(target, target_variance, target_mask)
         for band in range(bands.shape[0]):
             y = bands[band, 0] + (height - 1 - k if bands[band, 1] else k)
-            needs_value = False
-            for amp in range(n_amps):
-                if place[amp, 1] == bands[band, 0] and place[amp, 3] == bands[band, 1]:
-                    left = place[amp, 0]
-                    n_bad, lacking = _finish_amp_row(
-                        image, mask, variance, y, left, left + width, electronics[amp, 2], electronics[amp, 1],
-                        bias, dark, dark_scale, defects, flat,
-                    )  # fmt: skip
-                    counts[amp, 2] += n_bad
-                    needs_value |= lacking
-            if interpolate and needs_value:
-                n_runs = _fill_row(image, variance, mask, y, runs, n_runs)
+            if interpolate:
+                needs_value = False
+                for amp in range(n_amps):
+                    in_band = place[amp, 1] == bands[band, 0] and place[amp, 3] == bands[band, 1]
+                    needs_value |= in_band and lacking[amp]
+                if needs_value or has_gaps:
+                    n_runs = _fill_row(image[y], variance[y], mask[y], y, runs, n_runs)
             if y < n_rows * BLOCK:
-                sums = binned[y // BLOCK]
-                for column in range(n_columns):
-                    total = np.float32(0)
-                    for x in range(BLOCK):
-                        total += image[y, column * BLOCK + x]
-                    sums[column] += total
+                _bin_row(image[y], binned[y // BLOCK])
     scale = np.float32(1.0 / (BLOCK * BLOCK))
     for y in range(n_rows):
         for x in range(n_columns):
@@ -287,7 +310,8 @@ def run_kernels(stack: NDArray[np.int32], inputs: IsrInputs, planes: IsrPlanes) 
     planes.binned[...] = 0.0
     planes.counts[...] = 0
     electronics = np.stack(
-        [inputs.gain, inputs.photon_gain, inputs.noise_variance, inputs.saturation, inputs.suspect], axis=1
+        [inputs.gain, np.float32(1) / inputs.photon_gain, inputs.noise_variance, inputs.saturation, inputs.suspect],
+        axis=1,
     ).astype(np.float32)
     # A row of n pixels has at most this many long runs.
     runs = np.empty((layout.height * (1 + layout.width // MAX_INTERPOLATED_PX), 3), dtype=np.int64)

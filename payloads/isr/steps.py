@@ -143,7 +143,7 @@ def overscan_noise(stack: NDArray[Any], levels: Array, layout: AmpLayout) -> NDA
         place = np.rint(2.0 * residual[np.isfinite(residual)]).astype(np.int64) + 2 * MAX_RESIDUAL_ADU
         n = 4 * MAX_RESIDUAL_ADU + 1
         counts = np.bincount(place[(place >= 0) & (place < n)], minlength=n)
-        noise[amp] = 0.5 * clipped_moments_of_histogram(counts)[1]
+        noise[amp] = 0.5 * clipped_moments_of_histogram(counts)[1]  # type: ignore[no-untyped-call] # shared with a compiled kernel
     return noise
 
 
@@ -189,7 +189,7 @@ def parallel_levels(
     levels : ndarray of shape (n_amps, width), float32
         Zeros for an amp whose overscan is not to be believed.
     """
-    n_amps, n_rows, width = rows.shape
+    n_amps, _, width = rows.shape
     levels = np.zeros((n_amps, width), dtype=np.float32)
     with np.errstate(invalid="ignore"):
         for amp in range(n_amps):
@@ -248,7 +248,7 @@ def linearize(signal: Array, corrections: Array, steps: Array) -> Array:
     last = corrections.shape[1] - 1
     for amp, pixels in enumerate(signal):
         with np.errstate(invalid="ignore"):
-            place = np.clip(pixels / steps[amp], np.float32(0), np.float32(last))
+            place = np.clip(pixels * (np.float32(1) / steps[amp]), np.float32(0), np.float32(last))
             place = np.where(np.isfinite(place), place, np.float32(0))
             index = np.minimum(place.astype(np.int32), last - 1)
             fraction = place - index.astype(np.float32)
@@ -377,9 +377,9 @@ def run_steps(stack: NDArray[Any], inputs: IsrInputs) -> IsrPlanes:
     image, mask = planes.image, planes.mask
     covered = (mask & NO_DATA) == 0
     ones = np.ones((n_amps, box.height, box.width), dtype=np.float32)
-    photon_gain = np.ones(shape, dtype=np.float32)
+    per_photon = np.ones(shape, dtype=np.float32)
     noise_variance = np.zeros(shape, dtype=np.float32)
-    place_amps(ones * inputs.photon_gain[:, None, None], layout, photon_gain)
+    place_amps(ones / inputs.photon_gain[:, None, None], layout, per_photon)
     place_amps(ones * inputs.noise_variance[:, None, None], layout, noise_variance)
     if inputs.bias is not None:
         image -= inputs.bias
@@ -388,14 +388,13 @@ def run_steps(stack: NDArray[Any], inputs: IsrInputs) -> IsrPlanes:
     if inputs.defects is not None:
         mask[inputs.defects != 0] |= BAD
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-        variance = noise_variance + image / photon_gain
+        variance = noise_variance + image * per_photon
         mask[covered & (variance <= 0)] |= BAD
         if inputs.flat is not None:
-            image /= inputs.flat
-            variance /= inputs.flat * inputs.flat
+            response = np.where(inputs.flat > 0, inputs.flat, np.float32(np.nan))
+            image /= response
+            variance /= response * response
         useless = ~(np.isfinite(image) & np.isfinite(variance))
-        if inputs.flat is not None:
-            useless |= ~(inputs.flat > 0)
     mask[useless & covered] |= UNMASKEDNAN
     image[useless | ~covered] = 0.0
     variance[useless | ~covered] = NO_DATA_VARIANCE

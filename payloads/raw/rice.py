@@ -81,7 +81,7 @@ def decode_tile(buffer, start, length, out, byte_pix, block_size):  # type: igno
     end = (start + length) * 8
     position = start * 8
     # The first pixel stands as it is.
-    last = np.uint32(_load_window(buffer, start) >> np.uint64(64 - raw_bits))
+    last = np.uint32(_load_window(buffer, start) >> np.uint64(64 - raw_bits))  # type: ignore[call-arg] # numba supplies the typing context
     position += raw_bits
     n = out.shape[0]
     index = 0
