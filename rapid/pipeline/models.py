@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from rapid.camera.models import Purpose
 from rapid.exposure.models import ImageType
 
 NAME = r"^[a-z][a-z0-9_]*$"
@@ -75,11 +76,16 @@ class Rule(_Definition):
     header: dict[str, str | int | float | bool | list[str]] = Field(
         default_factory=dict, description="Header keys and the value, or the list of values, they must have."
     )
+    purposes: frozenset[Purpose] = Field(default=frozenset(), description="Purposes of the detector.")
     guider: bool = Field(default=False, description="Whether this rule is for guider files.")
 
-    def is_for(self, *, camera: str, image_type: ImageType, header: dict[str, Any], guider: bool) -> bool:
+    def is_for(
+        self, *, camera: str, image_type: ImageType, header: dict[str, Any], guider: bool, purpose: Purpose
+    ) -> bool:
         """Whether an image meets every condition."""
         if self.guider != guider:
+            return False
+        if self.purposes and purpose not in self.purposes:
             return False
         if self.cameras and camera not in self.cameras:
             return False

@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from rapid.camera.models import Purpose
 from rapid.errors import ConfigurationError, NotFoundError
 from rapid.exposure.models import ExposureInfo
 from rapid.pipeline.models import Pipeline, PipelineBook, Rule
@@ -94,7 +95,13 @@ def load_pipeline(name: str, book: PipelineBook | None = None) -> Pipeline:
     return pipeline
 
 
-def choose_pipeline(info: ExposureInfo, header: dict[str, Any], book: PipelineBook | None = None) -> Pipeline:
+def choose_pipeline(
+    info: ExposureInfo,
+    header: dict[str, Any],
+    book: PipelineBook | None = None,
+    *,
+    purpose: Purpose = Purpose.SCIENCE,
+) -> Pipeline:
     """Return the pipeline that an image gets by the rules.
 
     Raises
@@ -104,6 +111,8 @@ def choose_pipeline(info: ExposureInfo, header: dict[str, Any], book: PipelineBo
     """
     book = book or default_book()
     for rule in book.rules:
-        if rule.is_for(camera=info.camera, image_type=info.image_type, header=header, guider=info.is_guider):
+        if rule.is_for(
+            camera=info.camera, image_type=info.image_type, header=header, guider=info.is_guider, purpose=purpose
+        ):
             return load_pipeline(rule.pipeline, book)
     raise NotFoundError("rule for image type", info.image_type.value)

@@ -1,0 +1,181 @@
+"""The gather role: wait for the next due gather, make its summary, say that it is there."""
+
+import asyncio
+import contextlib
+import io
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import numpy as np
+import structlog
+from astropy.io import fits
+from numpy.typing import NDArray
+
+from rapid.camera.store import load_camera
+from rapid.dispatch.board import AsyncBoard
+from rapid.dispatch.models import GatherJob
+from rapid.errors import LeaseLostError, NotFoundError, RapidError, StoreError
+from rapid.exposure.models import ImageType
+from rapid.gather.decide import summarise
+from rapid.gather.mosaic import make_mosaic, mosaic_scale, stretch, to_jpeg
+from rapid.gather.sweep import add_focus_sweep
+from rapid.products.naming import summary_key
+from rapid.products.store import ProductsStore
+from rapid.results.models import ExposureSummary
+from rapid.results.store import ResultsStore
+
+log = structlog.get_logger()
+
+SummaryStep = Callable[[ExposureSummary, ResultsStore, ProductsStore], None]
+"""What may be added to a summary after the mosaic: a function that changes it in place."""
+
+
+class Gatherer:
+    """Makes focal-plane summaries.
+
+    Parameters
+    ----------
+    gatherer_id
+        How it introduces itself to the board.
+    steps
+        Functions that add to a summary, in order.
+    """
+
+    def __init__(
+        self,
+        gatherer_id: str,
+        board: AsyncBoard,
+        results: ResultsStore,
+        products: ProductsStore,
+        *,
+        steps: tuple[SummaryStep, ...] = (add_focus_sweep,),
+        wait_s: float = 10.0,
+    ) -> None:
+        self._id = gatherer_id
+        self._board = board
+        self._results = results
+        self._products = products
+        self._steps = steps
+        self._wait_s = wait_s
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Gather until ``stop`` is set; a gather in hand is finished first."""
+        structlog.contextvars.bind_contextvars(role="gather", gatherer_id=self._id)
+        log.info("gather ready")
+        stopped = asyncio.create_task(stop.wait())
+        while not stop.is_set():
+            waiting = asyncio.create_task(self._board.next_gather(self._id, timeout_s=self._wait_s))
+            await asyncio.wait({waiting, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            if not waiting.done():
+                waiting.cancel()
+                with contextlib.suppress(asyncio.CancelledError, RapidError):
+                    await waiting
+                break
+            try:
+                gather = waiting.result()
+            except StoreError as error:
+                log.error("cannot look for gathers", error=error.message)
+                continue
+            if gather is not None:
+                await self._gather(gather)
+        stopped.cancel()
+        log.info("gather stopped")
+
+    async def _gather(self, gather: GatherJob) -> None:
+        keeper = asyncio.create_task(self._keep_lease(gather))
+        try:
+            summary = await asyncio.to_thread(self.make_summary, gather)
+            await self._board.complete_gather(gather, event_data(summary))
+            log.info(
+                "summary ready",
+                exposure_id=summary.exposure,
+                pipeline=summary.pipeline,
+                version=summary.version,
+                reason=summary.reason.value,
+                n_finished=summary.n_finished,
+                n_expected=summary.n_expected,
+                total_s=summary.timings.get("total_s"),
+            )
+        except LeaseLostError:
+            log.warning("gather given to another", batch=gather.batch.id)
+        except Exception as error:
+            log.error("gather failed", batch=gather.batch.id, error=str(error), exc_info=True)
+            with contextlib.suppress(RapidError):
+                await self._board.fail_gather(gather)
+        finally:
+            keeper.cancel()
+            await asyncio.gather(keeper, return_exceptions=True)
+
+    async def _keep_lease(self, gather: GatherJob) -> None:
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(asyncio.Event().wait(), gather.lease_ms / 3000)
+            with contextlib.suppress(StoreError):
+                await self._board.renew_gather(gather)
+
+    def make_summary(self, gather: GatherJob) -> ExposureSummary:
+        """Make and store one version of a summary."""
+        begin = time.perf_counter()
+        summary = summarise(gather, run=gather.batch.run)
+        images = self._load_binned(summary)
+        summary.timings["load_s"] = time.perf_counter() - begin
+        if images and not gather.batch.pipeline.startswith("build_"):
+            self._add_mosaic(summary, images)
+        for step in self._steps:
+            step(summary, self._results, self._products)
+        summary.timings["total_s"] = time.perf_counter() - begin
+        summary.timings = {name: round(value, 4) for name, value in summary.timings.items()}
+        summary.gathered_at = datetime.now(UTC)
+        key = summary_key(summary, kind="summary", extension="json")
+        self._products.put(key, summary.model_dump_json().encode(), content_type="application/json")
+        self._results.put_summary(summary)
+        return summary
+
+    def _load_binned(self, summary: ExposureSummary) -> dict[int, NDArray[np.float32]]:
+        images = {}
+        for result in self._results.results(
+            summary.exposure, camera=summary.camera, run=summary.run, pipeline=summary.pipeline
+        ):
+            key = result.products.get("binned")
+            if key is None:
+                continue
+            try:
+                images[result.detector] = read_binned(self._products.get(key))
+            except (NotFoundError, OSError, ValueError) as error:
+                log.warning("binned image left out", key=key, error=str(error))
+        return images
+
+    def _add_mosaic(self, summary: ExposureSummary, images: dict[int, NDArray[np.float32]]) -> None:
+        begin = time.perf_counter()
+        camera = load_camera(summary.camera)
+        mosaic = make_mosaic(camera, images, pixels_per_mm=mosaic_scale(camera))
+        is_sky = not ImageType(summary.image_type).is_calibration
+        data = to_jpeg(stretch(mosaic, sky=is_sky))
+        key = summary_key(summary, kind="mosaic", extension="jpg")
+        self._products.put(key, data, content_type="image/jpeg")
+        summary.products["mosaic"] = key
+        summary.timings["mosaic_s"] = time.perf_counter() - begin
+
+
+def read_binned(data: bytes) -> NDArray[np.float32]:
+    """Return the image of a binned FITS product, native-endian float32."""
+    with fits.open(io.BytesIO(data), memmap=False) as hdus:
+        image = hdus[0].data
+    if image is None or image.ndim != 2:
+        raise ValueError("no image")
+    return np.ascontiguousarray(image, dtype=np.float32)
+
+
+def event_data(summary: ExposureSummary) -> dict[str, object]:
+    """Return what the event of a new summary tells."""
+    return {
+        "day_obs": summary.day_obs,
+        "version": summary.version,
+        "reason": summary.reason.value,
+        "n_finished": summary.n_finished,
+        "n_expected": summary.n_expected,
+        "is_complete": summary.is_complete,
+        "image_type": summary.image_type,
+        "products": summary.products,
+    }

@@ -1,0 +1,52 @@
+"""Collect the raws of an exposure as they come in.
+
+Remembers, in bounded memory, what was posted; the board and the results store hold the truth.
+"""
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+
+from rapid.exposure.models import ExposureInfo
+from rapid.head.models import ArrivedRaw
+
+REMEMBERED = 2000
+"""Exposures kept in memory: two nights' worth."""
+
+
+@dataclass
+class OpenExposure:
+    """An exposure whose raws come in."""
+
+    exposure_id: int
+    raws: dict[tuple[int, bool], ArrivedRaw] = field(default_factory=dict)
+    read_out: frozenset[str] | None = None
+    finished: dict[str, frozenset[int]] | None = None
+    """By pipeline, the detectors with stored results when it was first seen (I2)."""
+
+    @property
+    def info(self) -> ExposureInfo | None:
+        """Facts from the first raw, None if only the list of sensors came so far."""
+        first = next(iter(self.raws.values()), None)
+        return first.info if first else None
+
+
+class Exposures:
+    """The exposures seen lately, newest last."""
+
+    def __init__(self) -> None:
+        self._open: OrderedDict[int, OpenExposure] = OrderedDict()
+
+    def get(self, exposure_id: int) -> OpenExposure:
+        """Return an exposure, new if it was not seen before."""
+        exposure = self._open.get(exposure_id)
+        if exposure is None:
+            exposure = self._open[exposure_id] = OpenExposure(exposure_id)
+            while len(self._open) > REMEMBERED:
+                self._open.popitem(last=False)
+        return exposure
+
+    def add(self, raw: ArrivedRaw) -> OpenExposure:
+        """Add a raw to its exposure."""
+        exposure = self.get(raw.info.exposure_id)
+        exposure.raws[raw.info.detector, raw.info.is_guider] = raw
+        return exposure

@@ -1,0 +1,158 @@
+"""Decide what the head node posts: pure, no I/O, no clock.
+
+`plan_batches` turns an exposure's arrivals into batches; `calib_groups` and `choose_build` say when a
+calibration sequence is whole and which calib to build next.
+"""
+
+from collections.abc import Collection, Iterable, Mapping
+
+from rapid.camera.models import Camera, Purpose
+from rapid.exposure.models import ExposureInfo, ImageType
+from rapid.head.models import ArrivedRaw, BatchPlan, CalibGroup
+from rapid.pipeline.models import PipelineBook
+from rapid.pipeline.store import choose_pipeline, load_pipeline
+from rapid.results.models import ExposureSummary
+
+BUILD_ORDER = (ImageType.BIAS, ImageType.DARK, ImageType.FLAT)
+"""A dark needs the bias, a flat needs both."""
+
+MIN_TO_BUILD = 2
+"""One exposure is no sequence: nothing could be clipped or compared."""
+
+
+def expected_detectors(
+    camera: Camera, *, read_out: frozenset[str] | None = None, selected: frozenset[int] | None = None
+) -> frozenset[int]:
+    """Return the science detectors that an exposure should give results for.
+
+    Parameters
+    ----------
+    read_out
+        Names of the detectors that were read out, if the camera said so; None if it did not.
+    selected
+        Detectors that the control state selects; None for all.
+    """
+    expected = camera.science_ids
+    if read_out is not None:
+        expected &= {camera.by_name[name].id for name in read_out if name in camera.by_name}
+    if selected is not None:
+        expected &= selected
+    return frozenset(expected)
+
+
+def plan_batches(
+    arrived: Collection[ArrivedRaw],
+    *,
+    camera: Camera,
+    book: PipelineBook,
+    expected: frozenset[int],
+) -> list[BatchPlan]:
+    """Return the batches of one exposure.
+
+    Science detectors make one batch per pipeline, with the full expected set from the start, so that a
+    gather knows what is missing. Wavefront sensors, guiders and guider files make batches of their own
+    that expect what has arrived: nobody announces them.
+
+    Parameters
+    ----------
+    arrived
+        Raws of one exposure, at least one.
+    expected
+        Science detectors that are wanted, from `expected_detectors`.
+    """
+    grouped: dict[tuple[str, bool], list[ArrivedRaw]] = {}
+    for raw in arrived:
+        detector = camera.by_id[raw.info.detector]
+        pipeline = choose_pipeline(raw.info, dict(raw.header), book, purpose=detector.purpose)
+        is_science = detector.purpose is Purpose.SCIENCE and not raw.info.is_guider
+        grouped.setdefault((pipeline.name, is_science), []).append(raw)
+    plans = []
+    for (name, is_science), raws in grouped.items():
+        pipeline = load_pipeline(name, book)
+        uris = {raw.info.detector: raw.uri for raw in raws}
+        wanted = expected if is_science else frozenset(uris)
+        uninvited = frozenset(uris) - wanted
+        plans.append(
+            BatchPlan(
+                pipeline=name,
+                pool=pipeline.pool,
+                time_limit_ms=int(pipeline.time_limit_s * 1000),
+                expected=wanted | uninvited,
+                raws=uris,
+                superseded=uninvited,
+            )
+        )
+    return plans
+
+
+def calib_groups(summaries: Iterable[ExposureSummary]) -> list[CalibGroup]:
+    """Return the calibration sequences of a night, whole or not.
+
+    A sequence is a GROUPID, or for exposures without one a run of the same type and filter in successive
+    exposures. It is whole when as many exposures as its MAXINDEX says have complete summaries.
+
+    Parameters
+    ----------
+    summaries
+        Newest summaries of the night's calibration exposures, in any order.
+    """
+    members: dict[tuple[str, str, str | None], list[ExposureSummary]] = {}
+    for summary in sorted(summaries, key=lambda s: s.exposure):
+        if summary.image_type not in {kind.value for kind in BUILD_ORDER} or summary.pipeline.startswith("build_"):
+            continue
+        group_id = str(summary.info.get("group_id") or "")
+        if not group_id:
+            continue
+        # Each image of a sequence may carry a group of its own; its size then says that it stands alone.
+        filter_name = summary.info.get("physical_filter") if summary.image_type == ImageType.FLAT.value else None
+        members.setdefault((summary.image_type, group_id, filter_name), []).append(summary)
+    groups = []
+    for (image_type, group_id, filter_name), found in members.items():
+        announced = max((int(s.info.get("group_size") or 0) for s in found), default=0)
+        is_whole = announced >= MIN_TO_BUILD and len(found) >= announced and all(s.is_complete for s in found)
+        groups.append(
+            CalibGroup(
+                image_type=image_type,
+                group_id=group_id,
+                physical_filter=filter_name,
+                members=tuple(s.exposure for s in found),
+                is_whole=is_whole,
+            )
+        )
+    return groups
+
+
+def choose_builds(groups: Iterable[CalibGroup], built: Mapping[int, bool]) -> list[CalibGroup]:
+    """Return the whole sequences to build now.
+
+    Parameters
+    ----------
+    groups
+        From `calib_groups`.
+    built
+        Exposure id of the last member of every sequence whose build was posted, and whether it is done.
+
+    Notes
+    -----
+    A dark waits for a bias build in progress, a flat for bias and dark: else it would be made without them.
+    """
+    whole = [group for group in groups if group.is_whole]
+    due = []
+    for group in whole:
+        if group.members[-1] in built:
+            continue
+        place = BUILD_ORDER.index(ImageType(group.image_type))
+        before = {kind.value for kind in BUILD_ORDER[:place]}
+        blocked = any(
+            not built.get(other.members[-1], False)
+            for other in whole
+            if other.image_type in before and other.members[-1] < group.members[-1]
+        )
+        if not blocked:
+            due.append(group)
+    return due
+
+
+def info_facts(info: ExposureInfo) -> dict[str, object]:
+    """Return an exposure's facts for gather and display: those of the detector left out."""
+    return info.model_dump(mode="json", exclude={"detector", "detector_name", "is_guider", "detector_serial"})

@@ -1,0 +1,379 @@
+"""The head node: lead, watch the raw store, fan out, and keep the board's time.
+
+Everything it waits for wakes it: arrivals, the next lease expiry, the events of finished summaries, the
+end of another head's lead. What it remembers can be lost: the raw store is swept at the start of each
+lead and compared with the results store (I2), and posting twice is posting once.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Sequence
+from datetime import UTC, datetime
+from typing import Protocol
+
+import structlog
+
+from rapid.arrival.models import Arrival, ExpectedSensors, RawArrived, RawQuarantined
+from rapid.camera.models import Camera, Purpose
+from rapid.dispatch.board import AsyncBoard
+from rapid.dispatch.models import BatchKey, BatchSpec, Event, EventKind
+from rapid.errors import RapidError, RawError, StoreError
+from rapid.head.assemble import Exposures, OpenExposure
+from rapid.head.decide import calib_groups, choose_builds, expected_detectors, info_facts, plan_batches
+from rapid.head.metrics import HeadMetrics
+from rapid.head.models import ArrivedRaw, CalibGroup
+from rapid.pipeline.models import PipelineBook
+from rapid.pipeline.store import load_pipeline
+from rapid.results.models import QuarantineRecord
+from rapid.results.store import ResultsStore
+
+log = structlog.get_logger()
+
+RUN = "prompt"
+
+
+class RawSource(Protocol):
+    """The door raws come in by, as the head needs it."""
+
+    def arrivals(self) -> AsyncIterator[Arrival]:
+        """Yield what arrives, from everything already there on."""
+        ...
+
+    def read_header(self, uri: str) -> ArrivedRaw:
+        """Read the header of a raw; `RawError` says what is wrong with it."""
+        ...
+
+
+class Head:
+    """One head node; of several, the board lets one lead (I8).
+
+    Parameters
+    ----------
+    head_id
+        How it introduces itself.
+    camera
+        The camera whose raws it watches.
+    lead_ttl_s
+        How soon a standby takes over from a head that died.
+    batch_wait_s
+        How long to wait for more raws once one came, so that an exposure is posted in few calls.
+    """
+
+    def __init__(
+        self,
+        head_id: str,
+        camera: Camera,
+        board: AsyncBoard,
+        results: ResultsStore,
+        source: RawSource,
+        book: PipelineBook,
+        *,
+        lead_ttl_s: float = 3.0,
+        batch_wait_s: float = 0.02,
+        gather_timeout_s: float = 5.0,
+        regather_timeout_s: float = 45.0,
+        deadline_s: float = 120.0,
+        build_calibs: bool = True,
+        metrics: HeadMetrics | None = None,
+    ) -> None:
+        self._id = head_id
+        self._camera = camera
+        self._board = board
+        self._results = results
+        self._source = source
+        self._book = book
+        self._ttl_s = lead_ttl_s
+        self._batch_wait_s = batch_wait_s
+        self._gather_timeout_ms = int(gather_timeout_s * 1000)
+        self._regather_timeout_ms = int(regather_timeout_s * 1000)
+        self._deadline_ms = int(deadline_s * 1000)
+        self._build_calibs = build_calibs
+        self._exposures = Exposures()
+        self._metrics = metrics or HeadMetrics()
+        self.leading = asyncio.Event()
+        self.ready = asyncio.Event()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Lead, or stand by, until ``stop`` is set."""
+        structlog.contextvars.bind_contextvars(role="head", head_id=self._id)
+        await self._board.load()
+        self.ready.set()
+        stopped = asyncio.create_task(stop.wait())
+        try:
+            while not stop.is_set():
+                try:
+                    token, wait_s = await self._board.lead(self._id, ttl_ms=int(self._ttl_s * 1000))
+                except StoreError as error:
+                    log.error("cannot ask for the lead", error=error.message)
+                    continue
+                if token == 0:
+                    waiting = asyncio.create_task(self._board.wait_for_lead(wait_s))
+                    await asyncio.wait({waiting, stopped}, return_when=asyncio.FIRST_COMPLETED)
+                    waiting.cancel()
+                    await asyncio.gather(waiting, return_exceptions=True)
+                    continue
+                await self._lead(token, stopped)
+                with contextlib.suppress(RapidError):
+                    await self._board.resign(self._id, token)
+        finally:
+            stopped.cancel()
+            log.info("head stopped")
+
+    async def _lead(self, token: int, stopped: asyncio.Task[bool]) -> None:
+        """Do the leader's work until the lead is lost or the head is stopped."""
+        log.info("head leads", token=token)
+        self.leading.set()
+        self._exposures = Exposures()
+        tasks: dict[str, asyncio.Task[None]] = {
+            "lead": asyncio.create_task(self._keep_lead(token)),
+            "arrivals": asyncio.create_task(self._watch_arrivals()),
+            "leases": asyncio.create_task(self._keep_time()),
+            "calibs": asyncio.create_task(self._follow_summaries()),
+        }
+        try:
+            await asyncio.wait({*tasks.values(), stopped}, return_when=asyncio.FIRST_COMPLETED)
+            for name, task in tasks.items():
+                if task.done() and not task.cancelled() and (error := task.exception()) is not None:
+                    log.error("part of the head ended", part=name, error=str(error), exc_info=error)
+        finally:
+            self.leading.clear()
+            for task in tasks.values():
+                task.cancel()
+            await asyncio.gather(*tasks.values(), return_exceptions=True)
+
+    async def _keep_lead(self, token: int) -> None:
+        """Renew the lead; return when it is lost."""
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(asyncio.Event().wait(), self._ttl_s / 3)
+            held, _ = await self._board.lead(self._id, ttl_ms=int(self._ttl_s * 1000))
+            if held != token:
+                log.warning("lead lost", token=token, now=held)
+                return
+
+    async def _keep_time(self) -> None:
+        """Expire leases and bring back delayed jobs when they are due."""
+        longest_s = self._board.lease_ms / 1000
+        while True:
+            due_s = await self._board.tick(worker_timeout_ms=3 * self._board.lease_ms)
+            # A lease taken later than now expires later than a whole lease from now.
+            wait_s = longest_s if due_s is None else min(max(due_s, 0.01), longest_s)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(asyncio.Event().wait(), wait_s)
+
+    # Arrivals
+
+    async def _watch_arrivals(self) -> None:
+        queue: asyncio.Queue[Arrival] = asyncio.Queue(maxsize=10_000)
+
+        async def fill() -> None:
+            async for arrival in self._source.arrivals():
+                await queue.put(arrival)
+
+        filler = asyncio.create_task(fill())
+        try:
+            while True:
+                first = asyncio.create_task(queue.get())
+                await asyncio.wait({first, filler}, return_when=asyncio.FIRST_COMPLETED)
+                if not first.done():
+                    first.cancel()
+                    await filler  # raises what ended it
+                    return
+                arrivals = [first.result()]
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self._batch_wait_s):
+                        while len(arrivals) < 1000:
+                            arrivals.append(await queue.get())
+                await self._take(arrivals)
+        finally:
+            filler.cancel()
+            await asyncio.gather(filler, return_exceptions=True)
+
+    async def _take(self, arrivals: Sequence[Arrival]) -> None:
+        """Sort arrivals into exposures and post those, newest first."""
+        begin = time.monotonic()
+        touched: dict[int, OpenExposure] = {}
+        for arrival in arrivals:
+            if isinstance(arrival, RawQuarantined):
+                await self._quarantine(arrival.uri, arrival.code, arrival.reason, arrival.size_bytes)
+            elif isinstance(arrival, ExpectedSensors):
+                exposure = self._exposures.get(arrival.exposure_id)
+                exposure.read_out = arrival.detector_names
+                if exposure.raws:
+                    touched[exposure.exposure_id] = exposure
+            else:
+                raw = await self._read(arrival)
+                if raw is not None:
+                    touched[raw.info.exposure_id] = self._exposures.add(raw)
+        for exposure_id in sorted(touched, reverse=True):
+            try:
+                await self._post(touched[exposure_id])
+            except StoreError:
+                raise
+            except RapidError as error:
+                log.error("exposure cannot be posted", exposure_id=exposure_id, error=error.message)
+        self._metrics.dispatch_seconds.observe(time.monotonic() - begin)
+
+    async def _read(self, arrival: RawArrived) -> ArrivedRaw | None:
+        try:
+            raw = await asyncio.to_thread(self._source.read_header, arrival.uri)
+        except RawError as error:
+            await self._quarantine(arrival.uri, error.code, error.message, arrival.size_bytes)
+            return None
+        if raw.info.detector not in self._camera.by_id:
+            reason = f"{self._camera.name} has no detector {raw.info.detector_name}"
+            await self._quarantine(arrival.uri, "raw_wrong_camera", reason, arrival.size_bytes)
+            return None
+        self._metrics.arrivals.inc()
+        return raw
+
+    async def _quarantine(self, uri: str, code: str, reason: str, size_bytes: int | None) -> None:
+        log.warning("raw quarantined", uri=uri, code=code, reason=reason)
+        self._metrics.quarantined.labels(code=code).inc()
+        record = QuarantineRecord(
+            camera=self._camera.name,
+            uri=uri,
+            code=code,
+            reason=reason,
+            size_bytes=size_bytes,
+            quarantined_at=datetime.now(UTC),
+        )
+        await asyncio.to_thread(self._results.put_quarantine, record)
+        await self._board.publish(EventKind.RAW_QUARANTINED, data={"uri": uri, "code": code, "reason": reason})
+
+    async def _post(self, exposure: OpenExposure) -> None:
+        """Post, or add to, the batches of an exposure."""
+        info = exposure.info
+        if info is None:
+            return
+        if exposure.finished is None:
+            exposure.finished = await asyncio.to_thread(
+                self._results.finished_detectors, self._camera.name, exposure.exposure_id, run=RUN
+            )
+        expected = expected_detectors(self._camera, read_out=exposure.read_out)
+        for plan in plan_batches(exposure.raws.values(), camera=self._camera, book=self._book, expected=expected):
+            key = BatchKey(run=RUN, exposure_id=exposure.exposure_id, pipeline=plan.pipeline)
+            stored = exposure.finished.get(plan.pipeline, frozenset())
+            version, finished = 0, {}
+            if stored:
+                version, finished = await self._stored(exposure.exposure_id, plan.pipeline)
+                if plan.expected <= stored and version:
+                    continue  # done before this head began
+            receipt = await self._board.post(
+                BatchSpec(
+                    key=key,
+                    camera=self._camera.name,
+                    image_type=info.image_type.value,
+                    expected=plan.expected,
+                    raws=plan.raws,
+                    superseded=plan.superseded,
+                    pool=plan.pool,
+                    info=info_facts(info),
+                    finished=finished,
+                    version=version,
+                    time_limit_ms=plan.time_limit_ms,
+                    gather_timeout_ms=self._gather_timeout_ms,
+                    regather_timeout_ms=self._regather_timeout_ms,
+                    deadline_ms=self._deadline_ms,
+                )
+            )
+            if receipt.queued or receipt.created:
+                log.info(
+                    "exposure posted",
+                    exposure_id=exposure.exposure_id,
+                    pipeline=plan.pipeline,
+                    image_type=info.image_type.value,
+                    n_queued=receipt.queued,
+                    n_expected=len(plan.expected),
+                    created=receipt.created,
+                )
+            if exposure.read_out is not None:
+                await self._board.expect(key, plan.expected)
+
+    async def _stored(
+        self, exposure_id: int, pipeline: str
+    ) -> tuple[int, dict[int, dict[str, float | int | str | bool | None]]]:
+        """Return the summary version and the metrics that the results store has of a batch (I2)."""
+        results = await asyncio.to_thread(
+            lambda: self._results.results(exposure_id, camera=self._camera.name, run=RUN, pipeline=pipeline)
+        )
+        versions = await asyncio.to_thread(self._results.summary_versions, self._camera.name, exposure_id)
+        version = max((s.version for s in versions if s.pipeline == pipeline and s.run == RUN), default=0)
+        return version, {result.detector: dict(result.metrics) for result in results}
+
+    # Calibs
+
+    async def _follow_summaries(self) -> None:
+        """Build calibs when the afternoon's sequences are whole."""
+        if not self._build_calibs:
+            await asyncio.Event().wait()
+        last = await self._board.last_event_id()
+        nights = await asyncio.to_thread(self._results.nights, self._camera.name)
+        if nights:
+            await self._build(nights[0][0])
+        while True:
+            try:
+                events = await self._board.events(last, timeout_s=30.0)
+            except StoreError as error:
+                log.warning("events cannot be followed", error=error.message)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(asyncio.Event().wait(), 1.0)
+                continue
+            if events:
+                last = events[-1].event_id
+            for day_obs in sorted({_day_of(event) for event in events if _may_complete_sequence(event)}):
+                await self._build(day_obs)
+
+    async def _build(self, day_obs: int) -> None:
+        summaries = await asyncio.to_thread(
+            lambda: self._results.summaries(self._camera.name, day_obs=day_obs, limit=10_000, run=RUN)
+        )
+        groups = calib_groups(summaries)
+        built: dict[int, bool] = {}
+        for group in groups:
+            key = BatchKey(run=RUN, exposure_id=group.members[-1], pipeline=f"build_{group.image_type}")
+            done = next((s for s in summaries if s.exposure == key.exposure_id and s.pipeline == key.pipeline), None)
+            if done is not None:
+                built[group.members[-1]] = True
+            elif await self._board.state(key) is not None:
+                built[group.members[-1]] = False
+        for group in choose_builds(groups, built):
+            await self._post_build(group)
+
+    async def _post_build(self, group: CalibGroup) -> None:
+        last = group.members[-1]
+        results = await asyncio.to_thread(lambda: self._results.results(last, camera=self._camera.name, run=RUN))
+        raws = {
+            result.detector: result.provenance.raw
+            for result in results
+            if result.pipeline == group.image_type and self._camera.by_id[result.detector].purpose is not Purpose.GUIDER
+        }
+        if not raws:
+            return
+        pipeline = load_pipeline(f"build_{group.image_type}", self._book)
+        summaries = await asyncio.to_thread(self._results.summary_versions, self._camera.name, last)
+        await self._board.post(
+            BatchSpec(
+                key=BatchKey(run=RUN, exposure_id=last, pipeline=pipeline.name),
+                camera=self._camera.name,
+                image_type=group.image_type,
+                expected=frozenset(raws),
+                raws=raws,
+                pool=pipeline.pool,
+                info=summaries[0].info if summaries else {},
+                inputs=group.members,
+                time_limit_ms=int(pipeline.time_limit_s * 1000),
+                gather_timeout_ms=int(pipeline.time_limit_s * 1000),
+                deadline_ms=int(4 * pipeline.time_limit_s * 1000),
+            )
+        )
+        log.info("calib build posted", kind=group.image_type, n_inputs=len(group.members), n_detectors=len(raws))
+
+
+def _may_complete_sequence(event: Event) -> bool:
+    return event.kind is EventKind.SUMMARY_READY and event.data.get("image_type") in {"bias", "dark", "flat"}
+
+
+def _day_of(event: Event) -> int:
+    return int(event.data.get("day_obs") or (event.exposure_id or 0) // 100_000)

@@ -1,0 +1,204 @@
+"""The process that runs payload code: may be killed at any instant.
+
+A worker keeps its Redis connection, its heartbeat and its lease in the parent process and runs science
+in this child, so that a payload that hangs, leaks or crashes takes nothing with it, and so that a
+backlog job can be abandoned in milliseconds. Parent and child speak JSON lines: commands on the child's
+standard input, answers on a pipe of its own (payloads may print what they like). Every product is
+written whole or not at all by the products store, so a kill leaves nothing half-written (I3).
+"""
+
+import io
+import json
+import os
+import signal
+import sys
+import traceback
+from typing import Any, TextIO
+
+import cv2
+import numba
+import numpy as np
+from astropy.io import fits
+
+from payloads.plugin import Frame
+from rapid.arrival.source import read_raw
+from rapid.calibs.store import CalibCache, CalibStore, FrameCalibs
+from rapid.camera.models import Camera
+from rapid.camera.store import load_camera
+from rapid.dispatch.models import Job
+from rapid.errors import PayloadError, RapidError, Retry
+from rapid.exposure.models import ExposureInfo
+from rapid.pipeline.models import Pipeline
+from rapid.pipeline.store import load_pipeline
+from rapid.products.naming import detector_key
+from rapid.products.store import ProductsStore, open_products
+from rapid.results.store import ResultsStore, open_results
+from rapid.worker.messages import ChildAnswer, ChildSettings
+from rapid.worker.run import PipelineRun, PipelineRunner, RawInput
+
+
+def describe_error(error: BaseException) -> dict[str, Any]:
+    """Return an error as JSON facts: code, message, retry policy and traceback."""
+    text = "".join(traceback.format_exception(error))
+    if isinstance(error, RapidError):
+        return {**error.to_dict(), "traceback": text}
+    retry = Retry.LATER if isinstance(error, OSError | MemoryError) else Retry.NEVER
+    return {
+        "code": "payload_crashed",
+        "message": f"{type(error).__name__}: {error}",
+        "retry": retry.value,
+        "traceback": text,
+    }
+
+
+def binned_fits(run: PipelineRun) -> bytes:
+    """Return the binned image as a small FITS file with its provenance, as bytes."""
+    frame, result = run.frame, run.result
+    hdu = fits.PrimaryHDU(frame.binned)
+    header = hdu.header
+    header["INSTRUME"] = result.camera
+    header["EXPID"] = (result.exposure, "exposure id")
+    header["DETECTOR"] = result.detector
+    header["DETNAME"] = result.detector_name
+    header["IMGTYPE"] = result.image_type
+    header["PIPELINE"] = (result.pipeline, f"version {result.provenance.pipeline_version}")
+    header["BUNIT"] = frame.unit
+    header["BINNING"] = 8
+    header["RAWSHA"] = result.provenance.raw_sha256
+    buffer = io.BytesIO()
+    hdu.writeto(buffer)
+    return buffer.getvalue()
+
+
+class ChildWorker:
+    """Runs jobs with stores that stay open between them."""
+
+    def __init__(self, settings: ChildSettings) -> None:
+        self.products: ProductsStore = open_products(settings.products_url)
+        self.results: ResultsStore = open_results(settings.results_url)
+        self.calibs = CalibStore(settings.calibs_path, self.results)
+        self._cache = CalibCache(self.calibs, self.results)
+        self.runner = PipelineRunner(calibs_for=self._calibs_for)
+        for name in settings.warm:
+            for payload in self.runner.payloads_of(load_pipeline(name)):
+                warm_up = getattr(payload, "warm_up", None)
+                if warm_up is not None:
+                    warm_up()
+
+    def _calibs_for(self, info: ExposureInfo) -> FrameCalibs:
+        return FrameCalibs(self._cache, info)
+
+    def run_job(self, job: Job) -> ChildAnswer:
+        """Run one job and write its products."""
+        self._cache.refresh()
+        camera = load_camera(job.camera)
+        pipeline = load_pipeline(job.batch.pipeline)
+        if job.config:
+            try:
+                pipeline = pipeline.with_config(job.config)
+            except KeyError as error:
+                message = f"pipeline {pipeline.name} has no payload {error.args[0]}"
+                raise PayloadError(message, pipeline=pipeline.name) from error
+        inputs = [(exposure_id, self._input(job, exposure_id)) for exposure_id in job.inputs]
+        raw = RawInput(uri=job.raw_uri, data=read_raw(job.raw_uri))
+        run = self.runner.run(
+            raw,
+            pipeline=pipeline,
+            camera=camera,
+            run_label=job.batch.run,
+            inputs=[(exposure_id, self._loader(uri)) for exposure_id, uri in inputs],
+        )
+        self._write_products(run)
+        certified = self._certify(run, pipeline, camera, list(job.inputs)) if pipeline.builds else None
+        run.frame.inputs = []
+        return ChildAnswer(result=run.result, certified=certified)
+
+    def _input(self, job: Job, exposure_id: int) -> str:
+        """Return where the raw of an input exposure is, as its own result recorded it."""
+        for result in self.results.results(exposure_id, detector=job.detector):
+            return result.provenance.raw
+        message = f"no result of exposure {exposure_id} detector {job.detector} to build from"
+        raise PayloadError(message, exposure=exposure_id, detector=job.detector)
+
+    @staticmethod
+    def _loader(uri: str) -> Any:
+        return lambda: RawInput(uri=uri, data=read_raw(uri))
+
+    def _write_products(self, run: PipelineRun) -> None:
+        frame, result = run.frame, run.result
+        if frame.binned is not None:
+            key = detector_key(result, kind="binned", extension="fits")
+            self.products.put(key, binned_fits(run), content_type="application/fits")
+            result.products["binned"] = key
+        for name, table in frame.tables.items():
+            key = detector_key(result, kind=name, extension="json")
+            text = json.dumps(_plain(table), allow_nan=False)
+            self.products.put(key, text.encode(), content_type="application/json")
+            result.products[name] = key
+
+    def _certify(self, run: PipelineRun, pipeline: Pipeline, camera: Camera, inputs: list[int]) -> str:
+        frame: Frame = run.frame
+        if frame.image is None or pipeline.builds is None:
+            message = f"pipeline {pipeline.name} built nothing"
+            raise PayloadError(message, pipeline=pipeline.name)
+        info = run.info
+        if info.begin is None:
+            message = "an exposure without a start time cannot date a calib"
+            raise PayloadError(message, exposure=info.exposure_id)
+        record = self.calibs.certify(
+            kind=pipeline.builds,
+            camera=camera.name,
+            detector=info.detector,
+            physical_filter=info.physical_filter if pipeline.builds == "flat" else None,
+            image=frame.image,
+            variance=frame.variance,
+            valid_from=info.begin,
+            inputs=inputs,
+            certified_by="policy",
+            note=f"{pipeline.name} {pipeline.version}",
+        )
+        return record.calib_id
+
+
+def _plain(table: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    """Return a table with numpy's numbers as Python's and non-finite ones as None."""
+
+    def plain(value: Any) -> Any:
+        if hasattr(value, "item"):
+            value = value.item()
+        return None if isinstance(value, float) and not np.isfinite(value) else value
+
+    return {column: [plain(value) for value in values] for column, values in table.items()}
+
+
+def serve(commands: TextIO, answers: TextIO) -> None:
+    """Read settings, then jobs, until the parent closes the pipe."""
+    settings = ChildSettings.model_validate_json(commands.readline())
+
+    def say(answer: ChildAnswer) -> None:
+        answers.write(answer.model_dump_json() + "\n")
+        answers.flush()
+
+    worker = ChildWorker(settings)
+    say(ChildAnswer(ready=True))
+    for line in commands:
+        try:
+            job = Job.model_validate_json(line)
+            answer = worker.run_job(job)
+        except Exception as error:  # noqa: BLE001 - one job ends here as failed; the child goes on with the next
+            answer = ChildAnswer(error=describe_error(error))
+        say(answer)
+
+
+def main() -> None:
+    """Run as ``python -m rapid.worker.child ANSWER_FD``."""
+    # The parent decides when to stop: a Ctrl-C in the terminal reaches the whole process group.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    cv2.setNumThreads(1)
+    numba.set_num_threads(1)
+    with os.fdopen(int(sys.argv[1]), "w", encoding="utf-8") as answers:
+        serve(sys.stdin, answers)
+
+
+if __name__ == "__main__":
+    main()

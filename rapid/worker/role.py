@@ -1,0 +1,275 @@
+"""The worker: claim the newest job, run it in a child, say what came of it.
+
+The parent process holds the lease (heartbeats go on however long a payload takes, I7), listens for orders
+while the child works, and is the only one that completes the job (I3). What it is told to stop, it
+finishes within its drain time or gives back.
+"""
+
+import asyncio
+import contextlib
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import structlog
+
+from rapid.dispatch.board import AsyncBoard
+from rapid.dispatch.models import Job, Order, Priority, WorkerMode, WorkerSpec
+from rapid.errors import LeaseLostError, RapidError, Retry, StoreError
+from rapid.results.store import ResultsStore
+from rapid.worker.messages import ChildAnswer, ChildSettings
+from rapid.worker.metrics import WorkerMetrics
+from rapid.worker.process import ChildDiedError, PayloadChild
+
+log = structlog.get_logger()
+
+
+@dataclass
+class _Outcome:
+    """How a run of a job ended."""
+
+    answer: ChildAnswer | None = None
+    error: dict[str, Any] | None = None
+    lost: bool = False
+    preempted: bool = False
+    drained: bool = False
+
+
+class Worker:
+    """One worker.
+
+    Parameters
+    ----------
+    spec
+        How it introduces itself to the board.
+    board, results
+        Where jobs come from and results go.
+    child_settings
+        What its payload child is told.
+    drain_s
+        How long a job may still run after the worker was told to stop.
+    """
+
+    def __init__(
+        self,
+        spec: WorkerSpec,
+        board: AsyncBoard,
+        results: ResultsStore,
+        child_settings: ChildSettings,
+        *,
+        drain_s: float = 25.0,
+        metrics: WorkerMetrics | None = None,
+    ) -> None:
+        self.spec = spec
+        self._board = board
+        self._results = results
+        self._settings = child_settings
+        self._drain_s = drain_s
+        self._metrics = metrics or WorkerMetrics()
+        self._child: PayloadChild | None = None
+        self._spare: PayloadChild | None = None
+        self._spare_task: asyncio.Task[None] | None = None
+        self._mode = WorkerMode.CONSUMING
+        self.ready = asyncio.Event()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Work until ``stop`` is set; then finish or give back the job in hand."""
+        structlog.contextvars.bind_contextvars(role="worker", worker_id=self.spec.worker_id)
+        try:
+            await self._ensure_child()
+            self.ready.set()
+            log.info("worker ready", pools=self.spec.pools, child_pid=self._child.pid if self._child else None)
+            while not stop.is_set():
+                job = await self._claim(stop)
+                while job is not None:
+                    job = await self._work(job, stop)
+        finally:
+            await self._shut_down()
+
+    async def _claim(self, stop: asyncio.Event) -> Job | None:
+        claim = asyncio.create_task(self._board.claim(self.spec))
+        stopped = asyncio.create_task(stop.wait())
+        done, _ = await asyncio.wait({claim, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        stopped.cancel()
+        if claim in done:
+            try:
+                return claim.result()
+            except StoreError as error:
+                log.error("cannot claim", error=error.message)
+                return None
+        claim.cancel()
+        with contextlib.suppress(asyncio.CancelledError, RapidError):
+            await claim
+        return None
+
+    async def _work(self, job: Job, stop: asyncio.Event) -> Job | None:
+        """Run a job to its end; return the next one if the completion brought it."""
+        bound = structlog.contextvars.bind_contextvars(
+            job_id=job.job_id, exposure_id=job.batch.exposure_id, detector=job.detector
+        )
+        try:
+            outcome = await self._run(job, stop)
+            return await self._conclude(job, outcome, stop)
+        except LeaseLostError:
+            self._metrics.leases_lost.inc()
+            log.warning("lease lost, result dropped")
+            return None
+        except StoreError as error:
+            log.error("cannot conclude the job, its lease will expire", error=error.message)
+            return None
+        finally:
+            structlog.contextvars.reset_contextvars(**bound)
+
+    async def _conclude(self, job: Job, outcome: _Outcome, stop: asyncio.Event) -> Job | None:
+        if outcome.lost:
+            raise LeaseLostError("given to another")
+        if outcome.preempted or outcome.drained:
+            reason = "a current job took its worker" if outcome.preempted else "its worker stopped"
+            await self._board.release(job, count_attempt=False, reason=reason)
+            log.info("job given back", reason=reason)
+            return None
+        answer = outcome.answer
+        if answer is None or answer.result is None:
+            error = outcome.error or (answer.error if answer else None) or {"code": "no_answer", "retry": "later"}
+            await self._fail(job, error)
+            return None
+        result = answer.result
+        await asyncio.to_thread(self._results.put_result, result)
+        if job.attempt > 1:
+            await asyncio.to_thread(self._results.forget_failure, job.job_id)
+        self._metrics.observe(result)
+        following = await self._board.complete(job, result.metrics, claim_next=not stop.is_set())
+        log.info("job finished", total_s=result.timings.get("total_s"), max_rss_mb=result.resources.get("max_rss_mb"))
+        return following
+
+    async def _fail(self, job: Job, error: dict[str, Any]) -> None:
+        end = await self._board.fail(job, error)
+        self._metrics.failures.labels(pipeline=job.batch.pipeline, code=str(error.get("code"))).inc()
+        log.warning("job failed", code=error.get("code"), message=error.get("message"), end=end)
+        if end == "dead":
+            await asyncio.to_thread(
+                lambda: self._results.put_failure(
+                    job_id=job.job_id,
+                    camera=job.camera,
+                    exposure=job.batch.exposure_id,
+                    detector=job.detector,
+                    pipeline=job.batch.pipeline,
+                    attempts=job.attempt,
+                    error={**error, "raw_uri": job.raw_uri},
+                    failed_at=datetime.now(UTC),
+                )
+            )
+
+    async def _run(self, job: Job, stop: asyncio.Event) -> _Outcome:
+        """Run a job in the child, watching lease, orders, time limit and stop."""
+        try:
+            child = await self._ensure_child()
+        except ChildDiedError as error:
+            return _Outcome(error=error.to_dict())
+        work = asyncio.create_task(child.run(job))
+        lease = asyncio.create_task(self._keep_lease(job))
+        watchers: set[asyncio.Task[Any]] = {work, lease}
+        orders: asyncio.Task[None] | None = None
+        if job.priority is Priority.BACKLOG:
+            orders = asyncio.create_task(self._wait_for_preemption(job))
+            watchers.add(orders)
+        drain = asyncio.create_task(self._wait_for_drain(stop))
+        watchers.add(drain)
+        try:
+            done, _ = await asyncio.wait(
+                watchers, timeout=job.time_limit_ms / 1000, return_when=asyncio.FIRST_COMPLETED
+            )
+            if work in done:
+                try:
+                    return _Outcome(answer=work.result())
+                except ChildDiedError as error:
+                    await self._drop_child()
+                    return _Outcome(error=error.to_dict())
+            await self._drop_child()
+            if lease in done:
+                return _Outcome(lost=True)
+            if orders is not None and orders in done:
+                self._metrics.preemptions.inc()
+                return _Outcome(preempted=True)
+            if drain in done:
+                return _Outcome(drained=True)
+            message = f"stopped after its time limit of {job.time_limit_ms / 1000:.0f} s"
+            return _Outcome(error={"code": "time_limit", "message": message, "retry": Retry.LATER.value})
+        finally:
+            for task in watchers:
+                task.cancel()
+            await asyncio.gather(*watchers, return_exceptions=True)
+
+    async def _keep_lease(self, job: Job) -> None:
+        """Renew the lease until it is lost."""
+        while True:
+            # A wait that nothing ends: the pause between two signs of life.
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(asyncio.Event().wait(), job.lease_ms / 3000)
+            try:
+                beat = await self._board.heartbeat(self.spec.worker_id, job)
+            except StoreError as error:
+                log.warning("no sign of life possible", error=error.message)
+                continue
+            self._set_mode(beat.mode)
+            if not beat.held:
+                return
+
+    async def _wait_for_preemption(self, job: Job) -> None:
+        while True:
+            order = await self._board.wait_for_order(self.spec.worker_id, timeout_s=job.lease_ms / 1000)
+            if order is Order.PREEMPT:
+                return
+
+    async def _wait_for_drain(self, stop: asyncio.Event) -> None:
+        await stop.wait()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.Event().wait(), self._drain_s)
+
+    # Children
+
+    async def _ensure_child(self) -> PayloadChild:
+        """Return a child that is ready: the one at work, the spare, or a new one."""
+        if self._child is None and self._spare_task is not None:
+            await asyncio.gather(self._spare_task, return_exceptions=True)
+        if self._child is None and self._spare is not None:
+            self._child, self._spare = self._spare, None
+        if self._child is None:
+            child = PayloadChild(self._settings)
+            await child.start()
+            self._child = child
+        self._set_mode(self._mode)
+        return self._child
+
+    def _set_mode(self, mode: WorkerMode) -> None:
+        """In mode preempting, keep a warm spare child ready."""
+        self._mode = mode
+        if mode is not WorkerMode.PREEMPTING or self._spare is not None:
+            return
+        if self._spare_task is None or self._spare_task.done():
+            self._spare_task = asyncio.create_task(self._start_spare())
+
+    async def _start_spare(self) -> None:
+        spare = PayloadChild(self._settings)
+        try:
+            await spare.start()
+        except ChildDiedError as error:
+            log.warning("no spare child", error=error.message)
+            return
+        self._spare = spare
+
+    async def _drop_child(self) -> None:
+        child, self._child = self._child, None
+        if child is not None:
+            await child.kill()
+
+    async def _shut_down(self) -> None:
+        if self._spare_task is not None:
+            self._spare_task.cancel()
+            await asyncio.gather(self._spare_task, return_exceptions=True)
+        await self._drop_child()
+        if self._spare is not None:
+            await self._spare.kill()
+        with contextlib.suppress(RapidError):
+            await self._board.leave(self.spec.worker_id)
+        log.info("worker stopped")

@@ -1,0 +1,245 @@
+"""Run a pipeline on one raw: no Redis, no queue, no store.
+
+`rapid process` calls this in its own process, a worker's child calls it for every job. It measures
+what each payload costs from outside, so that science code carries no instrumentation.
+"""
+
+import hashlib
+import math
+import resource
+import socket
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import rapid
+from payloads.plugin import Calibs, Frame, NoCalibs, Payload
+from rapid.camera.models import Camera
+from rapid.camera.store import load_camera
+from rapid.errors import NotFoundError
+from rapid.exposure.identity import tell_ccd_type
+from rapid.exposure.models import ExposureInfo
+from rapid.exposure.reader import read_info
+from rapid.pipeline.models import Pipeline, PipelineBook
+from rapid.pipeline.store import choose_pipeline
+from rapid.results.models import DetectorResult, Provenance, Scalar
+from rapid.worker.registry import make_payloads
+
+
+@dataclass(frozen=True)
+class RawInput:
+    """The bytes of a raw and where they are from."""
+
+    uri: str
+    data: bytes
+
+
+@dataclass
+class PipelineRun:
+    """A finished run: the document to store, and the frame with its planes."""
+
+    result: DetectorResult
+    frame: Frame
+    info: ExposureInfo
+
+
+@dataclass
+class _Usage:
+    """Clock, CPU and I/O of this process at one moment."""
+
+    wall_s: float
+    cpu_s: float
+    read_bytes: float
+    written_bytes: float
+
+    @classmethod
+    def now(cls) -> "_Usage":
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        read, written = _io_bytes()
+        return cls(time.perf_counter(), usage.ru_utime + usage.ru_stime, read, written)
+
+
+def _io_bytes() -> tuple[float, float]:
+    """Return bytes read and written so far by this process; zeros where the kernel does not tell."""
+    try:
+        text = Path("/proc/self/io").read_text(encoding="ascii")
+    except OSError:
+        return 0.0, 0.0
+    facts = dict(line.split(": ") for line in text.splitlines())
+    return float(facts.get("rchar", 0)), float(facts.get("wchar", 0))
+
+
+def _reset_peak_memory() -> None:
+    # Writing 5 resets VmHWM, so that a job's peak is its own and not its predecessor's.
+    try:
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    except OSError:
+        return
+
+
+def _peak_memory_mb() -> float:
+    try:
+        for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+            if line.startswith("VmHWM:"):
+                return float(line.split()[1]) / 1024.0
+    except OSError:
+        pass
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024.0
+
+
+def _finite(value: Any) -> Scalar:
+    """Return a JSON-safe scalar: NaN and infinities become None, numpy's numbers Python's."""
+    if hasattr(value, "item"):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    return str(value)
+
+
+def make_frame(
+    raw: RawInput, *, camera: Camera | None = None, calibs: Calibs | None = None
+) -> tuple[Frame, ExposureInfo]:
+    """Read a raw's headers and make the frame that payloads work on.
+
+    Raises
+    ------
+    RawError
+        Raised, as the subclass that names the problem, for a raw that cannot be used.
+    """
+    info, structure = read_info(raw.data, uri=raw.uri, camera=camera)
+    camera = camera or load_camera(info.camera)
+    images = [hdu for hdu in structure.hdus[1:] if hdu.is_image]
+    kind = tell_ccd_type(structure.primary, images[0].header) if camera.variants else None
+    detector = camera.detector(info.detector, physical_type=kind)
+    if detector is None:
+        raise NotFoundError("detector", info.detector, camera.name)
+    frame = Frame(
+        raw=structure.data if isinstance(structure.data, bytes) else raw.data,
+        info=info,
+        header=dict(structure.hdus[0].header),
+        camera=camera,
+        detector=detector,
+        calibs=calibs or NoCalibs(),
+    )
+    return frame, info
+
+
+@dataclass
+class PipelineRunner:
+    """Runs pipelines; keeps the built payloads, with their buffers, between runs.
+
+    Parameters
+    ----------
+    calibs_for
+        Gives the calib source of an exposure; None runs without calibs.
+    book
+        Pipelines to choose from; the installation's if left out.
+    """
+
+    calibs_for: Callable[[ExposureInfo], Calibs] | None = None
+    book: PipelineBook | None = None
+    _built: dict[str, list[Payload]] = field(default_factory=dict)
+
+    def payloads_of(self, pipeline: Pipeline) -> list[Payload]:
+        """Return the pipeline's payloads, built once per configuration."""
+        key = pipeline.config_hash
+        if key not in self._built:
+            self._built[key] = make_payloads(pipeline)
+        return self._built[key]
+
+    def run(
+        self,
+        raw: RawInput,
+        *,
+        pipeline: Pipeline | None = None,
+        camera: Camera | None = None,
+        run_label: str = "prompt",
+        inputs: Sequence[tuple[int, Callable[[], RawInput]]] = (),
+    ) -> PipelineRun:
+        """Run a pipeline on one raw.
+
+        Parameters
+        ----------
+        raw
+            The raw; for a build, that of the newest exposure.
+        pipeline
+            What to run; chosen by the rules if left out.
+        inputs
+            For a build: exposure id and loader of every raw to combine.
+
+        Raises
+        ------
+        RawError
+            Raised for a raw that cannot be read.
+        PayloadError
+            Raised by a payload for a failure it understands.
+        """
+        _reset_peak_memory()
+        start = _Usage.now()
+        timings: dict[str, float] = {}
+        frame, info = make_frame(raw, camera=camera)
+        if self.calibs_for is not None:
+            frame.calibs = self.calibs_for(info)
+        pipeline = pipeline or choose_pipeline(info, dict(frame.header), self.book, purpose=frame.detector.purpose)
+        frame.inputs = [self._input_loader(loader, frame.camera) for _, loader in inputs]
+        timings["read_header_s"] = time.perf_counter() - start.wall_s
+        versions: dict[str, str] = {}
+        for payload in self.payloads_of(pipeline):
+            begin = time.perf_counter()
+            payload.run(frame)
+            timings[f"{payload.name}_s"] = time.perf_counter() - begin
+            versions[payload.name] = payload.version
+        begin = time.perf_counter()
+        checksum = hashlib.sha256(raw.data).hexdigest()
+        timings["checksum_s"] = time.perf_counter() - begin
+        end = _Usage.now()
+        timings["total_s"] = end.wall_s - start.wall_s
+        timings["cpu_s"] = end.cpu_s - start.cpu_s
+        result = DetectorResult(
+            run=run_label,
+            camera=info.camera,
+            exposure=info.exposure_id,
+            day_obs=info.day_obs,
+            seq_num=info.seq_num,
+            detector=info.detector,
+            detector_name=info.detector_name,
+            image_type=info.image_type.value,
+            pipeline=pipeline.name,
+            metrics={name: _finite(value) for name, value in frame.metrics.items()},
+            amps={amp: {name: _finite(v) for name, v in values.items()} for amp, values in frame.amps.items()},
+            timings={name: round(value, 6) for name, value in timings.items()},
+            resources={
+                "max_rss_mb": round(_peak_memory_mb(), 1),
+                "read_bytes": end.read_bytes - start.read_bytes,
+                "written_bytes": end.written_bytes - start.written_bytes,
+            },
+            provenance=Provenance(
+                software_version=rapid.__version__,
+                pipeline=pipeline.name,
+                pipeline_version=pipeline.version,
+                config_hash=pipeline.config_hash,
+                payloads=versions,
+                applied=list(frame.applied),
+                calibs=dict(frame.calib_ids),
+                raw=raw.uri,
+                raw_sha256=checksum,
+                inputs=[exposure_id for exposure_id, _ in inputs],
+                host=socket.gethostname(),
+            ),
+            finished_at=datetime.now(UTC),
+        )
+        return PipelineRun(result=result, frame=frame, info=info)
+
+    def _input_loader(self, load: Callable[[], RawInput], camera: Camera) -> Callable[[], Frame]:
+        def load_frame() -> Frame:
+            frame, info = make_frame(load(), camera=camera)
+            if self.calibs_for is not None:
+                frame.calibs = self.calibs_for(info)
+            return frame
+
+        return load_frame

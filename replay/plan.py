@@ -1,0 +1,288 @@
+"""Plan a night: what is taken, when, under which sky.
+
+A plan is a few blocks, in YAML or as parameters; `NightPlan.exposures` makes the list of exposures with
+every header fact and every truth.
+"""
+
+import math
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from rapid.camera.store import load_camera
+from rapid.errors import ConfigurationError
+from rapid.exposure.models import ImageType, exposure_id_of
+from rapid.exposure.naming import make_obs_id
+
+
+class _Plan(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class BiasBlock(_Plan):
+    """Bias exposures."""
+
+    kind: Literal["bias"]
+    n: int = Field(gt=0)
+
+
+class DarkBlock(_Plan):
+    """Dark exposures."""
+
+    kind: Literal["dark"]
+    n: int = Field(gt=0)
+    exposure_time_s: float = Field(gt=0)
+
+
+class FlatBlock(_Plan):
+    """Flat exposures of one filter."""
+
+    kind: Literal["flat"]
+    n: int = Field(gt=0)
+    physical_filter: str
+    level_e: float = Field(default=20_000, gt=0, description="Light at the optical axis [electron/px].")
+    exposure_time_s: float = Field(default=5.0, gt=0)
+
+
+class ScienceBlock(_Plan):
+    """Science exposures of one field and filter."""
+
+    kind: Literal["science"]
+    n: int = Field(gt=0)
+    physical_filter: str
+    exposure_time_s: float = Field(default=30.0, gt=0)
+    seeing_arcsec: float = Field(default=0.8, gt=0)
+    sky_e_s: float = Field(default=30.0, ge=0, description="Sky [electron/px/s].")
+    transparency: float = Field(default=1.0, gt=0, le=1)
+    field: str = "DEEP_F12"
+    ra_deg: float = 60.0
+    dec_deg: float = -30.0
+    missing: dict[int, tuple[int, ...]] = Field(
+        default_factory=dict, description="By place in the block, detectors that are not read out."
+    )
+
+
+class SweepBlock(_Plan):
+    """A focus sweep."""
+
+    kind: Literal["focus_sweep"]
+    positions_mm: tuple[float, ...] = Field(min_length=3, description="Focus positions, absolute [mm].")
+    physical_filter: str
+    exposure_time_s: float = Field(default=15.0, gt=0)
+    seeing_arcsec: float = Field(default=0.8, gt=0)
+    sky_e_s: float = Field(default=30.0, ge=0)
+
+
+class DonutBlock(_Plan):
+    """An intra- and an extra-focal image."""
+
+    kind: Literal["donut_pair"]
+    defocus_mm: float = Field(default=1.5, gt=0)
+    physical_filter: str
+    exposure_time_s: float = Field(default=15.0, gt=0)
+    seeing_arcsec: float = Field(default=0.8, gt=0)
+    sky_e_s: float = Field(default=30.0, ge=0)
+    zernikes_um: tuple[float, ...] = Field(default=(0.1, -0.05, 0.15), description="Coma x, coma y, astigmatism [um].")
+
+
+Block = Annotated[
+    BiasBlock | DarkBlock | FlatBlock | ScienceBlock | SweepBlock | DonutBlock, Field(discriminator="kind")
+]
+
+
+class PlannedExposure(_Plan):
+    """One exposure to take, with its truth."""
+
+    exposure_id: int
+    obs_id: str
+    day_obs: int
+    seq_num: int
+    image_type: ImageType
+    header_type: str
+    begin: datetime
+    exposure_time_s: float
+    dark_time_s: float
+    physical_filter: str | None
+    group_id: str
+    group_index: int
+    group_size: int
+    object_name: str | None = None
+    ra_deg: float | None = None
+    dec_deg: float | None = None
+    elevation_deg: float | None = None
+    azimuth_deg: float | None = None
+    sees_sky: bool = False
+    level_e: float = 0.0
+    seeing_arcsec: float = 0.8
+    e1: float = 0.0
+    e2: float = 0.0
+    transparency: float = 1.0
+    focus_z_mm: float = 0.0
+    best_focus_mm: float = 0.0
+    defocus_mm: float = 0.0
+    zernikes_um: tuple[float, ...] = ()
+    field_seed: int = 0
+    stars_per_detector: int = 0
+    detectors: tuple[int, ...]
+
+
+class NightPlan(_Plan):
+    """A night."""
+
+    camera: str
+    day_obs: int = Field(ge=19900101, le=99991231)
+    seed: int = 1
+    controller: str = Field(default="O", pattern=r"^[A-Z]$")
+    cadence_s: float = Field(default=34.0, gt=0)
+    detectors: tuple[int, ...] = Field(default=(), description="Detectors read out; all science detectors if empty.")
+    stars_per_detector: int = Field(default=400, ge=0)
+    best_focus_mm: float = 0.03
+    focus_drift_um: float = Field(default=0.0, description="Drift of best focus over the night [um].")
+    first_seq_num: int = Field(default=1, ge=1)
+    blocks: tuple[Block, ...] = Field(min_length=1)
+
+    def exposures(self) -> list[PlannedExposure]:
+        """Return the night's exposures in order.
+
+        Raises
+        ------
+        ConfigurationError
+            Raised for a detector the camera does not have.
+        """
+        camera = load_camera(self.camera)
+        detectors = self.detectors or tuple(sorted(camera.science_ids))
+        unknown = [number for number in detectors if number not in camera.by_id]
+        if unknown:
+            raise ConfigurationError("detectors", f"{camera.name} has no detector {unknown[0]}")
+        total = sum(_length(block) for block in self.blocks)
+        day = datetime.strptime(str(self.day_obs), "%Y%m%d")  # noqa: DTZ007 - TAI has no zone
+        begin = day + timedelta(hours=20)
+        planned: list[PlannedExposure] = []
+        for number, block in enumerate(self.blocks):
+            if isinstance(block, ScienceBlock | SweepBlock | DonutBlock) and begin < day + timedelta(hours=24):
+                begin = day + timedelta(hours=24)  # the night begins
+            for facts in _expand(block, number, self.seed):
+                seq_num = self.first_seq_num + len(planned)
+                progress = len(planned) / max(total - 1, 1)
+                absent = facts.pop("absent", ())
+                best = self.best_focus_mm + self.focus_drift_um / 1000 * progress
+                values = {
+                    "exposure_id": exposure_id_of(self.day_obs, seq_num),
+                    "obs_id": make_obs_id(camera.code, self.controller, self.day_obs, seq_num),
+                    "day_obs": self.day_obs,
+                    "seq_num": seq_num,
+                    "begin": begin,
+                    "group_id": f"{self.day_obs}-{number:03d}",
+                    "best_focus_mm": best,
+                    "focus_z_mm": best,
+                    "stars_per_detector": self.stars_per_detector,
+                    # A breath of the atmosphere, the same in every run.
+                    "e1": 0.01 * math.sin(0.9 * seq_num),
+                    "e2": 0.01 * math.cos(0.7 * seq_num),
+                    "detectors": tuple(d for d in detectors if d not in absent),
+                    **facts,
+                }
+                if values.get("sees_sky"):
+                    values["seeing_arcsec"] = float(values["seeing_arcsec"]) * (1 + 0.06 * math.sin(1.7 * seq_num))  # type: ignore[arg-type]
+                exposure = PlannedExposure.model_validate(values)
+                planned.append(exposure)
+                begin += timedelta(seconds=max(self.cadence_s, exposure.exposure_time_s + 4))
+        return planned
+
+
+def _length(block: Block) -> int:
+    if isinstance(block, SweepBlock):
+        return len(block.positions_mm)
+    return 2 if isinstance(block, DonutBlock) else block.n
+
+
+def _expand(block: Block, number: int, seed: int) -> Iterator[dict[str, object]]:
+    """Yield the facts of each exposure of a block."""
+    n = _length(block)
+    for place in range(n):
+        facts: dict[str, object] = {"group_index": place + 1, "group_size": n, "physical_filter": None}
+        if isinstance(block, BiasBlock):
+            facts |= {"image_type": ImageType.BIAS, "header_type": "BIAS", "exposure_time_s": 0.0, "dark_time_s": 0.0}
+        elif isinstance(block, DarkBlock):
+            facts |= {
+                "image_type": ImageType.DARK,
+                "header_type": "DARK",
+                "exposure_time_s": block.exposure_time_s,
+                "dark_time_s": block.exposure_time_s,
+            }
+        elif isinstance(block, FlatBlock):
+            facts |= {
+                "image_type": ImageType.FLAT,
+                "header_type": "FLAT",
+                "exposure_time_s": block.exposure_time_s,
+                "dark_time_s": block.exposure_time_s,
+                "physical_filter": block.physical_filter,
+                "level_e": block.level_e,
+            }
+        else:
+            facts |= {
+                "exposure_time_s": block.exposure_time_s,
+                "dark_time_s": block.exposure_time_s,
+                "physical_filter": block.physical_filter,
+                "sees_sky": True,
+                "seeing_arcsec": block.seeing_arcsec,
+                "level_e": block.sky_e_s * block.exposure_time_s,
+                "elevation_deg": 62.0 + 2.0 * number + 0.4 * place,
+                "azimuth_deg": 110.0 + 3.0 * number,
+                "ra_deg": 60.0,
+                "dec_deg": -30.0,
+                "field_seed": seed * 1000 + number,
+                "object_name": f"FIELD_{number:02d}",
+            }
+            facts |= _sky_facts(block, place)
+        yield facts
+
+
+def _sky_facts(block: ScienceBlock | SweepBlock | DonutBlock, place: int) -> dict[str, object]:
+    if isinstance(block, ScienceBlock):
+        return {
+            "image_type": ImageType.SCIENCE,
+            "header_type": "OBJECT",
+            "transparency": block.transparency,
+            "object_name": block.field,
+            "ra_deg": block.ra_deg,
+            "dec_deg": block.dec_deg,
+            "absent": block.missing.get(place, ()),
+            # Science images stand alone: each its own group.
+            "group_id": f"{block.field}-{place:03d}",
+            "group_index": 1,
+            "group_size": 1,
+        }
+    if isinstance(block, SweepBlock):
+        return {"image_type": ImageType.FOCUS, "header_type": "FOCUS", "focus_z_mm": block.positions_mm[place]}
+    sign = -1.0 if place == 0 else 1.0
+    return {
+        "image_type": ImageType.CWFS,
+        "header_type": "CWFS",
+        "defocus_mm": sign * block.defocus_mm,
+        "focus_z_mm": sign * block.defocus_mm,
+        "zernikes_um": block.zernikes_um,
+    }
+
+
+def load_plan(path: Path) -> NightPlan:
+    """Read a plan from YAML.
+
+    Raises
+    ------
+    ConfigurationError
+        Raised, naming the field, for a plan that is not valid.
+    """
+    try:
+        return NightPlan.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise ConfigurationError("plan", f"{path}: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise ConfigurationError("plan", f"{path} is not YAML: {error}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ConfigurationError(".".join(str(part) for part in first["loc"]) or "plan", first["msg"]) from error
