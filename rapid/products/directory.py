@@ -81,7 +81,7 @@ class DirectoryStore:
     def _path(self, key: str) -> Path:
         return self.root / key
 
-    def put(self, key: str, data: bytes, *, content_type: str) -> None:  # noqa: ARG002 - files have no content type
+    def put(self, key: str, data: bytes, *, content_type: str = "application/octet-stream") -> None:  # noqa: ARG002 - files have none
         """Write a product whole, in place of an older one of the same key."""
         path = self._path(check_key(key))
         try:

@@ -178,7 +178,7 @@ class S3Store:
     def _s3(self) -> Any:
         return client_for(self.place)
 
-    def put(self, key: str, data: bytes, *, content_type: str) -> None:
+    def put(self, key: str, data: bytes, *, content_type: str = "application/octet-stream") -> None:
         """Write a product in one PUT: a reader sees the old or the new one, never a part."""
         name = self._prefix + check_key(key)
         try:

@@ -13,7 +13,7 @@ from rapid.products.s3 import S3Store, is_s3_uri, parse_store_url
 class ProductsStore(Protocol):
     """Whole objects by key (see `rapid.products.naming`). Safe for threads and for several processes."""
 
-    def put(self, key: str, data: bytes, *, content_type: str) -> None:
+    def put(self, key: str, data: bytes, *, content_type: str = "application/octet-stream") -> None:
         """Write a product whole, in place of an older one of the same key.
 
         Raises
