@@ -1,0 +1,1 @@
+"""Combine calibration exposures into calibs."""
