@@ -1,0 +1,243 @@
+"""Compiled loops of the image-quality measurement: binning, sampling, stamps. Arrays in, arrays out.
+
+Each has a plain-Python twin in its test. They take full-size planes as they are and allocate nothing of that size.
+"""
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+MAD_TO_SIGMA = 1.4826
+"""Standard deviation of a Gaussian over its median absolute deviation."""
+N_BACKGROUND_MIN = 20
+"""Fewest ring pixels that make a local background."""
+
+
+@njit(cache=True, nogil=True)
+def bin_image(
+    image: NDArray[np.float32],
+    mask: NDArray[np.int32],
+    bad_bits: int,
+    saturated_bit: int,
+    factor: int,
+    binned: NDArray[np.float32],
+    quality: NDArray[np.uint8],
+) -> tuple[int, int]:
+    """Average blocks of pixels, leaving out the bad ones.
+
+    Parameters
+    ----------
+    image : ndarray of shape (height, width), float32
+    mask : ndarray of the same shape, int32
+        Mask planes; may be of shape (0, 0) when there is none.
+    bad_bits, saturated_bit
+        Bits of pixels to leave out; bit of saturated ones, which are averaged but remembered.
+    factor
+        Side of a block [px].
+    binned : ndarray of shape (height // factor, width // factor), float32
+        Written: mean of a block's good pixels, 0 where fewer than half are good.
+    quality : ndarray of the same shape, uint8
+        Written: 0 good; 1 holds a saturated pixel; 2 fewer than half of the pixels are good.
+
+    Returns
+    -------
+    n_bad, n_saturated
+        Pixels of each sort in the whole blocks. Pixels that are not finite count as bad.
+    """
+    n_rows, n_columns = binned.shape
+    has_mask = mask.shape[0] > 0
+    total = np.zeros(n_columns, dtype=np.float32)
+    n_good = np.zeros(n_columns, dtype=np.int32)
+    n_full = np.zeros(n_columns, dtype=np.int32)
+    n_bad = 0
+    n_saturated = 0
+    enough = (factor * factor + 1) // 2
+    for row in range(n_rows):
+        total[:] = 0.0
+        n_good[:] = 0
+        n_full[:] = 0
+        for y in range(row * factor, (row + 1) * factor):
+            for column in range(n_columns):
+                for x in range(column * factor, (column + 1) * factor):
+                    value = image[y, x]
+                    bits = mask[y, x] if has_mask else 0
+                    if (bits & saturated_bit) != 0:
+                        n_full[column] += 1
+                    if (bits & bad_bits) == 0 and np.isfinite(value):
+                        total[column] += value
+                        n_good[column] += 1
+        for column in range(n_columns):
+            n_bad += factor * factor - n_good[column]
+            n_saturated += n_full[column]
+            if n_good[column] >= enough:
+                binned[row, column] = total[column] / np.float32(n_good[column])
+                quality[row, column] = 1 if n_full[column] > 0 else 0
+            else:
+                binned[row, column] = 0.0
+                quality[row, column] = 2
+    return n_bad, n_saturated
+
+
+@njit(cache=True, nogil=True)
+def sample_residuals(
+    image: NDArray[np.float32],
+    mask: NDArray[np.int32],
+    reject_bits: int,
+    background: NDArray[np.float32],
+    factor: int,
+    step: int,
+    out: NDArray[np.float32],
+) -> int:
+    """Collect every ``step``-th pixel less the background of its block.
+
+    Parameters
+    ----------
+    background : ndarray of shape (height // factor, width // factor), float32
+    step
+        Distance of the sampled rows and columns [px].
+    out : ndarray of shape (n,), float32
+        Filled from its start.
+
+    Returns
+    -------
+    n
+        How many residuals were written; at most ``len(out)``.
+    """
+    n = 0
+    has_mask = mask.shape[0] > 0
+    for y in range(0, background.shape[0] * factor, step):
+        # A shift per row, so that the sample does not sit on the same columns all the way up.
+        for x in range((y // step * 3) % step, background.shape[1] * factor, step):
+            value = image[y, x]
+            if (has_mask and (mask[y, x] & reject_bits) != 0) or not np.isfinite(value):
+                continue
+            if n == out.shape[0]:
+                return n
+            out[n] = value - background[y // factor, x // factor]
+            n += 1
+    return n
+
+
+@njit(cache=True, nogil=True)
+def cut_stamp(
+    image: NDArray[np.float32],
+    mask: NDArray[np.int32],
+    reject_bits: int,
+    x0: int,
+    y0: int,
+    core_px: float,
+    ring_px: float,
+    stamp: NDArray[np.float32],
+) -> tuple[int, float]:
+    """Copy a square around a star and subtract the local background.
+
+    Parameters
+    ----------
+    x0, y0
+        Lower left pixel of the stamp in the image; the stamp must lie inside.
+    core_px
+        Pixels nearer than this to the stamp's centre must be good.
+    ring_px
+        Pixels farther out than this make the background: their median after one clip at 3 sigma.
+    stamp : ndarray of shape (size, size), float32
+        Written; bad pixels outside the core become 0.
+
+    Returns
+    -------
+    n_bad_core
+        Bad pixels in the core; if there are any, the stamp is not to be used.
+    background
+        Level that was subtracted; NaN if too few good pixels lie in the ring (nothing subtracted then).
+    """
+    size = stamp.shape[0]
+    centre = (size - 1) / 2.0
+    has_mask = mask.shape[0] > 0
+    ring = np.empty(size * size, dtype=np.float32)
+    n_ring = 0
+    n_bad_core = 0
+    for j in range(size):
+        for i in range(size):
+            value = image[y0 + j, x0 + i]
+            radius2 = (i - centre) ** 2 + (j - centre) ** 2
+            good = np.isfinite(value) and not (has_mask and (mask[y0 + j, x0 + i] & reject_bits) != 0)
+            if not good:
+                if radius2 <= core_px * core_px:
+                    n_bad_core += 1
+                stamp[j, i] = np.nan
+                continue
+            stamp[j, i] = value
+            if radius2 > ring_px * ring_px:
+                ring[n_ring] = value
+                n_ring += 1
+    if n_ring < N_BACKGROUND_MIN:
+        return n_bad_core, np.nan
+    level = np.median(ring[:n_ring])
+    spread = MAD_TO_SIGMA * np.median(np.abs(ring[:n_ring] - level))
+    n_kept = 0
+    for k in range(n_ring):
+        if abs(ring[k] - level) <= 3.0 * spread:
+            ring[n_kept] = ring[k]
+            n_kept += 1
+    if n_kept > 0:
+        level = np.median(ring[:n_kept])
+    for j in range(size):
+        for i in range(size):
+            stamp[j, i] = 0.0 if np.isnan(stamp[j, i]) else stamp[j, i] - level
+    return n_bad_core, level
+
+
+@njit(cache=True, nogil=True)
+def weighted_moments(
+    stamp: NDArray[np.float32], x: float, y: float, ixx: float, iyy: float, ixy: float
+) -> NDArray[np.float64]:
+    """Measure third and fourth moments with the adaptive Gaussian as the weight.
+
+    Parameters
+    ----------
+    stamp : ndarray of shape (size, size), float32
+        Background subtracted.
+    x, y
+        Centroid in the stamp [px].
+    ixx, iyy, ixy
+        Adaptive second moments [px^2]; positive definite.
+
+    Returns
+    -------
+    moments : ndarray of shape (9,), float64
+        M30 M21 M12 M03 M40 M31 M22 M13 M04, in coordinates in which the weight is round with unit width.
+        NaN where the weighted flux is not positive.
+
+    Notes
+    -----
+    Standardised by the inverse square root of the moment matrix, so that a Gaussian has M40 = M04 = 3/4
+    and M22 = 1/4 (weight times profile halves the variance) whatever its size and ellipticity.
+    """
+    # Closed form of the square root of a symmetric 2x2 matrix.
+    s = np.sqrt(ixx * iyy - ixy * ixy)
+    t = np.sqrt(ixx + iyy + 2.0 * s)
+    a, b, c = (ixx + s) / t, (iyy + s) / t, ixy / t
+    det = a * b - c * c
+    out = np.zeros(9)
+    norm = 0.0
+    for j in range(stamp.shape[0]):
+        for i in range(stamp.shape[1]):
+            dx, dy = i - x, j - y
+            u, v = (b * dx - c * dy) / det, (a * dy - c * dx) / det
+            r2 = u * u + v * v
+            if r2 > 25.0:
+                continue
+            w = np.exp(-0.5 * r2) * stamp[j, i]
+            norm += w
+            out[0] += w * u * u * u
+            out[1] += w * u * u * v
+            out[2] += w * u * v * v
+            out[3] += w * v * v * v
+            out[4] += w * u * u * u * u
+            out[5] += w * u * u * u * v
+            out[6] += w * u * u * v * v
+            out[7] += w * u * v * v * v
+            out[8] += w * v * v * v * v
+    if norm <= 0.0:
+        out[:] = np.nan
+        return out
+    return out / norm
