@@ -2,9 +2,10 @@
 
 A calib is a plain, uncompressed FITS file with the image in the primary HDU and the variance in an
 extension: readable anywhere, written whole, never changed. Its row in the results store says for when it
-is valid. FITS floats are big-endian, which compiled kernels cannot map; so beside each file lies a
-native-endian ``.npy`` copy of the image, made once, checked against the FITS file's checksum by name, and
-memory-mapped by all workers of a machine: they share one copy of the pages.
+is valid, and has the checksum of the whole file. FITS floats are big-endian, which compiled kernels cannot
+map; so beside each file lie native-endian ``.npy`` copies of its planes, made once from a file whose
+checksum was verified, made again if one is missing or damaged, and memory-mapped by all workers of a
+machine: they share one copy of the pages.
 """
 
 import hashlib
@@ -24,7 +25,7 @@ from numpy.typing import NDArray
 from payloads.plugin import CalibPlane
 from rapid.errors import ConfigurationError, NotFoundError, StoreError
 from rapid.exposure.models import ExposureInfo
-from rapid.products.store import DirectoryStore
+from rapid.products.directory import DirectoryStore
 from rapid.results.models import CalibRecord
 from rapid.results.store import ResultsStore
 
@@ -33,7 +34,9 @@ PER_FILTER = frozenset({"flat"})
 """Kinds that exist once per filter."""
 
 
-def calib_id_of(kind: str, camera: str, detector: int, physical_filter: str | None, begin: datetime, version: int) -> str:
+def calib_id_of(
+    kind: str, camera: str, detector: int, physical_filter: str | None, begin: datetime, version: int
+) -> str:
     """Return the readable identity of a calib.
 
     Examples
@@ -57,8 +60,9 @@ class CalibStore:
     """
 
     def __init__(self, root: Path, results: ResultsStore) -> None:
-        self.root = root
-        self._files = DirectoryStore(root)
+        self.root = root.absolute()
+        # Durable: a calib that is registered must outlive a power cut.
+        self._files = DirectoryStore(root, durable=True)
         self._results = results
 
     def certify(
@@ -101,42 +105,39 @@ class CalibStore:
         for field, value in (("kind", kind), ("camera", camera), ("physical_filter", physical_filter or "none")):
             if not _NAME.match(value):
                 raise ConfigurationError(field, f"{value!r} is no name for a calib")
+        if image.ndim != 2 or (variance is not None and variance.shape != image.shape):
+            raise ConfigurationError("image", "a calib is a picture, and its variance has the same shape")
         if not np.isfinite(image).all():
             raise ConfigurationError("image", "a calib may not hold NaN or infinite pixels")
-        data = self._to_fits(kind, camera, detector, image, variance, table or {}, inputs or [], physical_filter)
-        checksum = hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest()
-        earlier = [
-            record
-            for record in self._results.calibs(
-                camera, kind=kind, detector=detector, physical_filter=physical_filter or ""
+        # Whole seconds, as in the id: two calibs of one second are versions of one another.
+        begin = valid_from.replace(microsecond=0)
+        data = self._to_fits(kind, camera, detector, image, variance, table or {}, inputs or [], physical_filter, begin)
+        checksum = hashlib.sha256(data).hexdigest()
+        # Named by content: whoever certifies other pixels at the same moment writes another file.
+        folder = f"{camera}/{kind}/{physical_filter or 'none'}/{detector:03d}"
+        path = f"{folder}/{begin:%Y%m%dT%H%M%S}-{checksum[:12]}.fits"
+        self._files.put(path, data, content_type="application/fits")
+        created_at = datetime.now(UTC)
+
+        def record_of(version: int) -> CalibRecord:
+            return CalibRecord(
+                calib_id=calib_id_of(kind, camera, detector, physical_filter, begin, version),
+                camera=camera,
+                detector=detector,
+                kind=kind,
+                physical_filter=physical_filter,
+                valid_from=begin,
+                valid_to=valid_to,
+                version=version,
+                path=path,
+                sha256=checksum,
+                inputs=sorted(inputs or []),
+                created_at=created_at,
+                certified_by=certified_by,
+                note=note,
             )
-            if record.valid_from.replace(tzinfo=None) == valid_from.replace(tzinfo=None)
-        ]
-        for record in earlier:
-            if record.sha256 == checksum and self._files.exists(record.path):
-                return record
-        version = max((record.version for record in earlier), default=0) + 1
-        calib_id = calib_id_of(kind, camera, detector, physical_filter, valid_from, version)
-        path = f"{camera}/{kind}/{physical_filter or 'none'}/{detector:03d}/{calib_id}.fits"
-        self._files.put(path, data)
-        record = CalibRecord(
-            calib_id=calib_id,
-            camera=camera,
-            detector=detector,
-            kind=kind,
-            physical_filter=physical_filter,
-            valid_from=valid_from,
-            valid_to=valid_to,
-            version=version,
-            path=path,
-            sha256=checksum,
-            inputs=sorted(inputs or []),
-            created_at=datetime.now(UTC),
-            certified_by=certified_by,
-            note=note,
-        )
-        self._results.put_calib(record)
-        return record
+
+        return self._results.add_calib(record_of)
 
     @staticmethod
     def _to_fits(
@@ -148,6 +149,7 @@ class CalibStore:
         table: Mapping[str, Mapping[str, float]],
         inputs: list[int],
         physical_filter: str | None,
+        valid_from: datetime,
     ) -> bytes:
         primary = fits.PrimaryHDU(np.ascontiguousarray(image, dtype=np.float32))
         primary.header["INSTRUME"] = camera
@@ -155,6 +157,7 @@ class CalibStore:
         primary.header["CALTYPE"] = (kind, "kind of calibration")
         if physical_filter:
             primary.header["FILTER"] = physical_filter
+        primary.header["VALIDBEG"] = (valid_from.isoformat(), "TAI, start of validity")
         primary.header["NINPUT"] = (len(inputs), "exposures combined")
         for place, exposure_id in enumerate(sorted(inputs), start=1):
             primary.header[f"INP{place:05d}"] = exposure_id
@@ -182,9 +185,7 @@ class CalibStore:
         Of those valid then, the one whose validity began last; of its versions the newest.
         """
         wanted = (physical_filter or "") if kind in PER_FILTER else ""
-        found = self._results.calibs(
-            camera, kind=kind, detector=detector, physical_filter=wanted, at=at, as_of=as_of
-        )
+        found = self._results.calibs(camera, kind=kind, detector=detector, physical_filter=wanted, at=at, as_of=as_of)
         return found[0] if found else None
 
     def load(self, record: CalibRecord) -> CalibPlane:
@@ -198,31 +199,60 @@ class CalibStore:
             Raised if the file does not hold what was certified.
         """
         source = self.root / record.path
-        mapped = source.with_name(f"{source.stem}.{record.sha256[:16]}.npy")
-        if not mapped.exists():
-            self._make_mapped(record, source, mapped)
-        image: NDArray[np.float32] = np.load(mapped, mmap_mode="r", allow_pickle=False)
-        return CalibPlane(calib_id=record.calib_id, image=image, table=self._table(source))
+        header, has_variance = self._header(record, source)
+        shape = (int(header["NAXIS2"]), int(header["NAXIS1"]))
+        planes: dict[str, NDArray[np.float32]] = {}
+        for plane in ("image", "variance") if has_variance else ("image",):
+            mapped = source.with_name(f"{source.stem}.{plane}.npy")
+            found = _map(mapped, shape)
+            if found is None:
+                self._make_mapped(record, source)
+                found = _map(mapped, shape)
+            if found is None:
+                raise StoreError(f"calib {record.calib_id}: {mapped} cannot be mapped", calib_id=record.calib_id)
+            planes[plane] = found
+        text = header.get("AMPTABLE")
+        return CalibPlane(
+            calib_id=record.calib_id,
+            image=planes["image"],
+            variance=planes.get("variance"),
+            table=json.loads(text) if isinstance(text, str) else {},
+        )
 
     @staticmethod
-    def _table(source: Path) -> dict[str, dict[str, float]]:
-        text = fits.getheader(source).get("AMPTABLE")
-        table: dict[str, dict[str, float]] = json.loads(text) if isinstance(text, str) else {}
-        return table
-
-    def _make_mapped(self, record: CalibRecord, source: Path, mapped: Path) -> None:
+    def _header(record: CalibRecord, source: Path) -> tuple[fits.Header, bool]:
         try:
-            image = fits.getdata(source).astype(np.float32)
+            with fits.open(source) as hdus:
+                return hdus[0].header.copy(), len(hdus) > 1
         except FileNotFoundError as error:
             raise NotFoundError("calib file", record.path) from error
-        except (OSError, TypeError, AttributeError) as error:
+        except (OSError, TypeError, KeyError) as error:
             raise StoreError(f"calib {record.calib_id} cannot be read: {error}", calib_id=record.calib_id) from error
-        image = np.ascontiguousarray(image)
-        if hashlib.sha256(image.tobytes()).hexdigest() != record.sha256:
+
+    def _make_mapped(self, record: CalibRecord, source: Path) -> None:
+        """Make the native copies of a file that holds what was certified."""
+        data = source.read_bytes()
+        if hashlib.sha256(data).hexdigest() != record.sha256:
             raise StoreError(f"calib {record.calib_id}: its file does not hold what was certified")
-        buffer = io.BytesIO()
-        np.save(buffer, image, allow_pickle=False)
-        self._files.put(mapped.relative_to(self.root).as_posix(), buffer.getvalue())
+        with fits.open(io.BytesIO(data)) as hdus:
+            for plane, hdu in zip(("image", "variance"), hdus, strict=False):
+                buffer = io.BytesIO()
+                np.save(buffer, np.ascontiguousarray(hdu.data.astype(np.float32)), allow_pickle=False)
+                mapped = source.with_name(f"{source.stem}.{plane}.npy")
+                self._files.put(
+            mapped.relative_to(self.root).as_posix(), buffer.getvalue(), content_type="application/octet-stream"
+        )
+
+
+def _map(path: Path, shape: tuple[int, int]) -> NDArray[np.float32] | None:
+    """Return a native copy, memory-mapped read-only; None if it is missing or not what it should be."""
+    try:
+        mapped = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError):
+        return None
+    if mapped.shape != shape or mapped.dtype != np.dtype(np.float32):
+        return None
+    return np.asarray(mapped)
 
 
 class CalibCache:

@@ -2,82 +2,29 @@
 
 Translation, no policy. Methods block and are quick; an asyncio role calls them through
 `asyncio.to_thread`. Several processes may write to one SQLite file: write-ahead log and a busy timeout
-make them wait for each other. NaN and infinities never reach a document (models hold None).
+make them wait for each other. NaN and infinities become None on the way in: JSON has no word for them.
 """
 
-import time
-from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from alembic import command
-from alembic.config import Config
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 
-from rapid.errors import ConfigurationError, StoreError
+from rapid.errors import StoreError
 from rapid.results import schema
+from rapid.results.engine import open_engine
 from rapid.results.models import CalibRecord, DetectorResult, ExposureSummary, QuarantineRecord
+from rapid.results.sql import SqlStore, finite, naive
 
-BUSY_TIMEOUT_S = 30.0
-"""How long a writer waits for another one before it is an error."""
-
-MIGRATION_LOCK = 0x7261706964
-"""PostgreSQL advisory lock ("rapid" in ASCII) that serialises roles which start together."""
+CALIB_LOCK = 0x63616C6962
+"""PostgreSQL advisory lock ("calib" in ASCII): versions are given, and become visible, in order."""
 
 
-def _naive(moment: datetime | None) -> datetime | None:
-    """Return a moment as UTC without zone: how the tables keep it."""
-    if moment is not None and moment.tzinfo is not None:
-        return moment.astimezone(UTC).replace(tzinfo=None)
-    return moment
-
-
-class ResultsStore:
-    """The results store.
-
-    Parameters
-    ----------
-    engine
-        An engine whose tables are at the newest migration; see `open_results`.
-    """
-
-    def __init__(self, engine: sa.Engine) -> None:
-        self.engine = engine
-
-    def close(self) -> None:
-        """Give back all connections."""
-        self.engine.dispose()
-
-    def ping(self) -> None:
-        """Raise `StoreError` if the database does not answer."""
-        self._fetch(sa.select(sa.literal(1)))
-
-    def _begin(self) -> AbstractContextManager[sa.Connection]:
-        return self.engine.begin()
-
-    def _fetch(self, statement: sa.Select[Any]) -> Sequence[sa.Row[Any]]:
-        try:
-            with self.engine.connect() as connection:
-                return connection.execute(statement).fetchall()
-        except SQLAlchemyError as error:
-            raise StoreError(f"results store: {error}") from error
-
-    def _upsert(self, table: sa.Table, rows: list[dict[str, Any]], keys: Sequence[str]) -> None:
-        if not rows:
-            return
-        insert = postgresql.insert if self.engine.dialect.name == "postgresql" else sqlite.insert
-        statement: Any = insert(table)
-        updates = {name: statement.excluded[name] for name in rows[0] if name not in keys}
-        statement = statement.on_conflict_do_update(index_elements=list(keys), set_=updates)
-        try:
-            with self._begin() as connection:
-                connection.execute(statement, rows)
-        except SQLAlchemyError as error:
-            raise StoreError(f"results store: cannot write {table.name}: {error}") from error
+class ResultsStore(SqlStore):
+    """The results store; see `open_results`."""
 
     # Detector results
 
@@ -92,8 +39,8 @@ class ResultsStore:
             "pipeline": result.pipeline,
             "detector": result.detector,
             "image_type": result.image_type,
-            "finished_at": _naive(result.finished_at),
-            "document": result.model_dump(mode="json"),
+            "finished_at": naive(result.finished_at),
+            "document": finite(result.model_dump(mode="json")),
         }
         self._upsert(schema.detector_result, [row], ("camera", "exposure", "run", "pipeline", "detector"))
 
@@ -113,6 +60,17 @@ class ResultsStore:
             if value is not None:
                 conditions.append(column == value)
         rows = self._fetch(sa.select(t.document).where(*conditions).order_by(t.detector, t.id))
+        return [DetectorResult.model_validate(row.document) for row in rows]
+
+    def night_results(
+        self, camera: str, day_obs: int, *, detector: int, pipeline: str | None = None, run: str = "prompt"
+    ) -> list[DetectorResult]:
+        """Return a detector's results of a night, in the order they were taken: the history of its metrics."""
+        t = schema.detector_result.c
+        conditions = [t.camera == camera, t.day_obs == day_obs, t.detector == detector, t.run == run]
+        if pipeline is not None:
+            conditions.append(t.pipeline == pipeline)
+        rows = self._fetch(sa.select(t.document).where(*conditions).order_by(t.exposure, t.pipeline))
         return [DetectorResult.model_validate(row.document) for row in rows]
 
     def finished_detectors(self, camera: str, exposure: int, *, run: str = "prompt") -> dict[str, frozenset[int]]:
@@ -142,8 +100,8 @@ class ResultsStore:
             "version": summary.version,
             "newest": True,
             "is_complete": summary.is_complete,
-            "gathered_at": _naive(summary.gathered_at),
-            "document": summary.model_dump(mode="json"),
+            "gathered_at": naive(summary.gathered_at),
+            "document": finite(summary.model_dump(mode="json")),
         }
         same = (
             (t.c.camera == summary.camera)
@@ -157,6 +115,8 @@ class ResultsStore:
         updates = {name: statement.excluded[name] for name in row if name not in keys}
         try:
             with self._begin() as connection:
+                # Two versions written at once must not both end as the newest. SQLite has one writer anyway.
+                self._lock(connection, summary.exposure)
                 connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=updates), [row])
                 top = connection.execute(sa.select(sa.func.max(t.c.version)).where(same)).scalar_one()
                 connection.execute(t.update().where(same).values(newest=(t.c.version == top)))
@@ -202,6 +162,19 @@ class ResultsStore:
         )
         return [ExposureSummary.model_validate(row.document) for row in self._fetch(statement)]
 
+    def latest_summary(
+        self, camera: str, exposure: int, *, pipeline: str | None = None, run: str = "prompt"
+    ) -> ExposureSummary | None:
+        """Return the newest version of an exposure's summary; of several pipelines', the one gathered last."""
+        t = schema.exposure_summary.c
+        conditions: list[Any] = [t.camera == camera, t.exposure == exposure, t.run == run, t.newest]
+        if pipeline is not None:
+            conditions.append(t.pipeline == pipeline)
+        rows = self._fetch(
+            sa.select(t.document).where(*conditions).order_by(t.gathered_at.desc(), t.id.desc()).limit(1)
+        )
+        return ExposureSummary.model_validate(rows[0].document) if rows else None
+
     def complete_batches(self, camera: str, *, day_obs: int, run: str = "prompt") -> frozenset[tuple[int, str]]:
         """Return (exposure, pipeline) of every summary of a night whose newest version is complete."""
         t = schema.exposure_summary.c
@@ -225,14 +198,16 @@ class ResultsStore:
     def put_quarantine(self, record: QuarantineRecord) -> None:
         """Record a raw that could not be read; the newest reason for a URI stands."""
         row = record.model_dump()
-        row["quarantined_at"] = _naive(record.quarantined_at)
+        row["quarantined_at"] = naive(record.quarantined_at)
         row["reason"] = record.reason[:2000]
         self._upsert(schema.quarantine, [row], ("camera", "uri"))
 
     def quarantined(self, camera: str, *, limit: int = 200) -> list[QuarantineRecord]:
         """Return quarantined raws, newest first."""
         table = schema.quarantine
-        statement = sa.select(table).where(table.c.camera == camera).order_by(table.c.quarantined_at.desc()).limit(limit)
+        statement = (
+            sa.select(table).where(table.c.camera == camera).order_by(table.c.quarantined_at.desc()).limit(limit)
+        )
         return [
             QuarantineRecord.model_validate(
                 {
@@ -275,8 +250,8 @@ class ResultsStore:
             "code": str(error.get("code", "unknown"))[:64],
             "message": str(error.get("message", ""))[:4000],
             "attempts": attempts,
-            "failed_at": _naive(failed_at),
-            "document": error,
+            "failed_at": naive(failed_at),
+            "document": finite(error),
         }
         self._upsert(schema.failure, [row], ("job_id",))
 
@@ -287,10 +262,7 @@ class ResultsStore:
         if exposure is not None:
             conditions.append(table.c.exposure == exposure)
         rows = self._fetch(sa.select(table).where(*conditions).order_by(table.c.failed_at.desc()).limit(limit))
-        return [
-            {name: value for name, value in row._mapping.items() if name != "id"}
-            for row in rows
-        ]
+        return [{name: value for name, value in row._mapping.items() if name != "id"} for row in rows]
 
     def forget_failure(self, job_id: str) -> None:
         """Remove a failure: its job was retried with success, or discarded."""
@@ -303,21 +275,58 @@ class ResultsStore:
 
     # Calibs
 
-    def put_calib(self, record: CalibRecord) -> None:
-        """Register a certified calib; an id is never reused for another."""
-        row = {
-            "calib_id": record.calib_id,
-            "camera": record.camera,
-            "detector": record.detector,
-            "kind": record.kind,
-            "physical_filter": record.physical_filter or "",
-            "valid_from": _naive(record.valid_from),
-            "valid_to": _naive(record.valid_to),
-            "version": record.version,
-            "created_at": _naive(record.created_at),
-            "document": record.model_dump(mode="json"),
-        }
-        self._upsert(schema.calib, [row], ("calib_id",))
+    def add_calib(self, make: Callable[[int], CalibRecord]) -> CalibRecord:
+        """Register a certified calib under the next free version of its validity.
+
+        Parameters
+        ----------
+        make
+            Returns the record for a version number. Called once or twice, within the transaction.
+
+        Returns
+        -------
+        CalibRecord
+            The record; the earlier one if the same file (by its checksum) was registered before for the
+            same camera, detector, kind, filter and begin of validity.
+        """
+        t = schema.calib
+        draft = make(1)
+        same = (
+            (t.c.camera == draft.camera)
+            & (t.c.detector == draft.detector)
+            & (t.c.kind == draft.kind)
+            & (t.c.physical_filter == (draft.physical_filter or ""))
+            & (t.c.valid_from == naive(draft.valid_from))
+        )
+        try:
+            with self._begin() as connection:
+                self._lock(connection, CALIB_LOCK)
+                rows = connection.execute(sa.select(t.c.version, t.c.document).where(same)).fetchall()
+                for row in rows:
+                    known = CalibRecord.model_validate(row.document)
+                    if known.sha256 == draft.sha256:
+                        return known
+                record = make(max((row.version for row in rows), default=0) + 1)
+                connection.execute(
+                    t.insert(),
+                    [
+                        {
+                            "calib_id": record.calib_id,
+                            "camera": record.camera,
+                            "detector": record.detector,
+                            "kind": record.kind,
+                            "physical_filter": record.physical_filter or "",
+                            "valid_from": naive(record.valid_from),
+                            "valid_to": naive(record.valid_to),
+                            "version": record.version,
+                            "created_at": naive(record.created_at),
+                            "document": finite(record.model_dump(mode="json")),
+                        }
+                    ],
+                )
+        except SQLAlchemyError as error:
+            raise StoreError(f"results store: cannot register calib: {error}") from error
+        return record
 
     def calibs(
         self,
@@ -347,36 +356,18 @@ class ResultsStore:
         if physical_filter is not None:
             conditions.append(t.physical_filter == physical_filter)
         if at is not None:
-            moment = _naive(at)
+            moment = naive(at)
             conditions.extend((t.valid_from <= moment, sa.or_(t.valid_to.is_(None), t.valid_to > moment)))
         if as_of is not None:
-            conditions.append(t.created_at <= _naive(as_of))
-        statement = sa.select(t.document).where(*conditions).order_by(t.valid_from.desc(), t.version.desc(), t.id.desc())
+            conditions.append(t.created_at <= naive(as_of))
+        statement = (
+            sa.select(t.document).where(*conditions).order_by(t.valid_from.desc(), t.version.desc(), t.id.desc())
+        )
         return [CalibRecord.model_validate(row.document) for row in self._fetch(statement)]
 
     def calib_generation(self) -> int:
         """Return a number that grows with every certified calib: the cheap question of a cache."""
         return int(self._fetch(sa.select(sa.func.coalesce(sa.func.max(schema.calib.c.id), 0)))[0][0])
-
-
-def _configure_sqlite(connection: Any, _record: Any) -> None:
-    cursor = connection.cursor()
-    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", f"busy_timeout={int(BUSY_TIMEOUT_S * 1000)}"):
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()
-
-
-def _migrate(engine: sa.Engine) -> None:
-    config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
-    with engine.begin() as connection:
-        if engine.dialect.name == "postgresql":
-            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(MIGRATION_LOCK)))
-        else:
-            # Roles that start together take turns: look and migrate are one transaction.
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
-        config.attributes["connection"] = connection
-        command.upgrade(config, "head")
 
 
 def open_results(url: str) -> ResultsStore:
@@ -385,45 +376,16 @@ def open_results(url: str) -> ResultsStore:
     Parameters
     ----------
     url
-        ``sqlite:////absolute/path`` , ``postgresql+psycopg://...``, or the path of an SQLite file.
+        ``sqlite:////absolute/path``, ``postgresql://user@host/name``, or the path of an SQLite file.
 
     Raises
     ------
     ConfigurationError
-        Raised for a URL that names no database.
+        Raised for a URL that names no database, or a database that newer software has migrated.
     StoreError
         Raised if the database does not answer.
     """
-    if "://" not in url:
-        path = Path(url)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        url = f"sqlite:///{path.absolute()}"
-    try:
-        is_sqlite = url.startswith("sqlite")
-        options: dict[str, Any] = {"connect_args": {"timeout": BUSY_TIMEOUT_S}} if is_sqlite else {"pool_pre_ping": True}
-        engine = sa.create_engine(url, **options)
-    except (SQLAlchemyError, ModuleNotFoundError) as error:
-        raise ConfigurationError("results_url", str(error)) from error
-    if is_sqlite:
-        sa.event.listen(engine, "connect", _configure_sqlite)
-    try:
-        _retry_busy(lambda: _migrate(engine))
-    except (SQLAlchemyError, OSError) as error:
-        raise StoreError(f"results store {engine.url!r}: {error}") from error
-    return ResultsStore(engine)
-
-
-def _retry_busy(action: Any) -> None:
-    """Do an action again while another process switches the file to write-ahead logging."""
-    deadline = time.monotonic() + BUSY_TIMEOUT_S
-    while True:
-        try:
-            action()
-        except (OperationalError, DBAPIError) as error:
-            if "locked" not in str(error) or time.monotonic() > deadline:
-                raise
-        else:
-            return
+    return ResultsStore(open_engine(url))
 
 
 def summaries_by_exposure(summaries: Iterable[ExposureSummary]) -> dict[int, list[ExposureSummary]]:
