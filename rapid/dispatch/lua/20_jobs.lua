@@ -1,0 +1,248 @@
+-- Workers and their jobs --------------------------------------------------------------
+
+local function error_of(code, message, worker)
+  return cjson.encode({code = code, message = message, worker = worker})
+end
+
+-- Pins are a set per detector: ',w1,w2,'. A dead worker's detectors go back to everyone.
+local function pin(c, worker)
+  for _, pool in ipairs(worker.pools) do
+    for _, detector in ipairs(worker.pinned or {}) do
+      local pins = redis.call('HGET', c.P .. 'pins:' .. pool, detector) or ','
+      if not string.find(pins, ',' .. worker.id .. ',', 1, true) then
+        redis.call('HSET', c.P .. 'pins:' .. pool, detector, pins .. worker.id .. ',')
+      end
+    end
+    c.pools[pool] = nil
+    if worker.pinned then
+      -- What is queued already for its detectors becomes its own: once, when it joins.
+      for _, from in ipairs({'queue:', 'held:'}) do
+        local entries = redis.call('ZRANGE', c.P .. from .. pool, 0, -1, 'WITHSCORES')
+        for i = 1, #entries, 2 do
+          local _, detector = split_job(entries[i])
+          if pinned_to(c, pool, detector) then
+            unqueue(c, entries[i], pool, detector)
+            redis.call('ZADD', c.P .. 'pinned:' .. pool .. ':' .. detector, entries[i + 1], entries[i])
+          end
+        end
+      end
+    end
+  end
+end
+
+local function unpin(c, worker)
+  for _, pool in ipairs(worker.pools) do
+    for _, detector in ipairs(worker.pinned or {}) do
+      local pins = redis.call('HGET', c.P .. 'pins:' .. pool, detector) or ','
+      local from, to = string.find(pins, ',' .. worker.id .. ',', 1, true)
+      if from then
+        pins = string.sub(pins, 1, from) .. string.sub(pins, to + 1)
+      end
+      if pins == ',' then
+        redis.call('HDEL', c.P .. 'pins:' .. pool, detector)
+        local key = c.P .. 'pinned:' .. pool .. ':' .. detector
+        local entries = redis.call('ZRANGE', key, 0, -1, 'WITHSCORES')
+        for i = 1, #entries, 2 do
+          redis.call('ZADD', c.P .. 'queue:' .. pool, entries[i + 1], entries[i])
+        end
+        redis.call('DEL', key)
+      else
+        redis.call('HSET', c.P .. 'pins:' .. pool, detector, pins)
+      end
+    end
+    c.pools[pool] = nil
+  end
+end
+
+-- The message of a lease, in a worker's wake list: it was never received.
+local function is_undelivered(c, id, token)
+  local last = redis.call('LINDEX', c.P .. 'wake:' .. id, -1)
+  return last and string.find(last, '"token":' .. token .. '[,}]') ~= nil
+end
+
+-- Take the job a worker holds away from it. how as in give_back, or nil to find out.
+local function take_back(c, id, job, how, state, error_json)
+  local batch, detector = split_job(job)
+  local token, holder, class, since, held = lease_of(c, batch, detector)
+  if held ~= 'held' or holder ~= id then
+    return
+  end
+  if is_undelivered(c, id, token) then
+    how = 'free'
+  end
+  redis.call('DEL', c.P .. 'wake:' .. id)
+  end_lease(c, batch, detector, token, id, class, since, state)
+  return give_back(c, batch, detector, how, error_json, false)
+end
+
+local function serve(c, worker)
+  for _, pool in ipairs(worker.pools) do
+    spread(c, pool)
+  end
+end
+
+local function remove_worker(c, id, how, code, message)
+  local P, worker = c.P, worker_of(c, id)
+  redis.call('ZREM', P .. 'workers', id)
+  clear_timer(c, 'W' .. id)
+  if not worker then
+    return
+  end
+  unpark(c, worker)
+  unpin(c, worker)
+  if worker.job and worker.job ~= '' then
+    take_back(c, id, worker.job, how, how == 'free' and 'released' or 'expired', error_of(code, message, id))
+  end
+  for _, pool in ipairs(worker.pools) do
+    local own = P .. 'own:' .. pool .. ':' .. id
+    local entries = redis.call('ZRANGE', own, 0, -1, 'WITHSCORES')
+    for i = 1, #entries, 2 do
+      redis.call('HDEL', P .. 'owners:' .. pool, entries[i])
+      if redis.call('ZREM', P .. 'held:' .. pool, entries[i]) == 1 then
+        clear_timer(c, 'H' .. entries[i])
+        redis.call('ZADD', P .. 'queue:' .. pool, entries[i + 1], entries[i])
+      end
+    end
+    redis.call('DEL', own)
+    redis.call('ZREM', P .. 'stealable:' .. pool, id)
+    redis.call('ZREM', P .. 'preempting:' .. pool, id)
+  end
+  redis.call('DEL', P .. 'worker:' .. id, P .. 'wake:' .. id, P .. 'orders:' .. id)
+  emit(c, 'worker_left', nil, nil, cjson.encode({worker = id, reason = message}))
+  serve(c, worker)
+end
+
+-- The message of the job a worker holds, if it holds one.
+local function held_message(c, worker)
+  if not worker.job or worker.job == '' then
+    return nil
+  end
+  local batch, detector = split_job(worker.job)
+  local token, holder, class, since, state = lease_of(c, batch, detector)
+  if state ~= 'held' or holder ~= worker.id then
+    return nil
+  end
+  local f = redis.call('HMGET', c.P .. 'batch:' .. batch, 'spec', 'posted_ms')
+  set_timer(c, 'L' .. worker.job, c.now + worker.lease_ms)
+  return message_of(batch, detector, redis.call('HGET', c.P .. 'raws:' .. batch, detector), class,
+    tonumber(redis.call('HGET', c.P .. 'attempts:' .. batch, detector)), tonumber(token), worker.lease_ms, f[2], tonumber(since), f[1])
+end
+
+-- heartbeat: ARGV worker, and job, token if it runs one. Returns held, preempt, mode.
+redis.register_function('rapid_v1_heartbeat', function(keys, args)
+  local c, id, held = context(keys), args[1], 1
+  local f = redis.call('HMGET', c.P .. 'worker:' .. id, 'lease_ms', 'preempt')
+  if f[1] then
+    redis.call('HSET', c.P .. 'worker:' .. id, 'seen_ms', c.now)
+    redis.call('ZADD', c.P .. 'workers', 'XX', c.now, id)
+  end
+  if args[2] then
+    -- Only the job it names: a job given to it that it never heard of must run out (I7).
+    local batch, detector = split_job(args[2])
+    local token, holder, _, _, state = lease_of(c, batch, detector)
+    if f[1] and state == 'held' and holder == id and token == args[3] then
+      redis.call('ZADD', c.P .. 'timers', c.now + f[1], 'L' .. args[2])
+    else
+      held = 0
+    end
+  end
+  return {held, (f[2] and f[2] ~= '') and 1 or 0, mode_of(c)}
+end)
+
+-- Check a job's token. Returns batch, detector, worker, class, since; or nil and what to answer: a repetition of a
+-- call whose answer was lost is told the same again, anything else is refused (I3).
+local function entitled(c, job, given, state)
+  local batch, detector = split_job(job)
+  local token, id, class, since, held = lease_of(c, batch, detector)
+  if token == given and held == 'held' then
+    return batch, detector, id, class, since
+  end
+  if token == given and held == state then
+    return nil, id
+  end
+  count(c, 'refused')
+  return nil, nil
+end
+
+-- Next job for a worker that has just ended one; '' if there is none.
+local function next_job(c, id)
+  local worker = worker_of(c, id)
+  return worker and (held_message(c, worker) or choose(c, worker)) or ''
+end
+
+-- complete: ARGV job, token, metrics (JSON), claim_next (1 or 0)
+redis.register_function('rapid_v1_complete', function(keys, args)
+  local c = context(keys)
+  local P = c.P
+  local batch, detector, id, class, since = entitled(c, args[1], args[2], 'done')
+  if not batch then
+    if not detector then
+      return refused('lease_lost', args[1])
+    end
+    return args[4] == '1' and next_job(c, detector) or ''
+  end
+  end_lease(c, batch, detector, args[2], id, class, since, 'done')
+  redis.call('SADD', P .. 'finished:' .. batch, detector)
+  redis.call('HSET', P .. 'metrics:' .. batch, detector, args[3])
+  if redis.call('SREM', P .. 'unsettled:' .. batch, detector) == 0 then
+    redis.call('HDEL', P .. 'reasons:' .. batch, detector)
+  end
+  count(c, 'finished')
+  emit(c, 'job_finished', batch, detector, args[3])
+  note_result(c, batch)
+  return args[4] == '1' and next_job(c, id) or ''
+end)
+
+-- fail: ARGV job, token, error (JSON), retry (later, never, ignore)
+redis.register_function('rapid_v1_fail', function(keys, args)
+  local c = context(keys)
+  local batch, detector, id, class, since = entitled(c, args[1], args[2], 'failed')
+  if not batch then
+    return detector and 'repeated' or refused('lease_lost', args[1])
+  end
+  end_lease(c, batch, detector, args[2], id, class, since, 'failed')
+  count(c, 'failed')
+  if args[4] == 'ignore' then
+    settle(c, batch, detector, 'excluded', tostring(cjson.decode(args[3]).message or 'nothing to do'))
+    note_result(c, batch)
+    return 'settled'
+  end
+  local outcome = give_back(c, batch, detector, args[4] == 'never' and 'last' or 'counted', args[3], true)
+  if c.touched then
+    spread(c, c.touched)
+  end
+  return outcome
+end)
+
+-- release: ARGV job, token, count_attempt (1 or 0), reason, claim_next (1 or 0). The worker takes its next job before
+-- the released one is offered to others.
+redis.register_function('rapid_v1_release', function(keys, args)
+  local c = context(keys)
+  local batch, detector, id, class, since = entitled(c, args[1], args[2], 'released')
+  if not batch then
+    if not detector then
+      return refused('lease_lost', args[1])
+    end
+    return {'repeated', args[5] == '1' and next_job(c, detector) or ''}
+  end
+  end_lease(c, batch, detector, args[2], id, class, since, 'released')
+  count(c, 'released')
+  local error_json = error_of('released', args[4], id)
+  local outcome = give_back(c, batch, detector, args[3] == '1' and 'counted' or 'free', error_json, false)
+  local message = args[5] == '1' and next_job(c, id) or ''
+  if c.touched then
+    spread(c, c.touched)
+  end
+  return {outcome, message}
+end)
+
+-- leave: ARGV worker, boot. A worker that stops says so, and nobody waits for it.
+redis.register_function('rapid_v1_leave', function(keys, args)
+  local c = context(keys)
+  local boot = redis.call('HGET', c.P .. 'worker:' .. args[1], 'boot')
+  if boot ~= args[2] then
+    return 0
+  end
+  remove_worker(c, args[1], 'free', 'released', 'worker ' .. args[1] .. ' stopped')
+  return 1
+end)

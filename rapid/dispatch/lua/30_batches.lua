@@ -1,0 +1,232 @@
+-- Batches ---------------------------------------------------------------------------
+
+local function list_of(json)
+  local list = cjson.decode(json)
+  for i, detector in ipairs(list) do
+    list[i] = tostring(detector)
+  end
+  return list
+end
+
+-- Raws have arrived: queue those the batch waits for. Returns started, queued, unexpected.
+local function arrive(c, batch, raws)
+  local P = c.P
+  local f = redis.call('HMGET', P .. 'batch:' .. batch, 'pool', 'forced', 'order', 'grace_ms', 'final')
+  local pool, score = f[1], score_of(f[2], f[3])
+  local started, queued, unexpected = 0, 0, {}
+  for detector, uri in pairs(raws) do
+    local job, is_new = job_of(batch, detector), false
+    if redis.call('SISMEMBER', P .. 'expected:' .. batch, detector) == 0 then
+      if f[5] == '1' then
+        unexpected[#unexpected + 1] = tonumber(detector)
+      else
+        redis.call('SADD', P .. 'expected:' .. batch, detector)
+        redis.call('SADD', P .. 'unsettled:' .. batch, detector)
+        is_new = true
+      end
+    end
+    local waited = redis.call('SREM', P .. 'waiting:' .. batch, detector) == 1
+    local reason = redis.call('HGET', P .. 'reasons:' .. batch, detector)
+    local shed = reason and string.sub(reason, 1, 10) == 'superseded'
+    if reason and string.sub(reason, 1, 11) == 'quarantined' then
+      -- A good copy came after a bad one.
+      redis.call('HDEL', P .. 'reasons:' .. batch, detector)
+      redis.call('SADD', P .. 'unsettled:' .. batch, detector)
+      waited = true
+    end
+    if waited or is_new then
+      redis.call('HSET', P .. 'raws:' .. batch, detector, uri)
+      if place(c, job, detector, pool, shed and f[3] * 2 or score, tonumber(f[4])) then
+        started = started + 1
+      else
+        queued = queued + 1
+      end
+    end
+  end
+  local more = queued > 0 and spread(c, pool) or 0
+  return started + more, queued - more, unexpected
+end
+
+-- post: ARGV batch, spec, info, facts (JSON), expected, raws, excluded, superseded, finished (JSON), lead token or ''.
+-- Posting again adds what is new and repeats nothing.
+redis.register_function('rapid_v1_post', function(keys, args)
+  local c, batch = context(keys), args[1]
+  local P, key = c.P, keys[1] .. 'batch:' .. args[1]
+  if args[10] ~= '' then
+    local leading = redis.call('HGET', P .. 'leader', 'token')
+    if leading and tonumber(leading) > tonumber(args[10]) then
+      return refused('not_leader', 'another head leads')
+    end
+  end
+  local facts = cjson.decode(args[4])
+  local created = redis.call('EXISTS', key) == 0
+  if created then
+    local order = facts.order
+    if facts.forced == 0 and order >= newest_of(c, facts.pool) then
+      redis.call('SET', P .. 'newest:' .. facts.pool, order, 'PX', NEWEST_TTL_MS)
+      c.newest[facts.pool] = order
+    end
+    redis.call('HSET', key, 'spec', args[2], 'info', args[3], 'order', order, 'pool', facts.pool, 'forced', facts.forced,
+      'posted_ms', c.now, 'gather_ms', facts.gather_ms, 'regather_ms', facts.regather_ms,
+      'deadline_ms', c.now + facts.deadline_ms, 'max_attempts', facts.max_attempts, 'ttl_ms', facts.ttl_ms,
+      'grace_ms', facts.grace_ms, 'backoff_ms', facts.backoff_ms, 'version', facts.version, 'gathered_n', facts.gathered_n,
+      'gathering', 0, 'final', facts.final)
+    redis.call('SADD', P .. 'pools', facts.pool)
+    redis.call('ZADD', P .. 'recent', c.now, batch)
+    redis.call('ZREMRANGEBYRANK', P .. 'recent', 0, -1 - RECENT_KEPT)
+    set_timer(c, 'X' .. batch, c.now + facts.backlog_age_ms)
+    count(c, 'posted')
+  elseif facts.final == 1 then
+    redis.call('HSET', key, 'final', 1)
+  end
+  local finished = cjson.decode(args[9])
+  local expected = list_of(args[5])
+  for _, detector in ipairs(expected) do
+    if redis.call('SADD', P .. 'expected:' .. batch, detector) == 1 and not finished[detector] then
+      redis.call('SADD', P .. 'unsettled:' .. batch, detector)
+      redis.call('SADD', P .. 'waiting:' .. batch, detector)
+    end
+  end
+  if created then
+    for detector, metrics in pairs(finished) do
+      redis.call('SADD', P .. 'expected:' .. batch, detector)
+      redis.call('SADD', P .. 'finished:' .. batch, detector)
+      redis.call('HSET', P .. 'metrics:' .. batch, detector, metrics)
+      redis.call('HSETNX', key, 'first_ms', c.now)
+    end
+  end
+  for detector, reason in pairs(cjson.decode(args[7])) do
+    if redis.call('SISMEMBER', P .. 'waiting:' .. batch, detector) == 1 then
+      settle(c, batch, detector, 'excluded', reason)
+    end
+  end
+  for _, detector in ipairs(list_of(args[8])) do
+    -- Settled for the gather, and on the backlog all the same.
+    if redis.call('SISMEMBER', P .. 'waiting:' .. batch, detector) == 1 then
+      redis.call('HSET', P .. 'reasons:' .. batch, detector, 'superseded|shed: a newer image goes first')
+      redis.call('SREM', P .. 'unsettled:' .. batch, detector)
+    end
+  end
+  if created then
+    emit(c, 'exposure_posted', batch, nil, cjson.encode({expected = #expected, pool = facts.pool}))
+  end
+  local started, queued, unexpected = arrive(c, batch, cjson.decode(args[6]))
+  touch(c, batch)
+  schedule_gather(c, batch)
+  local class = is_current(c, facts.pool, score_of(tostring(facts.forced), facts.order)) and 'current' or 'backlog'
+  return {created and 1 or 0, started, queued, unexpected, class}
+end)
+
+-- arrive: ARGV batch, raws (JSON). Returns how many jobs were put on the board; -1 for an unknown batch.
+redis.register_function('rapid_v1_arrive', function(keys, args)
+  local c, batch = context(keys), args[1]
+  if redis.call('EXISTS', c.P .. 'batch:' .. batch) == 0 then
+    return -1
+  end
+  local started, queued = arrive(c, batch, cjson.decode(args[2]))
+  touch(c, batch)
+  return started + queued
+end)
+
+-- settle: ARGV batch, state (quarantined, excluded, superseded), reasons (JSON). Detectors that run or are settled
+-- stay as they are. Returns how many were settled; -1 for an unknown batch.
+redis.register_function('rapid_v1_settle', function(keys, args)
+  local c, batch, settled = context(keys), args[1], 0
+  local P = c.P
+  local f = redis.call('HMGET', P .. 'batch:' .. batch, 'pool', 'order')
+  if not f[1] then
+    return -1
+  end
+  for detector, reason in pairs(cjson.decode(args[3])) do
+    local job = job_of(batch, detector)
+    local _, _, _, _, state = lease_of(c, batch, detector)
+    if state ~= 'held' and redis.call('SISMEMBER', P .. 'unsettled:' .. batch, detector) == 1 then
+      if args[2] == 'superseded' then
+        if unqueue(c, job, f[1], detector) == 1 then
+          place(c, job, detector, f[1], f[2] * 2, 0)
+        end
+        redis.call('HSET', P .. 'reasons:' .. batch, detector, 'superseded|' .. reason)
+        redis.call('SREM', P .. 'unsettled:' .. batch, detector)
+      else
+        unqueue(c, job, f[1], detector)
+        clear_timer(c, 'R' .. job)
+        settle(c, batch, detector, args[2], reason)
+      end
+      settled = settled + 1
+    end
+  end
+  touch(c, batch)
+  schedule_gather(c, batch)
+  return settled
+end)
+
+-- expect: ARGV batch, expected (JSON list). The expected set became known, or is smaller than thought (partial
+-- read-out). Detectors whose raw has arrived stay expected. Returns how many are; -1 for an unknown batch.
+redis.register_function('rapid_v1_expect', function(keys, args)
+  local c, batch, wanted = context(keys), args[1], {}
+  local P = c.P
+  if redis.call('EXISTS', P .. 'batch:' .. batch) == 0 then
+    return -1
+  end
+  for _, detector in ipairs(list_of(args[2])) do
+    wanted[detector] = true
+    if redis.call('SADD', P .. 'expected:' .. batch, detector) == 1 then
+      redis.call('SADD', P .. 'unsettled:' .. batch, detector)
+      redis.call('SADD', P .. 'waiting:' .. batch, detector)
+    end
+  end
+  for _, detector in ipairs(redis.call('SMEMBERS', P .. 'waiting:' .. batch)) do
+    if not wanted[detector] then
+      redis.call('SREM', P .. 'waiting:' .. batch, detector)
+      redis.call('SREM', P .. 'expected:' .. batch, detector)
+      redis.call('SREM', P .. 'unsettled:' .. batch, detector)
+      redis.call('HDEL', P .. 'reasons:' .. batch, detector)
+    end
+  end
+  redis.call('HSET', P .. 'batch:' .. batch, 'final', 1)
+  touch(c, batch)
+  schedule_gather(c, batch)
+  return redis.call('SCARD', P .. 'expected:' .. batch)
+end)
+
+-- Unprocessed jobs leave the backlog: too old to be of use. Returns how many.
+local function expire_backlog(c, batch)
+  local P, expired = c.P, 0
+  local pool = redis.call('HGET', P .. 'batch:' .. batch, 'pool')
+  if not pool then
+    return 0
+  end
+  for _, detector in ipairs(redis.call('SMEMBERS', P .. 'expected:' .. batch)) do
+    local job = job_of(batch, detector)
+    local queued = unqueue(c, job, pool, detector) + redis.call('ZREM', P .. 'timers', 'R' .. job)
+    if queued > 0 then
+      settle(c, batch, detector, 'superseded', 'left the backlog unprocessed: too old')
+      expired = expired + 1
+    end
+  end
+  if expired > 0 then
+    count(c, 'expired', expired)
+    schedule_gather(c, batch)
+  end
+  return expired
+end
+
+-- Forget a batch: all its keys at once.
+local function forget(c, batch)
+  local P = c.P
+  expire_backlog(c, batch)
+  for _, detector in ipairs(redis.call('HKEYS', P .. 'leases:' .. batch)) do
+    local token, id, class, since, state = lease_of(c, batch, detector)
+    if state == 'held' then
+      end_lease(c, batch, detector, token, id, class, since, 'expired')
+    end
+  end
+  redis.call('ZREM', P .. 'gathers', batch)
+  redis.call('ZREM', P .. 'recent', batch)
+  clear_timer(c, 'X' .. batch)
+  clear_timer(c, 'G' .. batch)
+  for _, name in ipairs({'batch:', 'expected:', 'waiting:', 'unsettled:', 'finished:', 'reasons:', 'raws:', 'metrics:',
+    'attempts:', 'leases:'}) do
+    redis.call('DEL', P .. name .. batch)
+  end
+end
