@@ -1,0 +1,1 @@
+"""Replay: nights simulated, recorded and played back through the real doors."""

@@ -6,8 +6,8 @@ Remembers, in bounded memory, what was posted; the board and the results store h
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
+from rapid.arrival.models import RawHeader
 from rapid.exposure.models import ExposureInfo
-from rapid.head.models import ArrivedRaw
 
 REMEMBERED = 2000
 """Exposures kept in memory: two nights' worth."""
@@ -18,7 +18,7 @@ class OpenExposure:
     """An exposure whose raws come in."""
 
     exposure_id: int
-    raws: dict[tuple[int, bool], ArrivedRaw] = field(default_factory=dict)
+    raws: dict[tuple[int, bool], RawHeader] = field(default_factory=dict)
     read_out: frozenset[str] | None = None
     finished: dict[str, frozenset[int]] | None = None
     """By pipeline, the detectors with stored results when it was first seen (I2)."""
@@ -45,7 +45,7 @@ class Exposures:
                 self._open.popitem(last=False)
         return exposure
 
-    def add(self, raw: ArrivedRaw) -> OpenExposure:
+    def add(self, raw: RawHeader) -> OpenExposure:
         """Add a raw to its exposure."""
         exposure = self.get(raw.info.exposure_id)
         exposure.raws[raw.info.detector, raw.info.is_guider] = raw

@@ -6,9 +6,10 @@ calibration sequence is whole and which calib to build next.
 
 from collections.abc import Collection, Iterable, Mapping
 
+from rapid.arrival.models import RawHeader
 from rapid.camera.models import Camera, Purpose
 from rapid.exposure.models import ExposureInfo, ImageType
-from rapid.head.models import ArrivedRaw, BatchPlan, CalibGroup
+from rapid.head.models import BatchPlan, CalibGroup
 from rapid.pipeline.models import PipelineBook
 from rapid.pipeline.store import choose_pipeline, load_pipeline
 from rapid.results.models import ExposureSummary
@@ -41,7 +42,7 @@ def expected_detectors(
 
 
 def plan_batches(
-    arrived: Collection[ArrivedRaw],
+    arrived: Collection[RawHeader],
     *,
     camera: Camera,
     book: PipelineBook,
@@ -60,7 +61,7 @@ def plan_batches(
     expected
         Science detectors that are wanted, from `expected_detectors`.
     """
-    grouped: dict[tuple[str, bool], list[ArrivedRaw]] = {}
+    grouped: dict[tuple[str, bool], list[RawHeader]] = {}
     for raw in arrived:
         detector = camera.by_id[raw.info.detector]
         pipeline = choose_pipeline(raw.info, dict(raw.header), book, purpose=detector.purpose)

@@ -1,17 +1,6 @@
 """What the head node knows of an exposure while its raws come in."""
 
-from dataclasses import dataclass, field
-
-from rapid.exposure.models import ExposureInfo
-
-
-@dataclass(frozen=True)
-class ArrivedRaw:
-    """A raw of an exposure, its header read."""
-
-    uri: str
-    info: ExposureInfo
-    header: dict[str, object] = field(default_factory=dict)
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing import Protocol
 
 import structlog
 
-from rapid.arrival.models import Arrival, ExpectedSensors, RawArrived, RawQuarantined
+from rapid.arrival.models import Arrival, ExpectedSensors, RawArrived, RawHeader, RawQuarantined
 from rapid.camera.models import Camera, Purpose
 from rapid.dispatch.board import AsyncBoard
 from rapid.dispatch.models import BatchKey, BatchSpec, Event, EventKind
@@ -22,7 +22,7 @@ from rapid.errors import RapidError, RawError, StoreError
 from rapid.head.assemble import Exposures, OpenExposure
 from rapid.head.decide import calib_groups, choose_builds, expected_detectors, info_facts, plan_batches
 from rapid.head.metrics import HeadMetrics
-from rapid.head.models import ArrivedRaw, CalibGroup
+from rapid.head.models import CalibGroup
 from rapid.pipeline.models import PipelineBook
 from rapid.pipeline.store import load_pipeline
 from rapid.results.models import QuarantineRecord
@@ -40,7 +40,7 @@ class RawSource(Protocol):
         """Yield what arrives, from everything already there on."""
         ...
 
-    def read_header(self, uri: str) -> ArrivedRaw:
+    def read_header(self, uri: str) -> RawHeader:
         """Read the header of a raw; `RawError` says what is wrong with it."""
         ...
 
@@ -215,7 +215,7 @@ class Head:
                 log.error("exposure cannot be posted", exposure_id=exposure_id, error=error.message)
         self._metrics.dispatch_seconds.observe(time.monotonic() - begin)
 
-    async def _read(self, arrival: RawArrived) -> ArrivedRaw | None:
+    async def _read(self, arrival: RawArrived) -> RawHeader | None:
         try:
             raw = await asyncio.to_thread(self._source.read_header, arrival.uri)
         except RawError as error:

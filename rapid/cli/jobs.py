@@ -1,0 +1,124 @@
+"""`rapid status` and `rapid jobs`: see the board, and mend it."""
+
+import time
+from typing import Annotated, Any
+
+import typer
+
+from rapid.cli.output import print_json
+from rapid.cli.roles import CameraName, Redis
+
+jobs_app = typer.Typer(help="See and mend jobs that failed for good.", no_args_is_help=True)
+
+
+def _board(camera: str | None, redis: str | None) -> Any:
+    from rapid.camera.store import load_camera
+    from rapid.dispatch.board import Board
+    from rapid.wiring.settings import make_settings
+
+    settings = make_settings(camera=camera, redis_url=redis)
+    return Board(settings.redis_url, load_camera(settings.camera).name)
+
+
+def _status_text(status: Any) -> str:
+    lines = [
+        f"mode {status.mode.value}   leader {status.leader or '(none)'}   running {status.running}   "
+        f"delayed {status.delayed}   gathers due {status.gathers_due} running {status.gathers_running}   "
+        f"dead letters {status.dead_letters}",
+        "",
+        f"{'pool':14}{'current':>9}{'backlog':>9}{'idle workers':>14}",
+    ]
+    lines += [f"{q.pool:14}{q.current:>9}{q.backlog:>9}{q.parked:>14}" for q in status.queues]
+    lines += ["", f"{'worker':28}{'state':8}{'seen':>9}  job"]
+    lines += [
+        f"{w.worker_id:28}{w.state:8}{(status.now_ms - w.seen_ms) / 1000:>7.1f} s  {w.job_id or '-'}"
+        for w in status.workers
+    ]
+    if status.counters:
+        lines += ["", "  ".join(f"{name} {value}" for name, value in sorted(status.counters.items()))]
+    return "\n".join(lines)
+
+
+def status(
+    camera: CameraName = None,
+    redis: Redis = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Show it anew whenever something happens, until Ctrl-C.")
+    ] = False,
+) -> None:
+    """Show the board: queues, workers, totals. Example: rapid status --camera LSSTCam --watch"""
+    with _board(camera, redis) as board:
+        if not watch:
+            found = board.status()
+            print_json(found.model_dump(mode="json")) if as_json else print(_status_text(found))
+            return
+        from rich.live import Live
+        from rich.text import Text
+
+        last = "$"
+        with Live(Text(_status_text(board.status())), auto_refresh=False) as live:
+            while True:
+                try:
+                    events = board.events(last, timeout_s=2.0)
+                except KeyboardInterrupt:
+                    return
+                last = events[-1].event_id if events else last
+                live.update(Text(_status_text(board.status())), refresh=True)
+
+
+@jobs_app.command("failed")
+def failed(
+    camera: CameraName = None,
+    redis: Redis = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+    limit: Annotated[int, typer.Option(min=1, help="How many, newest first.")] = 50,
+) -> None:
+    """List dead letters, newest first."""
+    with _board(camera, redis) as board:
+        letters = board.dead_letters(limit)
+    if as_json:
+        print_json([letter.model_dump(mode="json") for letter in letters])
+        return
+    for letter in letters:
+        when = time.strftime("%H:%M:%S", time.gmtime(letter.at_ms / 1000))
+        print(f"{when}  {letter.job_id}  {letter.error.get('code')}: {letter.error.get('message')}")
+    if not letters:
+        print("no dead letters")
+
+
+@jobs_app.command("show")
+def show(job_id: str, camera: CameraName = None, redis: Redis = None) -> None:
+    """Show one dead letter with its traceback."""
+    with _board(camera, redis) as board:
+        letter = next((found for found in board.dead_letters(5000) if found.job_id == job_id), None)
+    if letter is None:
+        from rapid.errors import NotFoundError
+
+        raise NotFoundError("dead letter", job_id)
+    print_json(letter.model_dump(mode="json", exclude={"error": {"traceback"}}))
+    print(letter.error.get("traceback", "(no traceback)"))
+
+
+@jobs_app.command("retry")
+def retry(job_id: str, camera: CameraName = None, redis: Redis = None) -> None:
+    """Queue a dead letter's job again."""
+    with _board(camera, redis) as board:
+        board.retry_dead_letter(job_id)
+    print(f"{job_id} is queued again")
+
+
+@jobs_app.command("discard")
+def discard(job_id: str, camera: CameraName = None, redis: Redis = None) -> None:
+    """Drop a dead letter."""
+    with _board(camera, redis) as board:
+        dropped = board.discard_dead_letter(job_id)
+    print(f"{job_id} is dropped" if dropped else f"{job_id} is no dead letter")
+    if not dropped:
+        raise typer.Exit(1)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command()(status)
+    app.add_typer(jobs_app, name="jobs")

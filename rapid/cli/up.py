@@ -1,0 +1,67 @@
+"""`rapid up`: all roles on one machine."""
+
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def up(
+    camera: Annotated[str, typer.Option(help="Camera whose raws arrive.")],
+    raws: Annotated[str, typer.Option(help="Where they arrive: a directory (made if need be) or s3://bucket/prefix.")],
+    data: Annotated[Path, typer.Option(help="Folder of results, products, calibs, logs.")] = Path("rapid-data"),
+    workers: Annotated[int, typer.Option(min=1, help="Workers; one per core by default.")] = os.cpu_count() or 2,
+    port: Annotated[int, typer.Option(help="Port of the display; 0 for a free one.")] = 8080,
+    host: Annotated[str, typer.Option(help="Address the display listens on.")] = "127.0.0.1",
+    redis: Annotated[str, typer.Option(help="Use this Redis or Valkey instead of an embedded one.")] = "",
+) -> None:
+    """Run everything on one machine and process whatever raws arrive, until stopped.
+
+    Example: rapid up --camera LSSTComCam --raws /data/raws
+
+    Ctrl-C drains: work in hand is finished or kept for the next start; nothing is lost.
+    """
+    from rapid.camera.store import load_camera
+    from rapid.wiring.settings import make_settings
+    from rapid.wiring.supervisor import Supervisor
+
+    name = load_camera(camera).name
+    if "://" not in raws:
+        Path(raws).mkdir(parents=True, exist_ok=True)
+        raws = str(Path(raws).absolute())
+    settings = make_settings(
+        camera=camera if camera.endswith((".yaml", ".yml")) else name,
+        raws=raws,
+        data=data,
+        port=port,
+        host=host,
+        redis_url=redis or None,
+    )
+    supervisor = Supervisor(settings, n_workers=workers, embedded=not redis)
+    supervisor.on_restart = lambda role, status: print(
+        f"{role} ended with status {status}; starting it again (see {supervisor.log_of(role)})", file=sys.stderr
+    )
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    print(f"rapid: starting head, gather, {workers} workers and display for {name}; data in {data}", flush=True)
+    try:
+        supervisor.start()
+        print(f"display   {supervisor.display_url}", flush=True)
+        print(f"raws      {raws}", flush=True)
+        print(f"board     {supervisor.redis_url}", flush=True)
+        print("Ctrl-C stops.", flush=True)
+        stop.wait()
+        print("rapid: draining", flush=True)
+    finally:
+        supervisor.stop()
+    print("rapid: stopped", flush=True)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(up)

@@ -1,0 +1,63 @@
+"""Health of a role over HTTP: ``/healthz`` (alive), ``/readyz`` (may get work), ``/metrics`` (Prometheus)."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import uvicorn
+from fastapi import FastAPI, Response
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from rapid.errors import RapidError
+
+
+class Health:
+    """What a role knows of its own health.
+
+    Parameters
+    ----------
+    check
+        Raises `RapidError` if the role cannot do its work.
+    ready
+        Set once the role may get work.
+    """
+
+    def __init__(self, check: Callable[[], Awaitable[None]], ready: asyncio.Event) -> None:
+        self.check = check
+        self.ready = ready
+
+
+def health_app(health: Health) -> FastAPI:
+    """Return the small web application with the three endpoints."""
+    app = FastAPI(title="rapid role", docs_url=None, redoc_url=None, openapi_url=None)
+
+    @app.get("/healthz")
+    async def alive() -> dict[str, str]:
+        return {"status": "alive"}
+
+    @app.get("/readyz")
+    async def is_ready(response: Response) -> dict[str, str]:
+        if not health.ready.is_set():
+            response.status_code = 503
+            return {"status": "starting"}
+        try:
+            async with asyncio.timeout(2.0):
+                await health.check()
+        except (RapidError, TimeoutError) as error:
+            response.status_code = 503
+            return {"status": "not ready", "reason": str(error) or "no answer in time"}
+        return {"status": "ready"}
+
+    @app.get("/metrics")
+    async def metrics() -> Response:
+        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
+    return app
+
+
+async def serve_health(health: Health, *, port: int, host: str = "0.0.0.0") -> None:
+    """Serve until cancelled."""
+    config = uvicorn.Config(health_app(health), host=host, port=port, log_level="warning", lifespan="off")
+    server = uvicorn.Server(config)
+    # Signals belong to the role, not to its probe server.
+    server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
+    await server.serve()

@@ -1,0 +1,159 @@
+"""Run one role until it is told to stop: what a pod runs."""
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+from rapid.arrival.source import open_source
+from rapid.camera.store import load_camera
+from rapid.dispatch.board import AsyncBoard
+from rapid.dispatch.models import WorkerSpec
+from rapid.errors import ConfigurationError
+from rapid.gather.role import Gatherer
+from rapid.head.role import Head
+from rapid.pipeline.store import default_book
+from rapid.products.store import open_products
+from rapid.results.store import open_results
+from rapid.wiring.health import Health, serve_health
+from rapid.wiring.settings import RoleSettings
+from rapid.worker.messages import ChildSettings
+from rapid.worker.role import Worker
+
+
+def stop_on_signals() -> asyncio.Event:
+    """Return an event that SIGTERM and SIGINT set."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    return stop
+
+
+@contextlib.asynccontextmanager
+async def _board(settings: RoleSettings) -> AsyncIterator[AsyncBoard]:
+    camera = load_camera(settings.camera)
+    board = AsyncBoard(
+        settings.redis_url,
+        camera.name,
+        lease_ms=settings.lease_ms,
+        grace_ms=settings.grace_ms,
+        outage_s=settings.outage_s,
+    )
+    try:
+        yield board
+    finally:
+        await board.close()
+
+
+async def _with_health(
+    settings: RoleSettings, board: AsyncBoard, ready: asyncio.Event, run: Callable[[], Awaitable[None]]
+) -> None:
+    """Run a role beside its health endpoint, if it has a port for one."""
+    if not settings.metrics_port:
+        await run()
+        return
+    server = asyncio.create_task(serve_health(Health(board.ping, ready), port=settings.metrics_port))
+    try:
+        await run()
+    finally:
+        server.cancel()
+        await asyncio.gather(server, return_exceptions=True)
+
+
+async def run_head(settings: RoleSettings, stop: asyncio.Event | None = None) -> None:
+    """Run a head node."""
+    stop = stop or stop_on_signals()
+    if not settings.raws:
+        raise ConfigurationError("raws", "a head node needs to know where raws arrive")
+    camera = load_camera(settings.camera)
+    results = await asyncio.to_thread(open_results, settings.results)
+    async with _board(settings) as board:
+        head = Head(
+            settings.process_name("head"),
+            camera,
+            board,
+            results,
+            open_source(settings.raws, camera=camera),
+            default_book(),
+            lead_ttl_s=settings.lead_ttl_s,
+            gather_timeout_s=settings.gather_timeout_s,
+            regather_timeout_s=settings.regather_timeout_s,
+            deadline_s=settings.deadline_s,
+            build_calibs=settings.build_calibs,
+        )
+        await _with_health(settings, board, head.ready, lambda: head.run(stop))
+    results.close()
+
+
+async def run_worker(settings: RoleSettings, stop: asyncio.Event | None = None) -> None:
+    """Run a worker."""
+    stop = stop or stop_on_signals()
+    results = await asyncio.to_thread(open_results, settings.results)
+    try:
+        pinned = frozenset(int(part) for part in settings.pinned.split(",") if part.strip())
+    except ValueError as error:
+        raise ConfigurationError("pinned", f"{settings.pinned!r} is not a list of detector numbers") from error
+    spec = WorkerSpec(
+        worker_id=settings.name or f"{settings.process_name('worker')}.{os.getpid()}",
+        pools=tuple(part.strip() for part in settings.pools.split(",") if part.strip()),
+        pinned=pinned,
+        host=os.uname().nodename,
+    )
+    child = ChildSettings(
+        results_url=settings.results,
+        products_url=settings.products,
+        calibs_path=Path(settings.calibs),
+        warm=["quicklook", "donut"],
+    )
+    async with _board(settings) as board:
+        await board.load()
+        worker = Worker(spec, board, results, child, drain_s=settings.drain_s)
+        await _with_health(settings, board, worker.ready, lambda: worker.run(stop))
+    results.close()
+
+
+async def run_gather(settings: RoleSettings, stop: asyncio.Event | None = None) -> None:
+    """Run a gather."""
+    stop = stop or stop_on_signals()
+    results = await asyncio.to_thread(open_results, settings.results)
+    products = open_products(settings.products)
+    ready = asyncio.Event()
+    async with _board(settings) as board:
+        await board.load()
+        gatherer = Gatherer(
+            settings.name or f"{settings.process_name('gather')}.{os.getpid()}", board, results, products
+        )
+        ready.set()
+        await _with_health(settings, board, ready, lambda: gatherer.run(stop))
+    results.close()
+
+
+async def run_display(settings: RoleSettings, stop: asyncio.Event | None = None) -> None:
+    """Run the display until it is told to stop; prints its URL when it listens."""
+    from rapid.display.app import serve
+    from rapid.display.settings import DisplaySettings
+
+    stop = stop or stop_on_signals()
+    display = DisplaySettings(
+        camera=settings.camera,
+        redis_url=settings.redis_url,
+        results_url=settings.results,
+        products_url=settings.products,
+        token=settings.token,
+    )
+
+    def announce(url: str) -> None:
+        print(url, flush=True)  # noqa: T201 - the one line of output that a supervisor reads
+
+    serving = asyncio.create_task(serve(display, host=settings.host, port=settings.port, ready=announce))
+    stopped = asyncio.create_task(stop.wait())
+    await asyncio.wait({serving, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    stopped.cancel()
+    if serving.done():
+        serving.result()
+        return
+    serving.cancel()
+    await asyncio.gather(serving, return_exceptions=True)

@@ -1,0 +1,103 @@
+"""Settings of the roles.
+
+Every setting has a default that suits one machine, can be given in the environment as ``RAPID_NAME``, and on
+the command line. Secrets come from the environment or a file, never from the command line.
+"""
+
+import socket
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from rapid.errors import ConfigurationError
+
+
+class RoleSettings(BaseSettings):
+    """What every role is told."""
+
+    model_config = SettingsConfigDict(env_prefix="RAPID_", extra="forbid", frozen=True, secrets_dir=None)
+
+    camera: str = Field(default="LSSTCam", description="Name of a camera definition, or path of one.")
+    redis_url: str = Field(default="redis://127.0.0.1:6379/0", description="Redis or Valkey that holds the board.")
+    data: Path = Field(
+        default=Path("rapid-data"),
+        description="Folder of results, products and calibs, if they have no URL of their own.",
+    )
+    raws: str = Field(default="", description="Where raws arrive: a directory or s3://bucket/prefix.")
+    results_url: str = Field(default="", description="Results store; SQLite below `data` if empty.")
+    products_url: str = Field(default="", description="Products store; a folder below `data` if empty.")
+    calibs_path: Path | None = Field(default=None, description="Certified calibs; a folder below `data` if empty.")
+    name: str = Field(default="", description="Name of this process on the board; host and role if empty.")
+    lease_ms: int = Field(
+        default=10_000, ge=500, description="How long a worker may be silent before its job returns [ms]."
+    )
+    grace_ms: int = Field(
+        default=1_500, ge=0, description="How long a job is kept for the worker with its calibs [ms]."
+    )
+    drain_s: float = Field(
+        default=25.0, ge=0, description="How long a job may still run when its worker is told to stop [s]."
+    )
+    outage_s: float = Field(
+        default=60.0, gt=0, description="How long to go on trying to reach a server that is away [s]."
+    )
+    gather_timeout_s: float = Field(default=5.0, gt=0, description="From the first result to the gather [s].")
+    regather_timeout_s: float = Field(default=45.0, gt=0, description="From the first result to the re-gather [s].")
+    deadline_s: float = Field(default=120.0, gt=0, description="From the post to a gather with whatever there is [s].")
+    lead_ttl_s: float = Field(default=3.0, gt=0.2, description="How soon a standby head takes over [s].")
+    build_calibs: bool = Field(default=True, description="Build calibs when an afternoon sequence is whole.")
+    pools: str = Field(default="science,wavefront,build", description="Worker groups a worker serves, by preference.")
+    pinned: str = Field(default="", description="Detectors a worker is pinned to, comma separated; any if empty.")
+    metrics_port: int = Field(
+        default=0, ge=0, le=65535, description="Port of /metrics, /healthz and /readyz; 0 for none."
+    )
+    host: str = Field(default="127.0.0.1", description="Address the display listens on.")
+    port: int = Field(default=8080, ge=0, le=65535, description="Port the display listens on; 0 for a free one.")
+    token: SecretStr | None = Field(default=None, description="Token that control actions need.")
+    log_format: str = Field(default="json", pattern="^(json|text)$", description="json for machines, text for people.")
+    log_level: str = Field(
+        default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="Least severe level logged."
+    )
+
+    @property
+    def results(self) -> str:
+        """URL or path of the results store."""
+        return self.results_url or str(self.data / "results.sqlite")
+
+    @property
+    def products(self) -> str:
+        """URL or path of the products store."""
+        return self.products_url or str(self.data / "products")
+
+    @property
+    def calibs(self) -> Path:
+        """Folder of certified calibs."""
+        return self.calibs_path or self.data / "calibs"
+
+    def process_name(self, role: str) -> str:
+        """Return this process's name on the board."""
+        return self.name or f"{role}.{socket.gethostname().split('.')[0]}"
+
+
+def make_settings(**given: Any) -> RoleSettings:
+    """Return settings: what is given, else the environment, else the defaults.
+
+    Raises
+    ------
+    ConfigurationError
+        Raised, naming the field, for a value that is not valid.
+    """
+    try:
+        return RoleSettings(**{name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ConfigurationError(".".join(str(part) for part in first["loc"]), first["msg"]) from error
+
+
+def settings_table() -> list[tuple[str, str, str]]:
+    """Return name, default and description of every setting, for docs and `rapid config`."""
+    return [
+        (f"RAPID_{name.upper()}", str(field.default), field.description or "")
+        for name, field in RoleSettings.model_fields.items()
+    ]
