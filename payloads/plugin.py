@@ -57,7 +57,7 @@ class CalibPlane:
 class NoCalibs:
     """A calib source that has nothing: what `rapid process` uses without a store."""
 
-    def get(self, kind: str) -> CalibPlane | None:
+    def get(self, kind: str) -> CalibPlane | None:  # noqa: ARG002 - the interface's argument
         """Return None for every kind."""
         return None
 

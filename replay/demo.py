@@ -11,6 +11,7 @@ import shutil
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Console
@@ -19,6 +20,7 @@ from rich.table import Table
 
 from rapid.dispatch.board import AsyncBoard
 from rapid.errors import ConfigurationError, StoreError
+from rapid.head.decide import MIN_TO_BUILD
 from rapid.results.models import ExposureSummary
 from rapid.results.store import open_results
 from rapid.wiring.settings import make_settings
@@ -159,9 +161,7 @@ class Demo:
         for exposure in self.simulator.exposures:
             if exposure.sees_sky and not night_began:
                 night_began = True
-                n_sequences = len({e.group_id for e in self.simulator.exposures if e.image_type.is_calibration})
-                # The afternoon is over when its calibs are certified.
-                self._wait_until(lambda n=n_sequences: len(self.progress.builds) >= n and self.progress.builds_done)  # type: ignore[misc]
+                self._wait_until(self._afternoon_is_over)
             self._wait_until(lambda: self.progress.n_open < MAX_OPEN)
             for _ in self.simulator.take(exposure):
                 if self._stop.is_set():
@@ -169,8 +169,14 @@ class Demo:
                 with self._changed:
                     self.progress.delivered(exposure.exposure_id)
 
-    def _wait_until(self, condition: object) -> None:
-        assert callable(condition)  # noqa: S101 - narrows for the type checker
+    def _afternoon_is_over(self) -> bool:
+        """Whether the calibs of every calibration sequence are built."""
+        sequences = {
+            e.group_id for e in self.simulator.exposures if e.image_type.is_calibration and e.group_size >= MIN_TO_BUILD
+        }
+        return len(self.progress.builds) >= len(sequences) and self.progress.builds_ended
+
+    def _wait_until(self, condition: Callable[[], bool]) -> None:
         with self._changed:
             self._changed.wait_for(lambda: self._stop.is_set() or condition(), timeout=STALL_S)
 
@@ -196,8 +202,8 @@ class Demo:
                 queued = sum(queue.current + queue.backlog for queue in status.queues)
             if live is not None:
                 live.update(progress_table(self.progress, self.plan, self.supervisor.display_url, queued), refresh=True)
-            if self.progress.n_complete == len(self.progress.exposures) and self.progress.builds_done:
-                return True
+            if self.progress.n_complete == len(self.progress.exposures) and self.progress.builds_ended:
+                return self.progress.builds_complete
             if self._stop.is_set() or loop.time() - moved_at > STALL_S:
                 return False
 
@@ -215,7 +221,8 @@ class Demo:
         feeder = threading.Thread(target=self._feed, name="camera", daemon=True)
         feeder.start()
         loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGINT, self._stop.set)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._stop.set)
         try:
             if self.console.is_terminal:
                 with Live(console=self.console, auto_refresh=False) as live:
@@ -227,7 +234,8 @@ class Demo:
                 self._changed.notify_all()
             feeder.join(timeout=30)
             await board.close()
-            loop.remove_signal_handler(signal.SIGINT)
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.remove_signal_handler(number)
 
     def run(self, *, leave: bool) -> bool:
         """Play the night; return whether every exposure reached a complete summary.
@@ -246,7 +254,8 @@ class Demo:
             if not leave:
                 self.console.print(f"\nThe display stays at {self.supervisor.display_url} until Ctrl-C.")
                 ended = threading.Event()
-                signal.signal(signal.SIGINT, lambda *_: ended.set())
+                for number in (signal.SIGINT, signal.SIGTERM):
+                    signal.signal(number, lambda *_: ended.set())
                 ended.wait()
             return is_whole
         finally:

@@ -13,7 +13,7 @@ POOL_SIZE = 1 << 22
 
 
 @njit(nogil=True, cache=True)
-def expose(sources, sky, dark, x_mm, y_mm, pixel_mm, vig_a, vig_b, response, pool, offsets, out):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN201
+def expose(sources, sky, dark, x_mm, y_mm, pixel_mm, vig_a, vig_b, response, pool, offsets, out):  # type: ignore[no-untyped-def]
     """Fill ``out`` with the mean signal of every pixel [electron].
 
     Parameters
@@ -46,7 +46,7 @@ def expose(sources, sky, dark, x_mm, y_mm, pixel_mm, vig_a, vig_b, response, poo
 
 
 @njit(nogil=True, cache=True)
-def read_out(
+def read_out(  # type: ignore[no-untyped-def]
     signal,
     flip_x,
     flip_y,
@@ -65,7 +65,7 @@ def read_out(
     pool,
     offsets,
     out,
-):  # type: ignore[no-untyped-def]
+):
     """Read one amp out: electrons with noise to counts, with prescan and overscans.
 
     Parameters
@@ -105,7 +105,7 @@ def read_out(
 
 
 @njit(nogil=True, cache=True)
-def add_stars(image, xs, ys, fluxes, sigma_like, e1, e2, beta, radius):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN201
+def add_stars(image, xs, ys, fluxes, sigma_like, e1, e2, beta, radius):  # type: ignore[no-untyped-def]
     """Add elliptical Moffat stars.
 
     Parameters
@@ -127,7 +127,6 @@ def add_stars(image, xs, ys, fluxes, sigma_like, e1, e2, beta, radius):  # type:
         norm = fluxes[i] * (beta - 1.0) / (np.pi * alpha2)
         e = np.hypot(e1[i], e2[i])
         area = np.sqrt(1.0 - e * e)
-        norm /= 1.0
         cx, cy, r = xs[i], ys[i], radius[i]
         for y in range(max(int(cy) - r, 0), min(int(cy) + r + 1, height)):
             for x in range(max(int(cx) - r, 0), min(int(cx) + r + 1, width)):
@@ -137,7 +136,7 @@ def add_stars(image, xs, ys, fluxes, sigma_like, e1, e2, beta, radius):  # type:
 
 
 @njit(nogil=True, cache=True)
-def add_templates(image, xs, ys, fluxes, template):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN201
+def add_templates(image, xs, ys, fluxes, template):  # type: ignore[no-untyped-def]
     """Add copies of a template, shifted by fractions of a pixel (bilinear).
 
     Parameters

@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -168,9 +168,9 @@ class NightPlan(_Plan):
             for facts in _expand(block, number, self.seed):
                 seq_num = self.first_seq_num + len(planned)
                 progress = len(planned) / max(total - 1, 1)
-                absent = facts.pop("absent", ())
+                absent: Any = facts.pop("absent", ())
                 best = self.best_focus_mm + self.focus_drift_um / 1000 * progress
-                values = {
+                values: dict[str, Any] = {
                     "exposure_id": exposure_id_of(self.day_obs, seq_num),
                     "obs_id": make_obs_id(camera.code, self.controller, self.day_obs, seq_num),
                     "day_obs": self.day_obs,
@@ -187,7 +187,7 @@ class NightPlan(_Plan):
                     **facts,
                 }
                 if values.get("sees_sky"):
-                    values["seeing_arcsec"] = float(values["seeing_arcsec"]) * (1 + 0.06 * math.sin(1.7 * seq_num))  # type: ignore[arg-type]
+                    values["seeing_arcsec"] = values["seeing_arcsec"] * (1 + 0.06 * math.sin(1.7 * seq_num))
                 exposure = PlannedExposure.model_validate(values)
                 planned.append(exposure)
                 begin += timedelta(seconds=max(self.cadence_s, exposure.exposure_time_s + 4))

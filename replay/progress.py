@@ -27,7 +27,9 @@ class NightProgress:
     """A night as seen from outside: from deliveries and the board's events."""
 
     exposures: dict[int, ExposureProgress]
-    builds: dict[str, bool] = field(default_factory=dict)
+    builds: dict[str, bool | None] = field(default_factory=dict)
+    """By batch: whether its calibs are complete; None while it runs."""
+
     quarantined: list[str] = field(default_factory=list)
     begin_s: float = field(default_factory=time.monotonic)
 
@@ -53,7 +55,7 @@ class NightProgress:
         exposure = self.exposures.get(key.exposure_id)
         if key.pipeline.startswith("build_"):
             if event.kind is EventKind.EXPOSURE_POSTED:
-                self.builds.setdefault(event.batch_id, False)
+                self.builds.setdefault(event.batch_id, None)
             elif event.kind is EventKind.SUMMARY_READY:
                 self.builds[event.batch_id] = bool(event.data.get("is_complete"))
             return
@@ -95,6 +97,11 @@ class NightProgress:
         return sum(exposure.n_detectors for exposure in self.exposures.values())
 
     @property
-    def builds_done(self) -> bool:
-        """Whether every calib build that was posted is done."""
+    def builds_ended(self) -> bool:
+        """Whether no calib build is running."""
+        return all(outcome is not None for outcome in self.builds.values())
+
+    @property
+    def builds_complete(self) -> bool:
+        """Whether every calib build gave a calib of every detector."""
         return all(self.builds.values())

@@ -14,7 +14,7 @@ FS_BITS, FS_MAX, RAW_BITS = 5, 25, 32
 
 
 @njit(nogil=True, cache=True)
-def _encode_row(row, out, position):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+def _encode_row(row, out, position):  # type: ignore[no-untyped-def]
     """Append one row's stream to ``out`` at byte ``position``; return the byte after it."""
     accumulator = np.uint64(np.uint32(row[0]))
     bits = 32
@@ -61,7 +61,7 @@ def _encode_row(row, out, position):  # type: ignore[no-untyped-def] # noqa: ANN
                 accumulator = (accumulator << np.uint64(RAW_BITS)) | np.uint64(mapped[i])
                 bits += RAW_BITS
                 continue
-            zeros = np.int64(mapped[i] >> np.uint32(fs_now))
+            zeros = int(mapped[i] >> np.uint32(fs_now))
             while zeros >= 24:
                 accumulator <<= np.uint64(24)
                 bits += 24
@@ -91,7 +91,7 @@ def _encode_row(row, out, position):  # type: ignore[no-untyped-def] # noqa: ANN
 
 
 @njit(nogil=True, cache=True)
-def _encode_rows(image, out, ends):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+def _encode_rows(image, out, ends):  # type: ignore[no-untyped-def]
     position = 0
     for y in range(image.shape[0]):
         position = _encode_row(image[y], out, position)
@@ -116,7 +116,7 @@ def encode(image: NDArray[np.int32]) -> tuple[NDArray[np.int32], bytes]:
     # Worst case: every block raw, 5 bits each beside the pixels; and runs of zeros stay below that on average.
     out = np.empty(ny * (nx * 5 + nx // BLOCK_SIZE + 64) + 64, dtype=np.uint8)
     ends = np.empty(ny, dtype=np.int64)
-    size = _encode_rows(np.ascontiguousarray(image), out, ends)
+    size: int = _encode_rows(np.ascontiguousarray(image), out, ends)
     starts = np.concatenate(([0], ends[:-1]))
     descriptors = np.stack([ends - starts, starts], axis=1).astype(np.int32)
     return descriptors, out[:size].tobytes()

@@ -22,9 +22,11 @@ def _board(camera: str | None, redis: str | None) -> Any:
 
 def _status_text(status: Any) -> str:
     lines = [
-        f"mode {status.mode.value}   leader {status.leader or '(none)'}   running {status.running}   "
-        f"delayed {status.delayed}   gathers due {status.gathers_due} running {status.gathers_running}   "
-        f"dead letters {status.dead_letters}",
+        (
+            f"mode {status.mode.value}   leader {status.leader or '(none)'}   running {status.running}   "
+            f"delayed {status.delayed}   gathers due {status.gathers_due} running {status.gathers_running}   "
+            f"dead letters {status.dead_letters}"
+        ),
         "",
         f"{'pool':14}{'current':>9}{'backlog':>9}{'idle workers':>14}",
     ]

@@ -5,6 +5,7 @@ millimetres; north of the picture is +y. Never matplotlib: OpenCV and numpy, a s
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import cv2
 import numpy as np
@@ -52,7 +53,7 @@ def make_mosaic(
     mosaic = np.full((height, width), MISSING, dtype=np.float32)
     for number, image in images.items():
         detector = camera.by_id[number]
-        turned = np.ascontiguousarray(rotate_to_focal_plane(image, detector)[::-1])
+        turned: NDArray[Any] = np.ascontiguousarray(rotate_to_focal_plane(image, detector)[::-1])
         w_mm, h_mm = detector.focal_plane_size_mm
         left = round((detector.x_mm - w_mm / 2 - x0) * pixels_per_mm)
         top = round((y1 - detector.y_mm - h_mm / 2) * pixels_per_mm)

@@ -100,7 +100,7 @@ class Gatherer:
         except LeaseLostError:
             log.warning("gather given to another", batch=gather.batch.id)
         except Exception as error:
-            log.error("gather failed", batch=gather.batch.id, error=str(error), exc_info=True)
+            log.exception("gather failed", batch=gather.batch.id, error=str(error))
             with contextlib.suppress(RapidError):
                 await self._board.fail_gather(gather)
         finally:

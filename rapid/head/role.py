@@ -25,7 +25,7 @@ from rapid.head.metrics import HeadMetrics
 from rapid.head.models import CalibGroup
 from rapid.pipeline.models import PipelineBook
 from rapid.pipeline.store import load_pipeline
-from rapid.results.models import QuarantineRecord
+from rapid.results.models import QuarantineRecord, Scalar
 from rapid.results.store import ResultsStore
 
 log = structlog.get_logger()
@@ -255,7 +255,8 @@ class Head:
         for plan in plan_batches(exposure.raws.values(), camera=self._camera, book=self._book, expected=expected):
             key = BatchKey(run=RUN, exposure_id=exposure.exposure_id, pipeline=plan.pipeline)
             stored = exposure.finished.get(plan.pipeline, frozenset())
-            version, finished = 0, {}
+            version = 0
+            finished: dict[int, dict[str, Scalar]] = {}
             if stored:
                 version, finished = await self._stored(exposure.exposure_id, plan.pipeline)
                 if plan.expected <= stored and version:
@@ -291,9 +292,7 @@ class Head:
             if exposure.read_out is not None:
                 await self._board.expect(key, plan.expected)
 
-    async def _stored(
-        self, exposure_id: int, pipeline: str
-    ) -> tuple[int, dict[int, dict[str, float | int | str | bool | None]]]:
+    async def _stored(self, exposure_id: int, pipeline: str) -> tuple[int, dict[int, dict[str, Scalar]]]:
         """Return the summary version and the metrics that the results store has of a batch (I2)."""
         results = await asyncio.to_thread(
             lambda: self._results.results(exposure_id, camera=self._camera.name, run=RUN, pipeline=pipeline)

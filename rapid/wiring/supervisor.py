@@ -64,7 +64,7 @@ class Supervisor:
         self._roles: list[RoleProcess] = []
         self._stopping = threading.Event()
         self._watcher: threading.Thread | None = None
-        self.on_restart: Callable[[str, int], None] = lambda name, status: None
+        self.on_restart: Callable[[str, int], None] = lambda _name, _status: None
 
     @property
     def redis_url(self) -> str:
