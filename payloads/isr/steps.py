@@ -386,7 +386,7 @@ def run_steps(stack: NDArray[Any], inputs: IsrInputs) -> IsrPlanes:
     if inputs.dark is not None:
         image -= inputs.dark * np.float32(inputs.dark_scale)
     if inputs.defects is not None:
-        mask[inputs.defects != 0] |= BAD
+        mask[(inputs.defects != 0) & covered] |= BAD
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         variance = noise_variance + image * per_photon
         mask[covered & (variance <= 0)] |= BAD

@@ -169,9 +169,9 @@ def decode_rows(buffer, descriptors, heap, limit, out, byte_pix, block_size):  #
     for row in range(out.shape[0]):
         length = descriptors[row, 0]
         offset = descriptors[row, 1]
-        if length < 0 or offset < 0 or heap + offset + length > limit:
-            return BAD_TABLE, row
-        if heap + offset + length + WINDOW_BYTES > buffer.shape[0]:
+        # Compared by differences: sums of what a hostile table says may overflow.
+        room = min(limit, buffer.shape[0] - WINDOW_BYTES) - heap
+        if length < 0 or offset < 0 or length > room or offset > room - length:
             return BAD_TABLE, row
         status = decode_tile(buffer, heap + offset, length, out[row], byte_pix, block_size)
         if status != OK:

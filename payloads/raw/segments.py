@@ -171,13 +171,13 @@ def _decode_rice(structure: FitsStructure, buffer: NDArray[np.uint8], hdu: Hdu, 
     return True
 
 
-def _decode_plain(structure: FitsStructure, hdu: Hdu, shape: tuple[int, int]) -> NDArray[Any]:
+def _decode_plain(structure: FitsStructure, hdu: Hdu, shape: tuple[int, ...]) -> NDArray[Any]:
     kinds = {8: "u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
     kind = kinds[int(hdu.header["BITPIX"])]
     return np.frombuffer(structure.data, dtype=kind, count=shape[0] * shape[1], offset=hdu.data_offset).reshape(shape)
 
 
-def _decode_astropy(structure: FitsStructure, hdu: Hdu, shape: tuple[int, int]) -> NDArray[Any]:
+def _decode_astropy(structure: FitsStructure, hdu: Hdu, shape: tuple[int, ...]) -> NDArray[Any]:
     from astropy.io import fits
 
     try:
@@ -239,42 +239,53 @@ class SegmentReader:
             for amp, hdu in pairs
         )
         stack = self._buffer((len(pairs), *shape))
-        floats: NDArray[np.float32] | None = None
         buffer: NDArray[np.uint8] | None = None
+        others: dict[int, NDArray[Any]] = {}
         for place, (_, hdu) in enumerate(pairs):
-            scale, zero = _scale(hdu.header)
-            if hdu.is_compressed_image:
-                if buffer is None:
-                    buffer = _safe_buffer(structure, pairs)
-                if scale == 1.0 and zero == int(zero) and _decode_rice(structure, buffer, hdu, stack[place]):
-                    if zero:
-                        stack[place] += int(zero)
-                    continue
-                data = _decode_astropy(structure, hdu, shape)
-            else:
-                data = _decode_plain(structure, hdu, shape)
-                if data.dtype.kind in "iu" and scale == 1.0 and zero == int(zero):
-                    np.copyto(stack[place], data, casting="unsafe")
-                    if zero:
-                        stack[place] += int(zero)
-                    continue
-                data = data * scale + zero
-            if data.dtype.kind in "iu":
-                np.copyto(stack[place], data, casting="unsafe")
-                continue
-            if floats is None:
-                floats = stack.astype(np.float32)
+            if hdu.is_compressed_image and buffer is None:
+                buffer = _safe_buffer(structure, pairs)
+            data = _decode(structure, buffer, hdu, stack[place])
+            if data is not None:
+                others[place] = data
+        if not others:
+            return Segments(stack, amps)
+        # Some segment holds what is no 32-bit integer.
+        floats = stack.astype(np.float32)
+        for place, data in others.items():
             floats[place] = data
-        if floats is not None:
-            for place, (_, hdu) in enumerate(pairs):
-                if (
-                    hdu.header.get("BITPIX") in {8, 16, 32}
-                    and not hdu.is_compressed_image
-                    and _scale(hdu.header)[0] == 1
-                ):
-                    floats[place] = stack[place]
-            return Segments(floats, amps)
-        return Segments(stack, amps)
+        return Segments(floats, amps)
+
+
+def _decode(
+    structure: FitsStructure, buffer: NDArray[np.uint8] | None, hdu: Hdu, out: NDArray[np.int32]
+) -> NDArray[Any] | None:
+    """Decode a segment into ``out``; return its pixels instead if they are not all 32-bit integers."""
+    scale, zero = _scale(hdu.header)
+    is_offset = scale == 1.0 and zero == int(zero)
+    data: NDArray[Any]
+    if hdu.is_compressed_image:
+        # A 16-bit offset keeps the sum within 32 bits for the 16-bit images that have one.
+        fits_int32 = zero == 0 or (hdu.header.get("ZBITPIX") in {8, 16} and abs(zero) <= 1 << 16)
+        if buffer is not None and is_offset and fits_int32 and _decode_rice(structure, buffer, hdu, out):
+            if zero:
+                out += np.int32(zero)
+            return None
+        data = _decode_astropy(structure, hdu, out.shape)
+    else:
+        data = _decode_plain(structure, hdu, out.shape)
+        if data.dtype.kind in "iu" and is_offset:
+            if zero:
+                data = data.astype(np.int64) + int(zero)
+        else:
+            data = data * scale + zero
+    if data.dtype.kind not in "iu":
+        return data
+    limits = np.iinfo(np.int32)
+    may_exceed = data.dtype.itemsize > 4 or (data.dtype.kind == "u" and data.dtype.itemsize == 4)
+    if may_exceed and (int(data.min()) < limits.min or int(data.max()) > limits.max):
+        return data.astype(np.float64)
+    np.copyto(out, data, casting="unsafe")
+    return None
 
 
 def _safe_buffer(structure: FitsStructure, pairs: list[tuple[Amp, Hdu]]) -> NDArray[np.uint8]:

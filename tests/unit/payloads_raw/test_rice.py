@@ -1,0 +1,103 @@
+import io
+
+import numpy as np
+import pytest
+from astropy.io import fits
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from payloads.raw import rice
+from payloads.raw.segments import _decode_rice
+from rapid.errors import CorruptRawError
+from rapid.exposure.fits_header import scan
+
+
+def compressed(image, **options):
+    buffer = io.BytesIO()
+    fits.HDUList([fits.PrimaryHDU(), fits.CompImageHDU(image, compression_type="RICE_1", **options)]).writeto(buffer)
+    return buffer.getvalue()
+
+
+def decoded(data):
+    structure = scan(data)
+    hdu = structure.hdus[1]
+    out = np.full((hdu.header["ZNAXIS2"], hdu.header["ZNAXIS1"]), -1, dtype=np.int32)
+    assert _decode_rice(structure, rice.padded(data), hdu, out), "left to astropy"
+    return out
+
+
+@pytest.mark.parametrize("sigma", [0.0, 0.01, 0.7, 5.0, 300.0, 2e4, 1e9])
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.int32])
+@pytest.mark.parametrize("width", [1, 31, 32, 33, 576])
+def test_decodes_what_cfitsio_encoded(dtype, sigma, width):
+    rng = np.random.default_rng(int(sigma) + width)
+    limits = np.iinfo(dtype)
+    image = np.clip(rng.normal(100, sigma, (7, width)), limits.min, limits.max).astype(dtype)
+    np.testing.assert_array_equal(decoded(compressed(image)), image)
+
+
+def test_extreme_steps_wrap_as_in_cfitsio():
+    low, high = np.iinfo(np.int32).min, np.iinfo(np.int32).max
+    image = np.array([[low, high, low, 0, high, -1, low, high] * 8] * 3, dtype=np.int32)
+    np.testing.assert_array_equal(decoded(compressed(image)), image)
+
+
+def test_one_large_step_among_zeros_needs_a_long_unary_code():
+    image = np.zeros((2, 128), dtype=np.int32)
+    image[:, 77] = 5000
+    image[1, 90] = -100_000
+    np.testing.assert_array_equal(decoded(compressed(image)), image)
+
+
+@given(st.binary(max_size=200), st.sampled_from([1, 2, 4]), st.integers(1, 64), st.integers(1, 100))
+@settings(max_examples=400, deadline=None)
+def test_any_bytes_give_a_status_and_touch_nothing_else(stream, byte_pix, block_size, n):
+    guard = 8
+    out = np.full(n + 2 * guard, 123456789, dtype=np.int32)
+    buffer = rice.padded(b"\xff" * 16 + stream)
+    status = rice.decode_tile(buffer, 16, len(stream), out[guard:-guard], byte_pix, block_size)
+    assert status in {rice.OK, rice.BAD_STREAM}
+    assert (out[:guard] == 123456789).all()
+    assert (out[-guard:] == 123456789).all()
+
+
+@given(st.data())
+@settings(max_examples=100, deadline=None)
+def test_damaged_file_decodes_or_names_the_row(data):
+    rng = np.random.default_rng(3)
+    image = rng.normal(1000, 20, (20, 64)).astype(np.int32)
+    raw = bytearray(compressed(image))
+    hdu = scan(bytes(raw)).hdus[1]
+    for _ in range(data.draw(st.integers(1, 20))):
+        place = data.draw(st.integers(hdu.data_offset, hdu.data_offset + hdu.data_length - 1))
+        raw[place] = data.draw(st.integers(0, 255))
+    try:
+        out = decoded(bytes(raw))
+    except CorruptRawError as error:
+        assert "row" in error.message  # noqa: PT017 - either outcome is right
+    else:
+        assert out.shape == image.shape
+
+
+def test_stream_that_ends_early_is_an_error():
+    rng = np.random.default_rng(4)
+    image = rng.normal(1000, 20, (1, 576)).astype(np.int32)
+    data = compressed(image)
+    hdu = scan(data).hdus[1]
+    table = np.frombuffer(data, ">i4", 2, hdu.data_offset).astype(np.int64).reshape(1, 2)
+    out = np.empty((1, 576), dtype=np.int32)
+    heap = hdu.data_offset + 8
+    for length in range(int(table[0, 0])):
+        status, row = rice.decode_rows(
+            rice.padded(data), np.array([[length, 0]]), heap, hdu.data_offset + hdu.data_length, out, 4, 32
+        )
+        assert (status, row) == (rice.BAD_STREAM, 0), length
+
+
+@pytest.mark.parametrize(
+    "descriptor", [(-1, 0), (10, -5), (1 << 60, 0), (10, 1 << 60), (1 << 62, 1 << 62), (10, 10_000_000)]
+)
+def test_descriptor_outside_the_heap_is_an_error(descriptor):
+    out = np.empty((1, 8), dtype=np.int32)
+    status, _ = rice.decode_rows(rice.padded(bytes(1000)), np.array([descriptor]), 100, 1000, out, 4, 32)
+    assert status == rice.BAD_TABLE
