@@ -248,7 +248,7 @@ def _map(path: Path, shape: tuple[int, int]) -> NDArray[np.float32] | None:
     """Return a native copy, memory-mapped read-only; None if it is missing or not what it should be."""
     try:
         mapped = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError):
+    except (OSError, ValueError, EOFError):
         return None
     if mapped.shape != shape or mapped.dtype != np.dtype(np.float32):
         return None
