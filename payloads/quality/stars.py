@@ -227,7 +227,8 @@ def mark_star_locus(stars: Stars) -> NDArray[np.bool_]:
     for _ in range(3):
         centre = np.median(points[keep], axis=0)
         scatter = MAD_TO_SIGMA * np.median(np.abs(points[keep] - centre), axis=0)
-        new = (np.abs(points - centre) <= N_CLIP * np.maximum(scatter, floor)).all(axis=1)
+        near = np.abs(points - centre) <= N_CLIP * np.maximum(scatter, floor)
+        new = np.asarray(near.all(axis=1), dtype=bool)
         if not new.any() or (new == keep).all():
             break
         keep = new
