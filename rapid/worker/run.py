@@ -80,14 +80,20 @@ def _reset_peak_memory() -> None:
         return
 
 
-def _peak_memory_mb() -> float:
+def _memory_mb() -> dict[str, float]:
+    """Return the peak since the last reset, and what is this process's own now.
+
+    The peak counts the pages of memory-mapped calibs, which all workers of a machine share; ``anon_mb`` does not.
+    """
+    facts = {"VmHWM": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024.0, "RssAnon": 0.0}
     try:
         for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
-            if line.startswith("VmHWM:"):
-                return float(line.split()[1]) / 1024.0
+            name, _, value = line.partition(":")
+            if name in facts:
+                facts[name] = float(value.split()[0]) / 1024.0
     except OSError:
         pass
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024.0
+    return {"max_rss_mb": round(facts["VmHWM"], 1), "anon_mb": round(facts["RssAnon"], 1)}
 
 
 def _finite(value: Any) -> Scalar:
@@ -214,7 +220,7 @@ class PipelineRunner:
             amps={amp: {name: _finite(v) for name, v in values.items()} for amp, values in frame.amps.items()},
             timings={name: round(value, 6) for name, value in timings.items()},
             resources={
-                "max_rss_mb": round(_peak_memory_mb(), 1),
+                **_memory_mb(),
                 "read_bytes": end.read_bytes - start.read_bytes,
                 "written_bytes": end.written_bytes - start.written_bytes,
             },
