@@ -57,15 +57,16 @@ local function job_of(batch, detector)
   return batch .. '.' .. string.format('%03d', detector)
 end
 
--- Tokens only grow, also over a flush: a token given before it must not be valid again after it (I3).
+-- Tokens only grow, also over a flush: one given before it must not be valid again after it (I3). Microseconds, as
+-- text: a Lua number would lose its last digits on the way into JSON.
 local function next_token(c)
   local token = redis.call('INCR', c.P .. 'fence')
   if token == 1 then
     local t = redis.call('TIME')
-    token = t[1] * 1000 + math.floor(t[2] / 1000)
-    redis.call('SET', c.P .. 'fence', token)
+    token = t[1] * 1000000 + t[2]
+    redis.call('SET', c.P .. 'fence', string.format('%.0f', token))
   end
-  return token
+  return string.format('%.0f', token)
 end
 
 local function wake(c, name)

@@ -114,7 +114,7 @@ local function order_preempt(c, id, pool)
   if not token then
     return false
   end
-  redis.call('RPUSH', P .. 'orders:' .. id, cjson.encode({order = 'preempt', job_id = f[1], token = tonumber(token)}))
+  redis.call('RPUSH', P .. 'orders:' .. id, cjson.encode({order = 'preempt', job_id = f[1], token = token}))
   redis.call('PEXPIRE', P .. 'orders:' .. id, WAKE_TTL_MS)
   redis.call('HSET', P .. 'worker:' .. id, 'preempt', token, 'preempt_pool', pool)
   redis.call('ZADD', P .. 'preempting:' .. pool, c.now, id)

@@ -57,7 +57,7 @@ end
 -- The message of a lease, in a worker's wake list: it was never received.
 local function is_undelivered(c, id, token)
   local last = redis.call('LINDEX', c.P .. 'wake:' .. id, -1)
-  return last and string.find(last, '"token":' .. token .. '[,}]') ~= nil
+  return last and string.find(last, '"token":"' .. token .. '"', 1, true) ~= nil
 end
 
 -- Take the job a worker holds away from it. how as in give_back, or nil to find out.
@@ -125,7 +125,7 @@ local function held_message(c, worker)
   local f = redis.call('HMGET', c.P .. 'batch:' .. batch, 'spec', 'posted_ms')
   set_timer(c, 'L' .. worker.job, c.now + worker.lease_ms)
   return message_of(batch, detector, redis.call('HGET', c.P .. 'raws:' .. batch, detector), class,
-    tonumber(redis.call('HGET', c.P .. 'attempts:' .. batch, detector)), tonumber(token), worker.lease_ms, f[2], tonumber(since), f[1])
+    tonumber(redis.call('HGET', c.P .. 'attempts:' .. batch, detector)), token, worker.lease_ms, f[2], tonumber(since), f[1])
 end
 
 -- heartbeat: ARGV worker, and job, token if it runs one. Returns held, preempt, mode.

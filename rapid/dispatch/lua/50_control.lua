@@ -9,7 +9,7 @@ redis.register_function('rapid_v1_lead', function(keys, args)
   if not is_free and f[1] ~= args[1] then
     return {0, math.max(f[3] - c.now, 1)}
   end
-  local token = is_free and next_token(c) or tonumber(f[2])
+  local token = is_free and next_token(c) or f[2]
   redis.call('HSET', key, 'id', args[1], 'token', token, 'until_ms', c.now + args[2])
   redis.call('DEL', c.P .. 'leader_wake')
   return {token, tonumber(args[2])}
