@@ -12,7 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
-from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from rapid.errors import ConfigurationError, StoreError
 
@@ -70,13 +70,11 @@ def _configure_sqlite(connection: Any, _record: Any) -> None:
 
 def _revision(engine: sa.Engine) -> str | None:
     """Return the database's migration, None if it has no tables yet."""
-    try:
-        with engine.connect() as connection:
-            return connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar()
-    except (OperationalError, ProgrammingError):
-        if sa.inspect(engine).has_table("alembic_version"):
-            raise
-        return None
+    with engine.connect() as connection:
+        # Ask first: once the table is there it stays, whatever another role does in between.
+        if not sa.inspect(connection).has_table("alembic_version"):
+            return None
+        return connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar()
 
 
 def _migrate(engine: sa.Engine) -> None:

@@ -13,7 +13,7 @@ from rapid.calibs.store import CalibCache, CalibStore, FrameCalibs
 from rapid.errors import ConfigurationError, NotFoundError, StoreError
 from rapid.exposure.models import ExposureInfo, ImageType
 
-DAY = datetime(2026, 11, 20, 20, 0)
+DAY = datetime(2026, 11, 20, 20, 0)  # noqa: DTZ001 - TAI has no zone
 SHAPE = (40, 30)
 
 

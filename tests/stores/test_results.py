@@ -166,7 +166,7 @@ def _calib(sha256):
             camera="LSSTCam",
             detector=94,
             kind="bias",
-            valid_from=datetime(2026, 11, 20, 20),
+            valid_from=datetime(2026, 11, 20, 20),  # noqa: DTZ001 - TAI has no zone
             version=version,
             path="x.fits",
             sha256=sha256,

