@@ -36,6 +36,8 @@ ZERO_POINT = 28.2
 """Magnitude that gives one electron per second."""
 
 OBSCURATION = 0.61
+N_DONUTS = 12
+"""Donuts on a CCD, the brightest stars of the field that do not overlap."""
 
 
 @dataclass(frozen=True)
@@ -83,9 +85,26 @@ def psf_of(exposure: PlannedExposure, detector: Detector, camera: Camera) -> tup
     """
     reach = max(float(np.hypot(d.x_mm, d.y_mm)) for d in camera.detectors) + 1.0
     u, v = detector.x_mm / reach, detector.y_mm / reach
-    defocus_um = (exposure.focus_z_mm - exposure.best_focus_mm) * 1000.0 + 6.0 * u
+    # A donut's defocus is rendered ray by ray; what blurs its edges is the atmosphere alone.
+    defocus_um = 0.0 if exposure.defocus_mm else (exposure.focus_z_mm - exposure.best_focus_mm) * 1000.0 + 6.0 * u
     fwhm = np.hypot(exposure.seeing_arcsec * (1 + 0.04 * (u * u + v * v)), FOCUS_BLUR_ARCSEC_PER_UM * defocus_um)
     return float(fwhm), exposure.e1 + 0.02 * u * v, exposure.e2 + 0.01 * (u * u - v * v)
+
+
+def donut_radius_px(defocus_mm: float, f_ratio: float, pixel_mm: float) -> float:
+    """Return the outer radius of a donut [px]: the beam's cone cut at a height, r = dz / sqrt(4 N^2 - 1)."""
+    return abs(defocus_mm) / float(np.sqrt(4 * f_ratio**2 - 1)) / pixel_mm
+
+
+def _apart(x: NDArray[Any], y: NDArray[Any], order: NDArray[Any], distance: float, n: int) -> NDArray[Any]:
+    """Return, of stars in an order, the first ``n`` that keep a distance from those taken before."""
+    taken: list[int] = []
+    for star in order:
+        if all((x[star] - x[other]) ** 2 + (y[star] - y[other]) ** 2 > distance**2 for other in taken):
+            taken.append(int(star))
+        if len(taken) == n:
+            break
+    return np.array(taken, dtype=np.int64)
 
 
 @lru_cache(maxsize=32)
@@ -104,7 +123,7 @@ def donut_template(
     """
     import cv2
 
-    radius_px = abs(defocus_mm) / (2 * f_ratio) / pixel_mm
+    radius_px = donut_radius_px(defocus_mm, f_ratio, pixel_mm)
     n = 2 * int(np.ceil(radius_px * 1.15 + 4 * blur_px)) + 1
     grid = np.linspace(-1, 1, max(int(radius_px * 5), 200))
     u, v = np.meshgrid(grid, grid)
@@ -156,9 +175,10 @@ def _add_sources(
             detector.pixel_mm,
             tuple(exposure.zernikes_um),
         )
-        # Donuts of faint stars vanish in the sky; leaving them out keeps this quick.
-        bright = magnitude < np.sort(magnitude)[min(len(magnitude) - 1, max(len(magnitude) // 12, 8))]
-        x, y, flux = x[bright], y[bright], flux[bright]
+        # Faint stars vanish in the sky when defocused; bright ones that overlap would be useless to anyone.
+        donut_px = donut_radius_px(exposure.defocus_mm, camera.f_ratio, detector.pixel_mm)
+        chosen = _apart(x, y, np.argsort(magnitude), 2.6 * donut_px, N_DONUTS)
+        x, y, flux = x[chosen], y[chosen], flux[chosen]
         kernels.add_templates(image, x, y, flux, template)
     else:
         alpha = fwhm_px / (2 * np.sqrt(2 ** (1 / BETA) - 1))

@@ -19,7 +19,7 @@ from rapid.errors import LeaseLostError, NotFoundError, RapidError, StoreError
 from rapid.exposure.models import ImageType
 from rapid.gather.decide import summarise
 from rapid.gather.mosaic import make_mosaic, mosaic_scale, stretch, to_jpeg
-from rapid.gather.sweep import add_focus_sweep
+from rapid.gather.sweep import add_donut_pair, add_focus_sweep
 from rapid.products.naming import summary_key
 from rapid.products.store import ProductsStore
 from rapid.results.models import ExposureSummary
@@ -49,7 +49,7 @@ class Gatherer:
         results: ResultsStore,
         products: ProductsStore,
         *,
-        steps: tuple[SummaryStep, ...] = (add_focus_sweep,),
+        steps: tuple[SummaryStep, ...] = (add_focus_sweep, add_donut_pair),
         wait_s: float = 10.0,
     ) -> None:
         self._id = gatherer_id

@@ -1,10 +1,14 @@
-"""Add the focus sweep to a summary: best focus from all exposures of the group so far."""
+"""Add what several exposures tell together: best focus of a sweep, focus offset of a donut pair."""
 
 import structlog
-from payloads.focus.sweep import fit_focus_sweep
 
+from payloads.focus.donut import focus_offset_um
+from payloads.focus.plot import plot_focus_sweep
+from payloads.focus.sweep import fit_focus_sweep
+from rapid.camera.store import load_camera
 from rapid.errors import PayloadError
 from rapid.exposure.models import ImageType
+from rapid.products.naming import summary_key
 from rapid.products.store import ProductsStore
 from rapid.results.models import ExposureSummary
 from rapid.results.store import ResultsStore
@@ -15,14 +19,14 @@ MIN_POINTS = 4
 """A quadrature curve has three parameters; fewer points than four say nothing about their own error."""
 
 
-def sweep_points(summary: ExposureSummary, results: ResultsStore) -> list[ExposureSummary]:
-    """Return the exposures of the summary's sweep, itself included, in order."""
+def group_of(summary: ExposureSummary, results: ResultsStore) -> list[ExposureSummary]:
+    """Return the newest summaries of the exposures of a summary's group, itself included, in order."""
     group_id = summary.info.get("group_id")
-    night = results.summaries(summary.camera, day_obs=summary.day_obs, run=summary.run)
+    night = results.summaries(summary.camera, day_obs=summary.day_obs, run=summary.run, limit=10_000)
     same = {
         other.exposure: other
         for other in night
-        if other.image_type == ImageType.FOCUS.value
+        if other.image_type == summary.image_type
         and other.info.get("group_id") == group_id
         and other.pipeline == summary.pipeline
     }
@@ -30,27 +34,60 @@ def sweep_points(summary: ExposureSummary, results: ResultsStore) -> list[Exposu
     return [same[exposure] for exposure in sorted(same)]
 
 
-def add_focus_sweep(summary: ExposureSummary, results: ResultsStore, _products: ProductsStore) -> None:
-    """Fit best focus when the summary belongs to a focus sweep with enough points.
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
-    Adds ``best_focus_mm``, ``best_focus_error_mm``, ``best_fwhm_arcsec`` and ``n_sweep_points``.
+
+def add_focus_sweep(summary: ExposureSummary, results: ResultsStore, products: ProductsStore) -> None:
+    """Fit best focus when a summary belongs to a focus sweep with enough points, and draw it.
+
+    Adds ``best_focus_mm``, ``best_focus_error_mm``, ``best_fwhm_arcsec``, ``n_sweep_points`` and whether best focus
+    is outside the sweep.
     """
     if summary.image_type != ImageType.FOCUS.value or summary.info.get("group_id") is None:
         return
     points = [
-        (float(p.info["focus_z_mm"]), float(fwhm), float(p.metrics.get("psf_fwhm_arcsec_scatter") or 0.0))
-        for p in sweep_points(summary, results)
-        if p.info.get("focus_z_mm") is not None
-        and isinstance(fwhm := p.metrics.get("psf_fwhm_arcsec_median"), int | float)
+        (z, fwhm)
+        for point in group_of(summary, results)
+        if (z := _number(point.info.get("focus_z_mm"))) is not None
+        and (fwhm := _number(point.metrics.get("psf_fwhm_arcsec_median"))) is not None
     ]
     summary.metrics["n_sweep_points"] = len(points)
     if len(points) < MIN_POINTS:
         return
+    positions, sizes = [z for z, _ in points], [fwhm for _, fwhm in points]
     try:
-        fit = fit_focus_sweep([z for z, _, _ in points], [f for _, f, _ in points])
+        fit = fit_focus_sweep(positions, sizes)
     except (PayloadError, ValueError) as error:
         log.info("no best focus", exposure_id=summary.exposure, reason=str(error))
+        summary.metrics["focus_note"] = str(error)
         return
     summary.metrics["best_focus_mm"] = fit.best_focus_mm
     summary.metrics["best_focus_error_mm"] = fit.best_focus_error_mm
     summary.metrics["best_fwhm_arcsec"] = fit.best_fwhm_arcsec
+    summary.metrics["best_focus_outside_sweep"] = bool(fit.is_outside_sweep)
+    key = summary_key(summary, kind="focus_sweep", extension="png")
+    title = f"Focus sweep, {summary.day_obs} up to {summary.seq_num}"
+    products.put(key, plot_focus_sweep(positions, sizes, fit, title=title), content_type="image/png")
+    summary.products["focus_sweep"] = key
+
+
+def add_donut_pair(summary: ExposureSummary, results: ResultsStore, _products: ProductsStore) -> None:
+    """Compare the donuts of an intra- and an extra-focal image of one group.
+
+    Adds ``focus_offset_um`` (positive towards extra-focal), from the median diameters of the two.
+    """
+    if summary.image_type != ImageType.CWFS.value or summary.info.get("group_id") is None:
+        return
+    sides: dict[bool, float] = {}
+    for member in group_of(summary, results):
+        z = _number(member.info.get("focus_z_mm"))
+        diameter = _number(member.metrics.get("donut_diameter_px_median"))
+        if z and diameter is not None:
+            sides[z > 0] = diameter
+    if len(sides) < 2:
+        return
+    camera = load_camera(summary.camera)
+    summary.metrics["focus_offset_um"] = focus_offset_um(
+        sides[False], sides[True], f_ratio=camera.f_ratio, pixel_mm=camera.detectors[0].pixel_mm
+    )
