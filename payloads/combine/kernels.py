@@ -13,6 +13,53 @@ MIN_FOR_SCATTER = 5
 """From this many values on, their own scatter says more of the variance than the expected noise does."""
 
 
+BLOCK = 256
+"""Pixels worked on together: each step is a loop over them that the compiler vectorises, in the first caches."""
+
+
+@njit(nogil=True, cache=True)
+def _sort_columns(ranked):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+    """Sort every column in place, by an odd-even transposition network: no branch depends on the data."""
+    n, n_pixels = ranked.shape
+    for turn in range(n):
+        for i in range(turn % 2, n - 1, 2):
+            lower, upper = ranked[i], ranked[i + 1]
+            for pixel in range(n_pixels):
+                a, b = lower[pixel], upper[pixel]
+                lower[pixel] = a if a < b else b
+                upper[pixel] = b if a < b else a
+
+
+@njit(nogil=True, cache=True)
+def _clip_columns(ranked, centre, sigma, kept, spread, noise):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+    """Clip around the centre; update centre, deviation, number kept and sum of squares in place."""
+    n, n_pixels = ranked.shape
+    total = np.zeros(n_pixels)
+    squares = np.zeros(n_pixels)
+    for pixel in range(n_pixels):
+        kept[pixel] = 0.0
+    for i in range(n):
+        row = ranked[i]
+        for pixel in range(n_pixels):
+            off = row[pixel] - centre[pixel]
+            inside = abs(off) <= N_SIGMA * sigma[pixel]
+            used = off if inside else 0.0
+            kept[pixel] += 1.0 if inside else 0.0
+            total[pixel] += used
+            squares[pixel] += used * used
+    lowest = ranked[0]
+    for pixel in range(n_pixels):
+        number = max(kept[pixel], 1.0)
+        shift = total[pixel] / number
+        spread[pixel] = max(0.0, squares[pixel] - number * shift * shift)
+        none = kept[pixel] == 0.0
+        centre[pixel] = lowest[pixel] if none else centre[pixel] + shift
+        kept[pixel] = number
+        sigma[pixel] = max(noise, np.sqrt(spread[pixel] / max(number - 1.0, 1.0)))
+        if none:
+            sigma[pixel] = 0.0  # the lowest stands alone, in the next turn too
+
+
 @njit(nogil=True, cache=True)
 def combine_clipped(values, noise, mean, variance, counts):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN201
     """Combine the exposures of every pixel.
@@ -41,53 +88,47 @@ def combine_clipped(values, noise, mean, variance, counts):  # type: ignore[no-u
     disturbs a dark or bias (cosmic rays) adds charge.
     """
     n_exposures, n_pixels = values.shape
-    ranked = np.empty(n_exposures, dtype=np.float64)
-    for pixel in range(n_pixels):
-        n = 0
+    ranked = np.full((n_exposures, BLOCK), np.inf)
+    centre, sigma, kept, spread = np.zeros(BLOCK), np.zeros(BLOCK), np.zeros(BLOCK), np.zeros(BLOCK)
+    valid = np.empty(BLOCK, dtype=np.int32)
+    for first in range(0, n_pixels, BLOCK):
+        size = min(BLOCK, n_pixels - first)
+        # Whole rows of the block, whatever its last pixels hold: a narrower view would not be contiguous.
+        for pixel in range(size):
+            valid[pixel] = 0
         for exposure in range(n_exposures):
-            value = np.float64(values[exposure, pixel])
-            if not np.isfinite(value):
+            row = values[exposure, first : first + size]
+            for pixel in range(size):
+                finite = row[pixel] - row[pixel] == np.float32(0)
+                ranked[exposure, pixel] = row[pixel] if finite else np.inf  # sorts behind all others
+                valid[pixel] += np.int32(finite)
+        _sort_columns(ranked)
+        for pixel in range(size):
+            n = valid[pixel]
+            sigma[pixel] = noise
+            centre[pixel] = 0.0
+            if n == 0:
                 continue
-            place = n
-            while place > 0 and ranked[place - 1] > value:
-                ranked[place] = ranked[place - 1]
-                place -= 1
-            ranked[place] = value
-            n += 1
-        if n == 0:
-            mean[pixel] = np.nan
-            variance[pixel] = np.nan
-            counts[pixel] = 0
-            continue
-        centre = 0.5 * (ranked[(n - 1) // 2] + ranked[n // 2])
-        sigma = noise
-        if n >= MIN_FOR_QUARTILES:
-            low, high = 0.25 * (n - 1), 0.75 * (n - 1)
-            first, last = int(low), int(high)
-            q1 = ranked[first] + (low - first) * (ranked[first + 1] - ranked[first])
-            q3 = ranked[last] + (high - last) * (ranked[min(last + 1, n - 1)] - ranked[last])
-            sigma = max(noise, SIGMA_PER_IQR * (q3 - q1))
-        kept = n
-        spread = 0.0
+            centre[pixel] = 0.5 * (ranked[(n - 1) // 2, pixel] + ranked[n // 2, pixel])
+            if n >= MIN_FOR_QUARTILES:
+                low, high = 0.25 * (n - 1), 0.75 * (n - 1)
+                i, j = int(low), int(high)
+                q1 = ranked[i, pixel] + (low - i) * (ranked[i + 1, pixel] - ranked[i, pixel])
+                q3 = ranked[j, pixel]
+                if high > j:
+                    q3 += (high - j) * (ranked[j + 1, pixel] - ranked[j, pixel])
+                sigma[pixel] = max(noise, SIGMA_PER_IQR * (q3 - q1))
         for _ in range(N_ITERATIONS):
-            kept = 0
-            total = 0.0
-            squares = 0.0
-            for i in range(n):
-                off = ranked[i] - centre
-                if abs(off) <= N_SIGMA * sigma:
-                    kept += 1
-                    total += off
-                    squares += off * off
-            if kept == 0:
-                centre = ranked[0]
-                kept = 1
-                spread = 0.0
-                break
-            shift = total / kept
-            spread = max(0.0, squares - kept * shift * shift)
-            centre += shift
-            sigma = max(noise, np.sqrt(spread / max(kept - 1, 1)))
-        mean[pixel] = centre
-        counts[pixel] = kept
-        variance[pixel] = spread / (kept - 1) / kept if kept >= MIN_FOR_SCATTER else noise * noise / kept
+            _clip_columns(ranked, centre, sigma, kept, spread, noise)
+        for pixel in range(size):
+            target = first + pixel
+            if valid[pixel] == 0:
+                mean[target] = np.nan
+                variance[target] = np.nan
+                counts[target] = 0
+                continue
+            number = kept[pixel]
+            mean[target] = centre[pixel]
+            counts[target] = int(number)
+            scatter = spread[pixel] / max(number - 1.0, 1.0)
+            variance[target] = (scatter if number >= MIN_FOR_SCATTER else noise * noise) / number
