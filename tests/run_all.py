@@ -1,0 +1,73 @@
+"""Run everything that `make test` promises, and stop at the first part that fails.
+
+Lint, types and the architecture first: they take seconds. Then the tests, two at a time, with branch
+coverage; doctests last. A browser is installed if the machine has none and lets us.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+BIN = ROOT / ".venv" / "bin"
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
+
+
+def run(title: str, *command: str) -> None:
+    """Run one part; exit with its status if it fails."""
+    print(f"\n== {title}", flush=True)
+    begin = time.monotonic()
+    status = subprocess.run(command, cwd=ROOT, check=False).returncode
+    print(f"-- {title}: {'ok' if status == 0 else f'status {status}'}, {time.monotonic() - begin:.0f} s", flush=True)
+    if status:
+        sys.exit(status)
+
+
+def install_browser() -> None:
+    """Install Debian's Chromium for the tests of the pages, if there is none."""
+    if any(shutil.which(name) for name in CHROMIUM) or not shutil.which("apt-get") or os.geteuid() != 0:
+        return
+    print("\n== installing Chromium for the tests of the pages", flush=True)
+    quiet = {"stdout": subprocess.DEVNULL, "check": False}
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    subprocess.run(["apt-get", "update", "-q"], env=environment, **quiet)
+    packages = ["chromium", "fonts-dejavu-core"]
+    subprocess.run(["apt-get", "install", "-y", "-q", "--no-install-recommends", *packages], env=environment, **quiet)
+
+
+def main() -> None:
+    """Run all parts; arguments are handed to pytest."""
+    begin = time.monotonic()
+    python = str(BIN / "python")
+    run("ruff", str(BIN / "ruff"), "check", ".")
+    run("format", str(BIN / "ruff"), "format", "--check", ".")
+    run("mypy", str(BIN / "mypy"))
+    run("architecture", str(BIN / "lint-imports"))
+    install_browser()
+    run(
+        "doctests",
+        python,
+        "-m",
+        "pytest",
+        "-q",
+        "--doctest-modules",
+        "rapid",
+        "payloads",
+        "replay",
+        "-p",
+        "no:randomly",
+    )
+    workers = os.environ.get("RAPID_TEST_WORKERS", "2")
+    arguments = sys.argv[1:] or ["tests"]
+    run(
+        "tests", python, "-m", "pytest", "-n", workers, "--dist", "loadfile", "--durations", "10",
+        "--cov", "--cov-report", "term:skip-covered", *arguments,
+    )  # fmt: skip
+    print(f"\nall parts passed in {time.monotonic() - begin:.0f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main()
