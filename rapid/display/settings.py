@@ -1,0 +1,42 @@
+"""What a display has to be told."""
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+
+class Tolerance(BaseModel):
+    """The band in which a number is good, and who says so."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    low: float | None = Field(default=None, description="Below this the number is out of tolerance.")
+    high: float | None = Field(default=None, description="Above this the number is out of tolerance.")
+    why: str = Field(description="The reason for the band, in a sentence an observer can act on.")
+    set_by: str = ""
+    since: str = Field(default="", description="Date the band holds from, e.g. 2026-11-20.")
+
+
+class DisplaySettings(BaseModel):
+    """Where a display reads from, and how it presents itself."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    camera: str = Field(description="Name of a camera definition, or path of one.")
+    redis_url: str = Field(description="URL of the Redis or Valkey that holds the board.")
+    results_url: str = Field(description="URL of the results store, e.g. sqlite:///night.db.")
+    products_url: str = Field(description="URL of the products store: a directory or s3://bucket/prefix.")
+    title: str = Field(default="Rapid Analysis", description="Name shown in the page's title.")
+    token: SecretStr | None = Field(default=None, description="Token that state-changing requests will have to carry.")
+    run: str = Field(default="prompt", description="Which run's results are shown; others are tests and reprocessings.")
+    tolerances: dict[str, Tolerance] = Field(default_factory=dict, description="Tolerance bands, by tile.")
+    cadence_s: float = Field(
+        default=40.0, gt=0, description="Cadence assumed for staleness until the night has shown its own [s]."
+    )
+    heartbeat_s: float = Field(
+        default=10.0,
+        gt=0,
+        description="Silence after which a viewer is sent a sign of life; three are a lost connection [s].",
+    )
+    viewer_queue: int = Field(
+        default=256, gt=0, description="Messages a slow viewer may lag behind before it is asked to reconnect."
+    )
+    history: int = Field(default=4096, gt=0, description="Messages kept for viewers that reconnect.")

@@ -1,0 +1,176 @@
+// Strip charts of a night: one per tile, one shared axis of time, a dot for every exposure.
+
+import { el, fit, hideTip, paintable, showTip, theme } from "./dom.js";
+import { clock, firstOf, number, seq, taiMs } from "./format.js";
+
+const BANDS = { u: "#7b6cff", g: "#2fa8a0", r: "#d8a21b", i: "#d9692b", z: "#b8434e", y: "#7f4f62" };
+const [LEFT, RIGHT, FOOT, GAP] = [46, 10, 18, 6];
+
+/** When an exposure began, in ms; the board's time where the header had none. */
+export function whenOf(row) {
+  const begin = taiMs(row.begin);
+  return Number.isFinite(begin) ? begin : Date.parse(row.first_seen);
+}
+
+export class StripCharts {
+  constructor(canvas, tiles, { onPick = () => {} } = {}) {
+    Object.assign(this, { canvas, tiles, onPick, rows: [], picked: null, under: null });
+    this.paint = paintable(canvas, () => this.draw());
+    canvas.setAttribute("role", "img");
+    canvas.setAttribute("aria-label", "Strip charts of the night");
+    canvas.addEventListener("pointermove", (event) => this.hover(event));
+    canvas.addEventListener("pointerleave", () => this.hover(null));
+    canvas.addEventListener("click", () => this.under && this.onPick(this.under.exposure_id));
+  }
+
+  /** @param rows the night, in order of time; picked: the exposure on show. */
+  show(rows, picked) {
+    this.rows = rows;
+    this.picked = picked;
+    this.points = rows.map((row) => ({ row, t: whenOf(row) })).filter(({ t }) => Number.isFinite(t)).sort((a, b) => a.t - b.t);
+    this.charts = this.tiles.map((tile) => ({
+      tile,
+      points: this.points.map(({ row, t }) => ({ row, t, v: firstOf(row.metrics, tile.keys) })).filter(({ v }) => v !== null),
+    })).filter(({ points }) => points.length);
+    this.paint();
+  }
+
+  axis(width) {
+    const t0 = this.points[0].t;
+    const t1 = Math.max(this.points[this.points.length - 1].t, t0 + 60_000);
+    return { t0, t1, x: (t) => LEFT + ((t - t0) / (t1 - t0)) * (width - LEFT - RIGHT) };
+  }
+
+  draw() {
+    const { context, width, height } = fit(this.canvas);
+    const look = theme();
+    context.font = `12px ${look.family}`;
+    if (!this.charts?.length) {
+      context.fillStyle = look.dim;
+      context.textAlign = "center";
+      context.fillText("Nothing measured yet tonight", width / 2, height / 2);
+      return;
+    }
+    const { t0, t1, x } = this.axis(width);
+    const tall = (height - FOOT) / this.charts.length;
+    this.charts.forEach((chart, at) => this.drawChart(context, look, chart, at * tall, tall - GAP, width, x));
+    this.drawTime(context, look, t0, t1, x, height);
+    if (this.under) {
+      context.fillStyle = look.dim;
+      context.fillRect(x(whenOf(this.under)), 0, 1, height - FOOT);
+    }
+  }
+
+  drawChart(context, look, { tile, points }, top, tall, width, x) {
+    const sorted = points.map(({ v }) => v).sort((a, b) => a - b);
+    let [low, high] = [sorted[Math.floor(sorted.length * 0.01)], sorted[Math.ceil(sorted.length * 0.99) - 1]];
+    const pad = (high - low) * 0.12 || Math.abs(high) * 0.05 || 1;
+    [low, high] = [low - pad, high + pad];
+    const head = 16;
+    const y = (v) => top + tall - (Math.min(Math.max((v - low) / (high - low), 0), 1)) * (tall - head);
+    context.fillStyle = look.raised;
+    context.fillRect(LEFT, top + head, width - LEFT - RIGHT, tall - head);
+    if (tile.low !== null || tile.high !== null) {
+      const [a, b] = [y(tile.high ?? high), y(tile.low ?? low)];
+      context.globalAlpha = 0.16;
+      context.fillStyle = look.good;
+      context.fillRect(LEFT, a, width - LEFT - RIGHT, b - a);
+      context.globalAlpha = 1;
+    }
+    context.textBaseline = "top";
+    context.textAlign = "left";
+    context.fillStyle = look.dim;
+    context.fillText(tile.title + (tile.unit ? ` [${tile.unit}]` : ""), LEFT, top);
+    context.textAlign = "right";
+    context.fillText(number(high, tile.decimals), LEFT - 6, top + head);
+    context.textBaseline = "bottom";
+    context.fillText(number(low, tile.decimals), LEFT - 6, top + tall);
+    const r = points.length > 300 ? 1.5 : 2.5;
+    for (const { row, t, v } of points) {
+      context.fillStyle = BANDS[row.physical_filter?.[0]] ?? look.accent;
+      const [px, py] = [x(t), y(v)];
+      if (row.is_provisional || row.state === "partial") {
+        context.strokeStyle = context.fillStyle;
+        context.lineWidth = 1.25;
+        context.beginPath();
+        context.arc(px, py, r, 0, 7);
+        context.stroke();
+      } else {
+        context.beginPath();
+        context.arc(px, py, r, 0, 7);
+        context.fill();
+      }
+      if (row.exposure_id === this.picked) {
+        context.strokeStyle = look.text;
+        context.lineWidth = 1.5;
+        context.beginPath();
+        context.arc(px, py, r + 3, 0, 7);
+        context.stroke();
+        context.textAlign = px > width - 70 ? "right" : "left";
+        context.textBaseline = "top";
+      }
+    }
+  }
+
+  drawTime(context, look, t0, t1, x, height) {
+    const steps = [1, 2, 5, 10, 15, 30, 60, 120, 180, 240].map((minutes) => minutes * 60_000);
+    const step = steps.find((candidate) => (t1 - t0) / candidate <= 6) ?? 360 * 60_000;
+    context.fillStyle = look.dim;
+    context.textAlign = "center";
+    context.textBaseline = "bottom";
+    for (let t = Math.ceil(t0 / step) * step; t <= t1; t += step) {
+      context.fillText(clock(t).slice(0, 5), Math.min(Math.max(x(t), LEFT + 14), this.canvas.clientWidth - 16), height);
+      context.fillRect(x(t), height - FOOT, 1, 3);
+    }
+    context.textAlign = "left";
+    context.fillText("UTC", 4, height);
+  }
+
+  hover(event) {
+    const near = event && this.points?.length ? this.nearest(event) : null;
+    if (near !== this.under) {
+      this.under = near;
+      this.paint();
+    }
+    this.canvas.style.cursor = near ? "pointer" : "default";
+    if (!near) return hideTip();
+    const lines = this.tiles.map((tile) => ({ tile, value: firstOf(near.metrics, tile.keys) })).filter(({ value }) => value !== null);
+    return showTip(event,
+      el("div", {}, el("b", {}, seq(near.seq_num)), ` ${near.image_type} ${near.physical_filter ?? ""} ${clock(whenOf(near))}`),
+      el("table", {}, lines.map(({ tile, value }) => el("tr", {}, el("td", { class: "dim" }, tile.title), el("td", { class: "num" }, `${number(value, tile.decimals)} ${tile.unit}`)))));
+  }
+
+  nearest(event) {
+    const bounds = this.canvas.getBoundingClientRect();
+    const { x } = this.axis(bounds.width);
+    const at = event.clientX - bounds.left;
+    let best = null;
+    let least = 24;
+    for (const { row, t } of this.points) {
+      const far = Math.abs(x(t) - at);
+      if (far < least) [best, least] = [row, far];
+    }
+    return best;
+  }
+}
+
+/** The trend in a tile: the last half hour, no axes. */
+export function sparkline(canvas, points, colour) {
+  const { context, width, height } = fit(canvas);
+  if (points.length < 2) return;
+  const values = points.map(({ v }) => v);
+  const [low, high] = [Math.min(...values), Math.max(...values)];
+  const [t0, t1] = [points[0].t, points[points.length - 1].t];
+  const x = (t) => 2 + ((t - t0) / (t1 - t0 || 1)) * (width - 6);
+  const y = (v) => height - 4 - ((v - low) / (high - low || 1)) * (height - 8);
+  context.strokeStyle = colour;
+  context.lineWidth = 1.5;
+  context.beginPath();
+  points.forEach(({ t, v }, at) => (at ? context.lineTo(x(t), y(v)) : context.moveTo(x(t), y(v))));
+  context.stroke();
+  context.fillStyle = colour;
+  context.beginPath();
+  const last = points[points.length - 1];
+  context.arc(x(last.t), y(last.v), 2.5, 0, 7);
+  context.fill();
+}
