@@ -23,6 +23,7 @@ from rapid.errors import ConfigurationError, StoreError
 from rapid.head.decide import MIN_TO_BUILD
 from rapid.results.models import ExposureSummary
 from rapid.results.store import open_results
+from rapid.wiring.camera import adopt_camera
 from rapid.wiring.settings import make_settings
 from rapid.wiring.supervisor import Supervisor
 from replay.plan import NightPlan, PlannedExposure, load_plan
@@ -130,10 +131,11 @@ class Demo:
 
     def __init__(self, plan: NightPlan, folder: Path, *, n_workers: int, port: int, console: Console) -> None:
         self.plan = plan
+        camera = adopt_camera(plan.camera)
         self.folder = folder
         self.console = console
         self.settings = make_settings(
-            camera=plan.camera, raws=str((folder / "raws").absolute()), data=folder / "data", port=port
+            camera=camera.name, raws=str((folder / "raws").absolute()), data=folder / "data", port=port
         )
         self.supervisor = Supervisor(self.settings, n_workers=n_workers)
         self.simulator = NightSimulator(

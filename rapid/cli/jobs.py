@@ -12,12 +12,12 @@ jobs_app = typer.Typer(help="See and mend jobs that failed for good.", no_args_i
 
 
 def _board(camera: str | None, redis: str | None) -> Any:
-    from rapid.camera.store import load_camera
     from rapid.dispatch.board import Board
+    from rapid.wiring.camera import adopt_camera
     from rapid.wiring.settings import make_settings
 
     settings = make_settings(camera=camera, redis_url=redis)
-    return Board(settings.redis_url, load_camera(settings.camera).name)
+    return Board(settings.redis_url, adopt_camera(settings.camera).name)
 
 
 def _status_text(status: Any) -> str:

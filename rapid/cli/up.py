@@ -25,16 +25,16 @@ def up(
 
     Ctrl-C drains: work in hand is finished or kept for the next start; nothing is lost.
     """
-    from rapid.camera.store import load_camera
+    from rapid.wiring.camera import adopt_camera
     from rapid.wiring.settings import make_settings
     from rapid.wiring.supervisor import Supervisor
 
-    name = load_camera(camera).name
+    name = adopt_camera(camera).name
     if "://" not in raws:
         Path(raws).mkdir(parents=True, exist_ok=True)
         raws = str(Path(raws).absolute())
     settings = make_settings(
-        camera=camera if camera.endswith((".yaml", ".yml")) else name,
+        camera=name,
         raws=raws,
         data=data,
         port=port,

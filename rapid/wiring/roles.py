@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 from rapid.arrival.source import open_source
-from rapid.camera.store import load_camera
 from rapid.dispatch.board import AsyncBoard
 from rapid.dispatch.models import WorkerSpec
 from rapid.errors import ConfigurationError
@@ -17,6 +16,7 @@ from rapid.head.role import Head
 from rapid.pipeline.store import default_book
 from rapid.products.store import open_products
 from rapid.results.store import open_results
+from rapid.wiring.camera import adopt_camera
 from rapid.wiring.health import Health, serve_health
 from rapid.wiring.settings import RoleSettings
 from rapid.worker.messages import ChildSettings
@@ -34,7 +34,7 @@ def stop_on_signals() -> asyncio.Event:
 
 @contextlib.asynccontextmanager
 async def _board(settings: RoleSettings) -> AsyncIterator[AsyncBoard]:
-    camera = load_camera(settings.camera)
+    camera = adopt_camera(settings.camera)
     board = AsyncBoard(
         settings.redis_url,
         camera.name,
@@ -68,7 +68,7 @@ async def run_head(settings: RoleSettings, stop: asyncio.Event | None = None) ->
     stop = stop or stop_on_signals()
     if not settings.raws:
         raise ConfigurationError("raws", "a head node needs to know where raws arrive")
-    camera = load_camera(settings.camera)
+    camera = adopt_camera(settings.camera)
     results = await asyncio.to_thread(open_results, settings.results)
     async with _board(settings) as board:
         head = Head(
@@ -138,7 +138,7 @@ async def run_display(settings: RoleSettings, stop: asyncio.Event | None = None)
 
     stop = stop or stop_on_signals()
     display = DisplaySettings(
-        camera=settings.camera,
+        camera=adopt_camera(settings.camera).name,
         redis_url=settings.redis_url,
         results_url=settings.results,
         products_url=settings.products,

@@ -152,12 +152,25 @@ class ChildWorker:
             physical_filter=info.physical_filter if pipeline.builds == "flat" else None,
             image=frame.image,
             variance=frame.variance,
+            table=_amp_numbers(frame.amps),
             valid_from=info.begin,
             inputs=inputs,
             certified_by="policy",
             note=f"{pipeline.name} {pipeline.version}",
         )
         return record.calib_id
+
+
+def _amp_numbers(amps: dict[str, dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """Return the per-amp metrics that are finite numbers."""
+    return {
+        amp: {
+            name: float(value)
+            for name, value in values.items()
+            if isinstance(value, int | float) and not isinstance(value, bool) and np.isfinite(value)
+        }
+        for amp, values in amps.items()
+    }
 
 
 def _plain(table: dict[str, list[Any]]) -> dict[str, list[Any]]:
