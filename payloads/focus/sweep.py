@@ -95,7 +95,7 @@ def _solve(z: NDArray[np.float64], fwhm: NDArray[np.float64], error: NDArray[np.
     coefficients: NDArray[np.float64] = np.zeros(3)
     sigma = np.ones_like(fwhm)
     for _ in range(N_REWEIGHTS):
-        sigma = 2.0 * curve * (curve if error is None else error)
+        sigma = np.asarray(2.0 * curve * (curve if error is None else error), dtype=np.float64)
         coefficients = np.asarray(
             np.linalg.lstsq(terms / sigma[:, None], fwhm**2 / sigma, rcond=None)[0], dtype=np.float64
         )
@@ -103,7 +103,7 @@ def _solve(z: NDArray[np.float64], fwhm: NDArray[np.float64], error: NDArray[np.
         curve = np.sqrt(np.maximum(terms @ coefficients, (0.5 * fwhm.min()) ** 2))
     weighted = terms / sigma[:, None]
     try:
-        covariance = np.linalg.inv(weighted.T @ weighted)
+        covariance = np.asarray(np.linalg.inv(weighted.T @ weighted), dtype=np.float64)
     except np.linalg.LinAlgError as singular:
         raise PayloadError("the sweep's positions do not determine a curve") from singular
     chi2 = float((((fwhm**2 - terms @ coefficients) / sigma) ** 2).sum())

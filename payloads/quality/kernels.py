@@ -45,35 +45,52 @@ def bin_image(
         Pixels of each sort in the whole blocks. Pixels that are not finite count as bad.
     """
     n_rows, n_columns = binned.shape
+    width = n_columns * factor
     has_mask = mask.shape[0] > 0
-    total = np.zeros(n_columns, dtype=np.float32)
-    n_good = np.zeros(n_columns, dtype=np.int32)
-    n_full = np.zeros(n_columns, dtype=np.int32)
+    zero = np.float32(0.0)
+    # Columns are summed up first, blocks afterwards: the long inner loops then are free of branches and vectorise.
+    total = np.zeros(width, dtype=np.float32)
+    rejected = np.zeros(width, dtype=np.int32)
+    full = np.zeros(width, dtype=np.int32)
+    area = factor * factor
     n_bad = 0
     n_saturated = 0
-    enough = (factor * factor + 1) // 2
     for row in range(n_rows):
-        total[:] = 0.0
-        n_good[:] = 0
-        n_full[:] = 0
+        total[:] = zero
+        rejected[:] = 0
+        full[:] = 0
         for y in range(row * factor, (row + 1) * factor):
-            for column in range(n_columns):
-                for x in range(column * factor, (column + 1) * factor):
-                    value = image[y, x]
-                    bits = mask[y, x] if has_mask else 0
-                    if (bits & saturated_bit) != 0:
-                        n_full[column] += 1
-                    if (bits & bad_bits) == 0 and np.isfinite(value):
-                        total[column] += value
-                        n_good[column] += 1
-        for column in range(n_columns):
-            n_bad += factor * factor - n_good[column]
-            n_saturated += n_full[column]
-            if n_good[column] >= enough:
-                binned[row, column] = total[column] / np.float32(n_good[column])
-                quality[row, column] = 1 if n_full[column] > 0 else 0
+            line = image[y]
+            if has_mask:
+                bits = mask[y]
+                for x in range(width):
+                    value = line[x]
+                    # NaN and infinity are what does not vanish when subtracted from itself.
+                    bad = (bits[x] & bad_bits) != 0 or value - value != zero
+                    total[x] += zero if bad else value
+                    rejected[x] += np.int32(bad)
+                    full[x] += np.int32((bits[x] & saturated_bit) != 0)
             else:
-                binned[row, column] = 0.0
+                for x in range(width):
+                    value = line[x]
+                    bad = value - value != zero
+                    total[x] += zero if bad else value
+                    rejected[x] += np.int32(bad)
+        for column in range(n_columns):
+            block = zero
+            n_rejected = 0
+            n_full = 0
+            for x in range(column * factor, (column + 1) * factor):
+                block += total[x]
+                n_rejected += rejected[x]
+                n_full += full[x]
+            n_bad += n_rejected
+            n_saturated += n_full
+            if 2 * n_rejected <= area and n_rejected < area:
+                binned[row, column] = block / np.float32(area - n_rejected)
+                quality[row, column] = 1 if n_full > 0 else 0
+            else:
+                binned[row, column] = zero
                 quality[row, column] = 2
     return n_bad, n_saturated
 

@@ -139,7 +139,7 @@ def measure_quality(
         stars = measure_moments(
             image, mask, sources.x[chosen], sources.y[chosen], half_size_px=half, guess_sigma_px=guess
         )
-        stars.is_psf[:] = mark_star_locus(stars)
+        stars.is_psf[:] = mark_star_locus(stars, min_snr=min_snr)
         if np.count_nonzero(stars.is_psf) >= told.min_psf_stars:
             break
     n_psf = int(np.count_nonzero(stars.is_psf))

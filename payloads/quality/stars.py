@@ -18,10 +18,12 @@ from payloads.quality.sky import NO_MASK, Sources
 
 REJECT = NOT_FOR_STATISTICS | CR | EDGE
 """Pixels that may not lie in a star's core."""
+SNR_OF_WIDTHS = 50.0
+"""Signal to noise ratio that the widths below are for; moments scatter by about 2 over it."""
 LOCUS_SIZE = 0.12
 """Half-width of the star locus in ln(size) when it is searched for: the PSF varies less than that over one CCD."""
 LOCUS_E = 0.12
-"""The same in e1 and e2: at S/N 10 moment noise is about that."""
+"""The same in e1 and e2: three times their noise at S/N 50."""
 MIN_SCATTER = 0.02
 """Floor of the locus' scatter when outliers are clipped, so that a noiseless image keeps its stars."""
 N_CLIP = 5.0
@@ -196,8 +198,13 @@ def measure_moments(
     )
 
 
-def mark_star_locus(stars: Stars) -> NDArray[np.bool_]:
+def mark_star_locus(stars: Stars, *, min_snr: float = SNR_OF_WIDTHS) -> NDArray[np.bool_]:
     """Tell stars from cosmic rays, galaxies and blends: they all have the same size and shape.
+
+    Parameters
+    ----------
+    min_snr
+        Least signal to noise ratio among them: below 50 the locus is wider in proportion.
 
     Returns
     -------
@@ -211,19 +218,15 @@ def mark_star_locus(stars: Stars) -> NDArray[np.bool_]:
     n = len(stars)
     if n < 3:
         return np.ones(n, dtype=bool)
-    points = np.column_stack(
-        (
-            np.log(np.maximum(stars.sigma_px, 1e-3)) / LOCUS_SIZE,
-            stars.e1 / LOCUS_E,
-            stars.e2 / LOCUS_E,
-        )
-    )
+    scale = max(1.0, SNR_OF_WIDTHS / min_snr)
+    widths = scale * np.array([LOCUS_SIZE, LOCUS_E, LOCUS_E])
+    points = np.column_stack((np.log(np.maximum(stars.sigma_px, 1e-3)), stars.e1, stars.e2)) / widths
     tree = cKDTree(points)
     n_near = tree.query_ball_point(points, 1.0, return_length=True)
     # Ties go to the brightest: sources come brightest first and argmax takes the first.
     keep = np.zeros(n, dtype=bool)
     keep[tree.query_ball_point(points[int(np.argmax(n_near))], 1.5)] = True
-    floor = MIN_SCATTER / np.array([LOCUS_SIZE, LOCUS_E, LOCUS_E])
+    floor = scale * MIN_SCATTER / widths
     for _ in range(3):
         centre = np.median(points[keep], axis=0)
         scatter = MAD_TO_SIGMA * np.median(np.abs(points[keep] - centre), axis=0)
