@@ -7,7 +7,7 @@ from fastapi import APIRouter, Header, Path, Query, Response
 from starlette.responses import StreamingResponse
 
 from rapid.display.archive import Archive
-from rapid.display.hub import Hub, Message
+from rapid.display.hub import Hub, Message, heartbeat
 from rapid.display.models import (
     CameraView,
     DetectorView,
@@ -141,6 +141,7 @@ async def _frames(settings: DisplaySettings, reader: Reader, hub: Hub, after: st
     with hub.subscribe(after) as viewer:
         # The first bytes go out at once: the browser then knows that it is connected.
         sources = [source.model_dump(mode="json") for source in reader.sources]
-        yield b"retry: 1000\n\n" + Message.make("sources", {"sources": sources}).frame
+        told = Message.make("sources", {"sources": sources}).frame + heartbeat()
+        yield b"retry: 1000\n\n" + told
         async for frame in viewer.frames(heartbeat_s=settings.heartbeat_s):
             yield frame

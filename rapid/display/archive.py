@@ -154,10 +154,12 @@ class Archive:
             letters = await self._reader.ask_board(self._reader.board.dead_letters(200))
         except StoreError:
             return found  # the store alone still answers; the page says that the board is away
-        for letter in letters:
-            if letter.job_id not in known and exposure_id in {None, letter.batch.exposure_id}:
-                found.append(_failure(letter.job_id, letter.error, letter.attempts, letter.batch, letter.detector))
-        return found
+        newer = [letter for letter in letters if letter.job_id not in known]
+        return found + [
+            _failure(letter.job_id, letter.error, letter.attempts, letter.batch, letter.detector)
+            for letter in newer
+            if exposure_id in {None, letter.batch.exposure_id}
+        ]
 
     async def status(self, *, viewers: int) -> StatusView:
         """Return the board's report of itself; raises `StoreError` if it does not answer."""

@@ -1,198 +1,200 @@
-// One exposure's own page: picture, focal plane, every detector, the versions of its summary, and what failed.
+// One exposure: mosaic, metric maps, every detector, versions, timings, failures.
 
 import { $, boot, el, getJSON, setText } from "./dom.js";
-import { detectorNodes, facts, failureNode, measures, productLinks } from "./detector.js";
+import { showDetector } from "./detector.js";
 import { FocalPlane } from "./focalplane.js";
-import { DASH, clock, number, quantityOf, seq, taiMs, utcMs } from "./format.js";
-import { showLegend } from "./legend.js";
-import { MetricMenu, measured } from "./metricmenu.js";
-import { Picture, mosaicOf, productUrl } from "./picture.js";
+import { clock, DASH, number, quantityOf, seq, taiMs } from "./format.js";
+import { drawLegend, MetricMenu } from "./metrics.js";
+import { mosaicOf, Picture, productUrl } from "./picture.js";
 import { ScaleBar } from "./scale.js";
 import { startShell } from "./shell.js";
 import { LiveStream, showSources } from "./stream.js";
 
-const { camera, view, as_of: asOf, heartbeat_s: heartbeatS } = boot();
-const id = view.row.exposure_id;
-const places = new Map(camera.detectors.map((place) => [place.id, place]));
-const byName = new Map(camera.detectors.map((place) => [place.name, place]));
-const cells = new Map(view.detectors.map((cell) => [cell.detector, cell]));
-let sort = { key: "detector", up: true };
+const data = boot();
+const { camera } = data;
+const id = data.view.row.exposure_id;
+let view = data.view;
+let sort = { key: "detector", down: false };
+let opened = null;
 
-const bar = new ScaleBar($("#scale"));
-const plane = new FocalPlane($("#plane"), camera, {
-  onPick: (detector) => { location.hash = places.get(detector).name; },
-  onScale: (colours, quantity, marked) => quantity && bar.show(colours, quantity, marked),
+const scaleBar = new ScaleBar($("#scale"));
+const plane = new FocalPlane($("#plane"), camera, { onPick: open, onScale: (...args) => scaleBar.show(...args) });
+const menu = new MetricMenu($("#metric"), camera, (key) => {
+  plane.setMetric(key);
+  showTable();
 });
-const menu = new MetricMenu($("#metric"), camera, (key) => plane.setMetric(key));
 const picture = new Picture($("#mosaic"));
 
 function showOverview() {
   const { row } = view;
+  const count = (title, value, note) => el("div", {}, el("h2", {}, title), el("b", {}, value), el("span", { class: "dim" }, note ?? ""));
   const tiles = camera.tiles[["bias", "dark", "flat"].includes(row.image_type) ? "calibration" : "sky"];
-  const counts = tiles.map((tile) => [tile.title, row.metrics[tile.keys.find((key) => typeof row.metrics[key] === "number")], tile]);
-  $("#counts").replaceChildren(
-    el("div", {}, el("h2", {}, "State"), el("b", {}, `${row.n_finished}/${row.n_expected}`),
-      el("span", { class: "state", "data-state": row.state }, row.version ? `${row.state}, version ${row.version}` : row.state)),
-    ...counts.map(([title, value, tile]) => el("div", {}, el("h2", {}, title), el("b", {}, number(value ?? null, tile.decimals)),
-      el("span", { class: "dim" }, [tile.unit, row.is_provisional && value !== undefined ? "so far" : ""].filter(Boolean).join(" ") || " "))),
-    el("div", { class: "missing" }, el("h2", {}, "Missing"), row.missing.length
-      ? row.missing.map((lost) => el("div", {}, el("a", { href: `#${lost.name}`, class: "state", "data-state": lost.state }, lost.name), ` ${lost.reason ?? lost.state}`))
-      : el("span", { class: "dim" }, row.state === "complete" ? "none" : "none yet")));
+  const numbers = tiles.map((tile) => [tile, tile.keys.map((key) => row.metrics[key]).find((value) => typeof value === "number")])
+    .map(([tile, value]) => count(tile.title, `${number(value, tile.decimals)}`, value === undefined ? "" : tile.unit));
+  const state = el("div", {}, el("h2", {}, "State"), el("b", { class: "state", "data-state": row.state }, `${row.n_finished}/${row.n_expected}`),
+    el("span", { class: "dim" }, row.version ? `${row.state}, version ${row.version}` : `${row.state}, no summary yet`));
+  $("#counts").replaceChildren(state, ...numbers);
 }
 
 function showPicture() {
   const name = mosaicOf(view.products);
-  picture.show(name && productUrl(view.products[name]), { alt: `mosaic of ${id}`, keep: true, empty: view.row.version ? "No mosaic was made" : "No mosaic yet" });
-  const open = $("#mosaic-open");
-  open.hidden = !name;
-  if (name) open.href = productUrl(view.products[name]);
-  setText($("#mosaic-note"), name ? `version ${/\.v(\d+)\./.exec(view.products[name])?.[1] ?? view.row.version}` : "");
+  const url = name ? productUrl(view.products[name]) : null;
+  picture.show(url, { empty: view.row.version ? "This summary has no mosaic" : "The mosaic comes with the summary", alt: `Mosaic of exposure ${id}`, keep: true });
+  setText($("#mosaic-note"), name && view.row.n_finished < view.row.n_expected ? `partial, ${view.row.n_finished} of ${view.row.n_expected} detectors` : "");
+  $("#mosaic-open").hidden = !url;
+  if (url) $("#mosaic-open").href = url;
 }
 
-function valueOf(cell, key) {
-  if (key === "detector") return cell.detector;
-  if (key === "name" || key === "state") return cell[key];
-  if (key === "reason") return cell.reason ?? "";
-  return cell.metrics[key] ?? null;
-}
+// ---- the table of detectors -----------------------------------------------------------------------
 
-function showDetectors() {
-  const keys = measured(cells.values(), camera.quantities);
-  const columns = [{ key: "detector", title: "number", num: true }, { key: "name", title: "name" }, { key: "state", title: "state" },
-    ...keys.map((key) => ({ ...quantityOf(key, camera.quantities), key, num: true })), { key: "reason", title: "reason" }];
-  const sign = sort.up ? 1 : -1;
-  const rows = [...cells.values()].sort((a, b) => {
+function showTable() {
+  const keys = menu.keys;
+  const first = menu.key ? [menu.key, ...keys.filter((key) => key !== menu.key)] : keys;
+  const shown = first.slice(0, 12).map((key) => quantityOf(key, camera.quantities)).map((quantity, at) => ({ ...quantity, key: first[at] }));
+  const valueOf = (cell, key) => (key in cell ? cell[key] : cell.metrics[key]);
+  const cells = [...view.detectors].sort((a, b) => {
     const [x, y] = [valueOf(a, sort.key), valueOf(b, sort.key)];
-    if (x === null || y === null) return (x === null) - (y === null); // the unmeasured last, either way
-    return (typeof x === "number" ? x - y : String(x).localeCompare(String(y))) * sign || a.detector - b.detector;
+    if (x === null || x === undefined || y === null || y === undefined) return (x === null || x === undefined) - (y === null || y === undefined);
+    return (sort.down ? -1 : 1) * (typeof x === "number" ? x - y : String(x).localeCompare(String(y)));
   });
-  const table = $("#detectors");
-  table.tHead.replaceChildren(el("tr", {}, columns.map((column) => el("th", {
-    class: column.num ? "num" : null, "aria-sort": column.key === sort.key ? (sort.up ? "ascending" : "descending") : null,
-  }, el("button", { onclick: () => { sort = { key: column.key, up: column.key === sort.key ? !sort.up : !column.num || column.key === "detector" }; showDetectors(); } },
-    column.unit ? `${column.title} [${column.unit}]` : column.title)))));
-  table.tBodies[0].replaceChildren(...rows.map((cell) => el("tr", { "data-href": `#${cell.name}`, onclick: () => { location.hash = cell.name; } },
-    columns.map((column) => {
-      if (column.key === "name") return el("td", {}, el("a", { href: `#${cell.name}` }, cell.name));
-      if (column.key === "state") return el("td", {}, el("span", { class: "state", "data-state": cell.state }, cell.state));
-      if (column.key === "reason") return el("td", { title: cell.reason }, cell.reason ?? "");
-      return el("td", { class: "num" }, column.key === "detector" ? String(cell.detector) : number(valueOf(cell, column.key), column.decimals));
-    }))));
-  setText($("#count"), `${rows.length} asked for`);
+  const head = (key, title, isNumber) => el("th", { class: isNumber ? "num" : "", "aria-sort": sort.key === key ? (sort.down ? "descending" : "ascending") : null },
+    el("button", { onclick: () => {
+      sort = { key, down: sort.key === key ? !sort.down : false };
+      showTable();
+    } }, title));
+  $("#detectors thead").replaceChildren(el("tr", {}, head("detector", "No.", true), head("name", "Detector"), head("state", "State"),
+    shown.map((quantity) => head(quantity.key, quantity.unit ? `${quantity.title} [${quantity.unit}]` : quantity.title, true)), el("th", {}, "Reason")));
+  $("#detectors tbody").replaceChildren(...cells.map((cell) => el("tr", { "data-href": `?detector=${cell.detector}`, "data-detector": cell.detector, "aria-selected": String(cell.detector === opened) },
+    el("td", { class: "num" }, String(cell.detector)), el("td", {}, el("a", { href: `?detector=${cell.detector}` }, cell.name)),
+    el("td", {}, el("span", { class: "state", "data-state": cell.state }, cell.state)),
+    shown.map((quantity) => el("td", { class: "num" }, number(cell.metrics[quantity.key], quantity.decimals))),
+    el("td", { title: cell.reason }, cell.reason ?? ""))));
+  setText($("#count"), String(cells.length));
 }
 
-function showAbout(versions) {
-  const { row, info } = view;
-  const time = (iso, ms) => (iso ? `${iso.slice(0, 10)} ${clock(ms(iso))} UTC` : DASH);
-  const told = Object.entries(info).filter(([key, value]) => value !== null && !["begin", "end"].includes(key));
-  $("#about").replaceChildren(
-    el("div", {}, el("h2", {}, "Exposure"), facts([
-      ["id", String(id)], ["begin", time(row.begin, taiMs)], ["end", time(row.end, taiMs)], ["heard of", time(row.first_seen, utcMs)],
-      ...told.map(([key, value]) => [key.replaceAll("_", " "), typeof value === "number" && !Number.isInteger(value) ? String(Number(value.toPrecision(8))) : String(value)]),
-    ])),
-    el("div", {}, el("h2", {}, "Versions of the summary"), versions.length
-      ? el("table", { class: "grid" },
-        el("thead", {}, el("tr", {}, ["pipeline", "version", "why", "finished", "gathered [UTC]"].map((title) => el("th", {}, title)))),
-        el("tbody", {}, versions.map((one) => el("tr", {}, el("td", {}, one.pipeline), el("td", {}, String(one.version)), el("td", {}, one.reason),
-          el("td", {}, `${one.n_finished}/${one.n_expected}`), el("td", {}, clock(utcMs(one.gathered_at)))))))
-      : el("p", { class: "dim" }, "No summary yet.")),
-    el("div", {}, el("h2", {}, "Products"), ...productLinks(view.products)),
-    el("div", {}, el("h2", {}, "Timings of the gather"), Object.keys(row.timings).length ? measures(row.timings) : el("p", { class: "dim" }, DASH)),
-    el("div", {}, el("h2", {}, "Numbers of the focal plane"), facts(Object.entries(row.metrics).map(([key, value]) => {
-      const quantity = quantityOf(key, camera.quantities);
-      const kind = /_(median|mean|scatter|total|min|max)$/.exec(key)?.[1];
-      return [kind && !quantity.title.includes(kind) ? `${quantity.title}, ${kind}` : quantity.title, `${number(value, quantity.decimals)} ${quantity.unit}`.trim()];
-    }))));
+async function open(detector) {
+  opened = detector;
+  history.replaceState(null, "", detector === null ? location.pathname : `?detector=${detector}`);
+  document.querySelectorAll("#detectors tr[data-detector]").forEach((row) => row.setAttribute("aria-selected", String(Number(row.dataset.detector) === detector)));
+  const box = $("#detail");
+  if (detector === null) {
+    box.hidden = true;
+    return;
+  }
+  const found = await showDetector(box, camera, id, detector, () => open(null));
+  if (found) box.scrollIntoView({ block: "nearest", behavior: matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth" });
 }
 
-function showFailures(failures) {
+// ---- failures, versions, facts ---------------------------------------------------------------------
+
+async function showFailures() {
+  const { failures } = await getJSON(`/api/exposures/${id}/failures`);
   const box = $("#failures");
   box.hidden = !failures.length;
-  box.replaceChildren(el("header", {}, el("h2", {}, "Failures")),
-    ...failures.map((failure) => failureNode(failure, places.get(failure.detector)?.name ?? (failure.detector === null ? "gather" : `detector ${failure.detector}`))));
+  const name = (number) => camera.detectors.find((place) => place.id === number)?.name ?? "";
+  box.replaceChildren(el("header", {}, el("h2", {}, "Failures"), el("span", { class: "dim" }, String(failures.length))),
+    ...failures.map((failure) => el("details", {}, el("summary", {}, el("span", { class: "state", "data-state": "failed" }, `${name(failure.detector)} ${failure.pipeline ?? ""}`), ` ${failure.message}`,
+      el("span", { class: "dim" }, ` ${failure.code}, ${failure.attempts ?? DASH} attempts`)), el("pre", {}, failure.traceback ?? "no traceback was kept"))));
 }
 
-let extras = 0;
-async function loadExtras() {
-  const mine = (extras += 1);
-  const [versions, failures] = await Promise.allSettled([getJSON(`/api/exposures/${id}/versions`), getJSON(`/api/exposures/${id}/failures`)]);
-  if (mine !== extras) return; // a later question is already on its way
-  showAbout(versions.value ?? []);
-  showFailures(failures.value?.failures ?? []);
-}
+const facts = (title, entries) => (entries.length ? el("div", {}, el("h2", {}, title), el("table", { class: "facts" }, entries.map(([name, value]) => el("tr", {}, el("td", {}, name), el("td", {}, value))))) : null);
 
-async function showDetail() {
-  const box = $("#detail");
-  const place = byName.get(decodeURIComponent(location.hash.slice(1)));
-  box.hidden = !place;
-  if (!place) return;
-  const close = el("button", { class: "push", "aria-label": "Close", onclick: () => { history.replaceState(null, "", location.pathname + location.search); box.hidden = true; } }, "✕");
-  const body = el("div", {}, "loading…");
-  box.replaceChildren(el("header", {}, el("h1", {}, place.name, el("span", { class: "dim" }, ` ${place.id} ${place.physical_type}`)), close), body);
-  body.replaceChildren(...(await detectorNodes(id, place.id, camera)));
-  box.scrollIntoView({ block: "nearest" });
+async function showAbout() {
+  const versions = await getJSON(`/api/exposures/${id}/versions`);
+  const shownFact = ([name, value]) => value !== null && value !== "" && !["detector", "detector_name", "detector_serial"].includes(name);
+  const word = (value) => (typeof value === "number" ? String(Number(value.toPrecision(7))) : String(value));
+  const fromBegin = taiMs(view.info.begin);
+  const versionList = versions.map((summary) => [`${summary.pipeline} v${summary.version}`, el("span", {},
+    `${summary.n_finished}/${summary.n_expected}, ${summary.reason}, ${clock(Date.parse(summary.gathered_at))} UTC `,
+    ...Object.entries(summary.products).map(([kind, key]) => el("a", { href: productUrl(key) }, `${kind} `)))]);
+  const newest = view.summaries.flatMap((summary) => Object.entries(summary.timings).map(([step, seconds]) => [`${summary.pipeline} ${step.replace(/_s$/, "")}`, `${number(seconds, 3)} s`]));
+  const numbers = Object.entries(view.row.metrics).map(([key, value]) => [key, number(value, 4)]);
+  $("#about").replaceChildren(...[
+    facts("Summaries", versionList),
+    facts("Gather", newest),
+    facts("Exposure", [["begin UTC", clock(fromBegin)], ...Object.entries(view.info).filter(shownFact).map(([name, value]) => [name, word(value)])]),
+    facts("Focal plane", numbers),
+  ].filter(Boolean));
 }
 
 function showAll() {
-  plane.setCells([...cells.values()]);
-  menu.offer([...cells.values()]);
-  showLegend($("#legend"), cells.values());
+  menu.offer(view.detectors);
+  plane.quantity = menu.key ? quantityOf(menu.key, camera.quantities) : null;
+  plane.setCells(view.detectors);
+  drawLegend($("#legend"), view.detectors);
   showOverview();
   showPicture();
-  showDetectors();
+  showTable();
 }
 
-function apply(update) {
-  view.row = update.row;
-  for (const cell of update.cells) cells.set(cell.detector, cell);
-  if (update.info) view.info = update.info;
-  if (update.products) view.products = update.products;
-  plane.update(update.cells);
-  menu.offer([...cells.values()]);
-  showLegend($("#legend"), cells.values());
-  showOverview();
-  showPicture();
-  showDetectors();
-  if (update.products || update.cells.some((cell) => cell.state === "failed")) loadExtras();
-}
-
-async function reload() {
-  const fresh = await getJSON(`/api/exposures/${id}`).catch(() => null);
-  if (!fresh) return;
-  Object.assign(view, fresh);
-  cells.clear();
-  for (const cell of fresh.detectors) cells.set(cell.detector, cell);
+async function refresh() {
+  view = await getJSON(`/api/exposures/${id}`);
   showAll();
-  loadExtras();
+  await Promise.all([showFailures(), showAbout()]);
 }
 
-async function step(by) {
+async function neighbour(by) {
   const night = await getJSON(`/api/nights/${view.row.day_obs}`);
-  const ids = night.exposures.map((row) => row.exposure_id); // newest first
-  const next = ids[ids.indexOf(id) - by];
-  if (next) location.assign(`/exposure/${next}${location.search}${location.hash}`);
+  const at = night.exposures.findIndex((row) => row.exposure_id === id);
+  const next = night.exposures[at - by]; // newest first
+  if (next) location.assign(`/exposure/${next.exposure_id}`);
 }
 
-let offset = 0;
-startShell({
-  offset: () => offset,
-  keys: {
-    ArrowLeft: () => step(-1), ArrowRight: () => step(1), m: (event) => menu.step(event.shiftKey ? -1 : 1), d: () => $("#plane").focus(),
-    Escape: () => $("#detail button")?.click(),
-  },
-});
+let due = 0;
 const stream = new LiveStream({
-  after: asOf,
-  heartbeatS,
+  after: data.as_of,
+  heartbeatS: data.heartbeat_s,
   handlers: {
-    exposures: ({ exposures }) => exposures.filter((update) => update.row.exposure_id === id).forEach(apply),
-    sources: ({ sources }) => showSources(sources),
-    reset: reload,
-    heartbeat: () => { offset = stream.offsetMs; },
+    exposures: (message) => {
+      const update = message.exposures.find((one) => one.row.exposure_id === id);
+      if (!update) return;
+      view.row = update.row;
+      const cells = new Map(view.detectors.map((cell) => [cell.detector, cell]));
+      const ours = update.cells.filter((cell) => (cells.get(cell.detector)?.pipeline ?? cell.pipeline) === cell.pipeline || cell.pipeline === update.row.pipeline);
+      for (const cell of ours) cells.set(cell.detector, cell);
+      view.detectors = [...cells.values()].sort((a, b) => a.detector - b.detector);
+      menu.offer(view.detectors);
+      if (!plane.quantity && menu.key) plane.setMetric(menu.key);
+      plane.update(ours);
+      drawLegend($("#legend"), view.detectors);
+      showOverview();
+      showTable();
+      if (update.products) {
+        clearTimeout(due);
+        due = setTimeout(refresh, 50);
+      }
+    },
+    sources: (message) => showSources(message.sources),
+    reset: async () => {
+      const now = await getJSON("/api/now");
+      await refresh();
+      stream.resumeAfter(now.as_of);
+    },
   },
 });
-addEventListener("hashchange", showDetail);
+
+startShell({
+  offset: () => stream.offsetMs,
+  keys: {
+    ArrowLeft: () => neighbour(-1),
+    ArrowRight: () => neighbour(1),
+    m: (event) => menu.next(event.shiftKey ? -1 : 1),
+    d: () => {
+      plane.canvas.focus();
+      plane.key(new KeyboardEvent("keydown", { key: "ArrowRight" }));
+    },
+    Escape: () => open(null),
+  },
+});
+$("#detectors tbody").addEventListener("click", (event) => {
+  const row = event.target.closest("tr[data-detector]");
+  if (!row) return;
+  event.preventDefault();
+  open(Number(row.dataset.detector));
+});
 document.title = `${seq(view.row.seq_num)} · ${document.title}`;
 showAll();
-loadExtras();
-showDetail();
+showFailures().catch(() => {});
+showAbout().catch(() => {});
+const asked = new URLSearchParams(location.search).get("detector");
+if (asked !== null && /^\d+$/.test(asked)) open(Number(asked));

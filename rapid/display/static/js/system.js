@@ -1,99 +1,89 @@
-// The system page: what waits, who works, what failed. Asked again when something happened, never by the clock alone.
+// The system: board, workers, queues, what failed, what was set aside.
 
 import { $, boot, el, getJSON, setText } from "./dom.js";
-import { DASH, clock, span, utcMs } from "./format.js";
-import { failureNode } from "./detector.js";
+import { clock, DASH, span, utcMs } from "./format.js";
 import { startShell } from "./shell.js";
 import { LiveStream, showSources } from "./stream.js";
 
 const data = boot();
-const LEAST_MS = 1000; // however much happens, the board is asked once a second
-let asked = 0;
-let planned = null;
-let offset = 0;
 
-function table(node, heads, rows, empty) {
-  node.replaceChildren(
-    el("thead", {}, el("tr", {}, heads.map((head) => el("th", { class: head.num ? "num" : null }, head.title ?? head)))),
-    el("tbody", {}, rows.length ? rows.map((cells) => el("tr", {}, cells.map((cell, at) => el("td", { class: heads[at].num ? "num" : null }, cell)))) : el("tr", {}, el("td", { colspan: heads.length, class: "dim" }, empty))),
-  );
+function fill(selector, heads, lines, empty) {
+  const table = $(selector);
+  table.replaceChildren(
+    el("thead", {}, el("tr", {}, heads.map(([title, kind]) => el("th", { class: kind ?? "" }, title)))),
+    el("tbody", {}, lines.length ? lines.map((line) => el("tr", {}, line.map((value, at) => el("td", { class: heads[at][1] ?? "", title: typeof value === "string" ? value : null }, value ?? DASH))))
+      : el("tr", {}, el("td", { colspan: heads.length, class: "dim" }, empty))));
 }
 
-const num = (title) => ({ title, num: true });
-const state = (name, kind) => el("span", { class: "state", "data-state": kind }, name);
-const exposureLink = (id) => (id ? el("a", { href: `/exposure/${id}` }, String(id)) : DASH);
+const state = (name, word) => el("span", { class: "state", "data-state": name }, word);
 
-function showBoard({ board, workers, sources, viewers, server_time: now }) {
-  offset = utcMs(now) - Date.now();
-  const waiting = board.queues.reduce((sum, queue) => sum + queue.current + queue.backlog, 0);
-  const leads = board.leader && board.leader_until_ms > board.now_ms;
-  const counts = [
-    ["mode", board.mode], ["waiting", waiting], ["running", board.running], ["delayed", board.delayed],
-    ["gathers due", board.gathers_due], ["gathering", board.gathers_running], ["dead letters", board.dead_letters], ["viewers", viewers],
-    ["leading head", leads ? board.leader : "none"],
-  ];
-  $("#counts").replaceChildren(...counts.map(([title, value]) => el("div", { "data-count": title }, el("h2", {}, title), el("b", {}, String(value)))));
-  table($("#queues"), ["pool", num("current"), num("backlog"), num("workers waiting"), num("queued longest")],
-    board.queues.map((queue) => [queue.pool, queue.current, queue.backlog, queue.parked, queue.oldest ?? DASH].map(String)), "no queue yet");
-  const marks = { busy: "running", parked: "waiting", idle: "waiting", silent: "down" };
-  table($("#workers"), ["worker", "state", "job", num("seen"), "pools", "pinned to", "host"],
-    workers.map((worker) => [worker.worker_id, state(worker.state, marks[worker.state] ?? "waiting"), jobLink(worker.job_id),
-      `${span(board.now_ms - worker.seen_ms)} ago`, worker.pools || DASH, worker.pinned || DASH, worker.host || DASH]), "no worker gives a sign of life");
-  setText($("#n-workers"), `${workers.length} alive, ${workers.filter((worker) => worker.state === "busy").length} busy`);
-  showSourceTable(sources);
-  setText($("#as-of"), `as of ${clock(utcMs(now))} UTC`);
-}
-
-function jobLink(jobId) {
-  const exposure = /^[^.]+\.(\d+)\./.exec(jobId)?.[1];
-  return exposure ? el("a", { href: `/exposure/${exposure}` }, jobId) : jobId || DASH;
+async function showStatus() {
+  const status = await getJSON("/api/status");
+  const { board } = status;
+  const total = (key) => board.queues.reduce((sum, queue) => sum + queue[key], 0);
+  const count = (title, value, note) => el("div", {}, el("h2", {}, title), el("b", {}, String(value)), el("span", { class: "dim" }, note ?? ""));
+  $("#counts").replaceChildren(
+    count("Mode", board.mode), count("Running", board.running, "jobs"), count("Queued", total("current"), "of the newest exposure"), count("Backlog", total("backlog"), "of older ones"),
+    count("Delayed", board.delayed, "before another attempt"), count("Gathers", board.gathers_running, `${board.gathers_due} set for later`), count("Dead letters", board.dead_letters),
+    count("Head", board.leader ? "leads" : "none", board.leader), count("Viewers", status.viewers));
+  setText($("#as-of"), `as of ${clock(utcMs(status.server_time))} UTC`);
+  fill("#queues", [["Pool"], ["Current", "num"], ["Backlog", "num"], ["Waiting workers", "num"]],
+    board.queues.map((queue) => [queue.pool, String(queue.current), String(queue.backlog), String(queue.parked)]), "No queue yet");
+  showSourceTable(status.sources);
+  setText($("#n-workers"), String(status.workers.length));
+  const worked = { busy: "running", silent: "failed", parked: "waiting", idle: "waiting" };
+  fill("#workers", [["Worker"], ["State"], ["Job"], ["Pools"], ["Host"], ["Last heard", "num"]],
+    status.workers.map((worker) => [worker.worker_id, state(worked[worker.state] ?? "waiting", worker.state === "parked" ? "waits for a job" : worker.state), worker.job_id || DASH, worker.pools, worker.host, `${span(board.now_ms - worker.seen_ms)} ago`]),
+    "No worker has joined");
 }
 
 function showSourceTable(sources) {
-  showSources(sources);
-  table($("#source-table"), ["source", "state", "since [UTC]", "reason"],
-    sources.map((source) => [source.name, state(source.is_up ? "up" : "down", source.is_up ? "up" : "down"), clock(utcMs(source.since)), source.reason ?? DASH]), "nothing asked yet");
+  fill("#source-table", [["Source"], ["State"], ["Since"], ["Reason"]],
+    sources.map((source) => [source.name, state(source.is_up ? "up" : "down", source.is_up ? "up" : "down"), `${clock(utcMs(source.since))} UTC`, source.reason ?? ""]), "—");
 }
 
-function showFailures(failures) {
-  setText($("#n-failures"), failures.length ? String(failures.length) : "");
-  const names = (failure) => el("span", {}, exposureLink(failure.exposure_id), failure.detector === null ? " gather" : ` detector ${failure.detector}`);
-  $("#failures").replaceChildren(...(failures.length
-    ? failures.map((failure) => el("div", { class: "entry" }, names(failure), failureNode(failure)))
-    : [el("p", { class: "dim" }, "nothing has failed for good")]));
+async function showFailures() {
+  const { failures } = await getJSON("/api/failures");
+  setText($("#n-failures"), String(failures.length));
+  $("#failures").replaceChildren(...(failures.length ? failures.map((failure) => el("details", {},
+    el("summary", {}, el("span", { class: "state", "data-state": "failed" }, failure.job_id), ` ${failure.message} `, el("span", { class: "dim" }, failure.code), " ",
+      failure.exposure_id ? el("a", { href: `/exposure/${failure.exposure_id}${failure.detector === null ? "" : `?detector=${failure.detector}`}` }, "exposure") : ""),
+    el("pre", {}, failure.traceback ?? "no traceback was kept"))) : [el("p", { class: "dim" }, "Nothing has failed for good.")]));
 }
 
-function showQuarantine(records) {
-  setText($("#n-quarantine"), records.length ? String(records.length) : "");
-  table($("#quarantine"), ["when [UTC]", "raw", "code", "reason", num("size [kB]"), "exposure", "detector"],
-    records.map((record) => [`${record.quarantined_at.slice(0, 10)} ${clock(utcMs(record.quarantined_at))}`, el("span", { title: record.uri }, record.uri.split("/").pop()), record.code, el("span", { title: record.reason }, record.reason),
-      record.size_bytes === null ? DASH : (record.size_bytes / 1000).toFixed(1), exposureLink(record.exposure), String(record.detector ?? DASH)]), "no raw is in quarantine");
+async function showQuarantine() {
+  const { records } = await getJSON("/api/quarantine");
+  setText($("#n-quarantine"), String(records.length));
+  fill("#quarantine", [["When"], ["Reason"], ["Code"], ["Size", "num"], ["Raw"]],
+    records.map((record) => [clock(utcMs(record.quarantined_at)), record.reason, record.code, record.size_bytes === null ? DASH : `${record.size_bytes} B`, el("span", { class: "mono" }, record.uri)]), "Every raw could be read.");
 }
 
-async function load() {
-  asked = performance.now();
-  const [status, failures, quarantine] = await Promise.allSettled([getJSON("/api/status"), getJSON("/api/failures"), getJSON("/api/quarantine")]);
-  if (status.status === "fulfilled") showBoard(status.value);
-  else setText($("#as-of"), `the board does not answer: ${status.reason.message}`);
-  if (failures.status === "fulfilled") showFailures(failures.value.failures);
-  if (quarantine.status === "fulfilled") showQuarantine(quarantine.value.records);
+let due = null;
+const parts = new Set();
+/** Load anew what an event may have changed, once for a burst of them. */
+function later(...which) {
+  which.forEach((part) => parts.add(part));
+  due ??= setTimeout(async () => {
+    due = null;
+    const now = [...parts];
+    parts.clear();
+    await Promise.all(now.map((part) => part().catch((error) => setText($("#as-of"), error.message))));
+  }, 700);
 }
 
-function loadSoon() {
-  if (planned) return;
-  planned = setTimeout(() => {
-    planned = null;
-    load();
-  }, Math.max(0, LEAST_MS - (performance.now() - asked)));
-}
-
-startShell({ offset: () => offset });
-new LiveStream({
+const stream = new LiveStream({
   after: data.as_of,
   heartbeatS: data.heartbeat_s,
   handlers: {
-    exposures: loadSoon, alert: loadSoon, reset: loadSoon, heartbeat: loadSoon, returned: loadSoon,
-    sources: ({ sources }) => { showSourceTable(sources); loadSoon(); },
+    exposures: (message) => later(showStatus, ...(message.exposures.some((one) => one.cells.some((cell) => cell.state === "failed")) ? [showFailures] : [])),
+    alert: () => later(showQuarantine),
+    heartbeat: () => later(showStatus),
+    sources: (message) => {
+      showSources(message.sources);
+      showSourceTable(message.sources);
+    },
+    reset: () => later(showStatus, showFailures, showQuarantine),
   },
 });
-load();
+startShell({ offset: () => stream.offsetMs });
+for (const show of [showStatus, showFailures, showQuarantine]) show().catch((error) => setText($("#as-of"), error.message));
