@@ -1,0 +1,73 @@
+"""A real Valkey and results store, the display served on a free port, and a browser that looks at it."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page
+
+from rapid.camera.store import load_camera
+from rapid.dispatch.valkey import EmbeddedValkey
+from tests.display.stage import Stage, serve_display
+from tests.support.browser import Ear, open_browser
+from tests.support.valkey import flush, serve_valkey
+
+
+@pytest.fixture(scope="session")
+def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedValkey]:
+    with serve_valkey(tmp_path_factory.mktemp("valkey")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    with open_browser() as browser:
+        yield browser
+
+
+@pytest.fixture
+def make_stage(valkey: EmbeddedValkey, tmp_path: Path) -> Iterator[Callable[[str], Stage]]:
+    """Make the stage of a camera, on an empty board and an empty store."""
+    flush(valkey)
+    stages: list[Stage] = []
+
+    def make(camera: str = "LSSTComCam") -> Stage:
+        folder = tmp_path / f"stage{len(stages)}"
+        folder.mkdir()
+        stages.append(Stage(load_camera(camera), valkey.url, folder))
+        return stages[-1]
+
+    yield make
+    for stage in stages:
+        stage.close()
+
+
+@pytest.fixture
+def stage(make_stage: Callable[[str], Stage]) -> Stage:
+    return make_stage("LSSTComCam")
+
+
+@pytest.fixture
+def url(stage: Stage) -> Iterator[str]:
+    """The display of the stage, running."""
+    with serve_display(stage.settings) as found:
+        yield found
+
+
+@pytest.fixture
+def open_page(browser: Browser) -> Iterator[Callable[..., Page]]:
+    """Open pages; as they close, no page may have complained or talked to another host."""
+    opened: list[tuple[Page, Ear, bool]] = []
+
+    def make(address: str, *, may_complain: bool = False, width: int = 1600, height: int = 900, **options) -> Page:
+        page = browser.new_page(viewport={"width": width, "height": height}, **options)
+        page.set_default_timeout(15_000)
+        opened.append((page, Ear(page), may_complain))
+        page.goto(address, wait_until="domcontentloaded")
+        return page
+
+    yield make
+    for page, ear, may_complain in opened:
+        page.close()
+        assert ear.hosts <= {"127.0.0.1"}, f"the page talked to {ear.hosts}"
+        assert may_complain or not ear.errors, ear.errors
