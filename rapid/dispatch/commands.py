@@ -246,7 +246,7 @@ class BoardCommands:
     grace_ms
         How long a job is kept for the busy worker that has its detector's calibs.
     backlog_age_ms
-        From the post until unprocessed jobs leave the backlog.
+        From the arrival of the last raw until unprocessed jobs leave the backlog.
     """
 
     def __init__(self, instrument: str, *, boot: str, lease_ms: int, grace_ms: int, backlog_age_ms: int) -> None:

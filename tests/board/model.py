@@ -34,6 +34,7 @@ class Batch:
     seq_num: int
     posted: float
     touched: float
+    aged: float = 0
     slots: dict[int, Slot] = field(default_factory=dict)
     version: int = 0
     gathered: frozenset[int] = frozenset()
@@ -87,6 +88,7 @@ class Model:
         for detector in arrived & set(batch.slots):
             if batch.slots[detector].state == "waiting":
                 batch.slots[detector].state = "queued"
+                batch.aged = self.now
 
     def exclude(self, seq_num: int, detectors: set[int]) -> None:
         batch = self.batches[seq_num]
@@ -170,7 +172,7 @@ class Model:
             if batch.gathering and batch.gathering[1] <= self.now:
                 batch.gathering = None
                 self.note_change(batch)
-            if batch.posted + BACKLOG_S <= self.now:
+            if batch.aged + BACKLOG_S <= self.now:
                 for slot in batch.slots.values():
                     if slot.state in {"queued", "retry"}:
                         slot.state = "superseded"

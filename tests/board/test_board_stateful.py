@@ -244,7 +244,7 @@ def make_machine(server: EmbeddedValkey) -> type[RuleBasedStateMachine]:
             self.head.retry_dead_letter(job_id)
             self.model.letters.discard(place)
             batch = self.model.batches[place[0]]
-            batch.touched = self.model.now
+            batch.touched = batch.aged = self.model.now
             slot = batch.slots[place[1]]
             assert slot.state == "failed"
             slot.state, slot.attempts = "queued", 0

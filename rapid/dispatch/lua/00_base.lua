@@ -97,6 +97,12 @@ local function touch(c, batch)
   end
 end
 
+-- Jobs queued now leave the backlog so long from now.
+local function age_from_now(c, batch)
+  local age_ms = redis.call('HGET', c.P .. 'batch:' .. batch, 'backlog_age_ms')
+  redis.call('ZADD', c.P .. 'timers', c.now + age_ms, 'X' .. batch)
+end
+
 -- Gather timers ------------------------------------------------------------------
 
 local function gather_at(c, batch, when)

@@ -43,6 +43,9 @@ local function arrive(c, batch, raws)
       end
     end
   end
+  if started + queued > 0 then
+    age_from_now(c, batch)
+  end
   local more = queued > 0 and spread(c, pool) or 0
   return started + more, queued - more, unexpected
 end
@@ -67,6 +70,7 @@ redis.register_function('rapid_v1_post', function(keys, args)
       c.newest[facts.pool] = order
     end
     redis.call('HSET', key, 'spec', args[2], 'info', args[3], 'order', order, 'pool', facts.pool, 'forced', facts.forced,
+      'backlog_age_ms', facts.backlog_age_ms,
       'posted_ms', c.now, 'gather_ms', facts.gather_ms, 'regather_ms', facts.regather_ms,
       'deadline_ms', c.now + facts.deadline_ms, 'max_attempts', facts.max_attempts, 'ttl_ms', facts.ttl_ms,
       'grace_ms', facts.grace_ms, 'backoff_ms', facts.backoff_ms, 'version', facts.version, 'gathered_n', facts.gathered_n,
@@ -74,7 +78,6 @@ redis.register_function('rapid_v1_post', function(keys, args)
     redis.call('SADD', P .. 'pools', facts.pool)
     redis.call('ZADD', P .. 'recent', c.now, batch)
     redis.call('ZREMRANGEBYRANK', P .. 'recent', 0, -1 - RECENT_KEPT)
-    set_timer(c, 'X' .. batch, c.now + facts.backlog_age_ms)
     count(c, 'posted')
   elseif facts.final == 1 then
     redis.call('HSET', key, 'final', 1)
