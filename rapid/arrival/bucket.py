@@ -337,6 +337,8 @@ class _BucketWatch:
             except StoreError as error:
                 log.warning("object cannot be read, will try again", key=key, error=error.message)
                 self._retry_s[key] = time.monotonic() + RETRY_S
+                # What we could not reach may have lost notifications, too.
+                self._next_sweep_s = min(self._next_sweep_s, time.monotonic() + RETRY_S)
                 continue
             if look is None or self._settled.get(key) == look.found.etag != "":
                 continue
@@ -357,6 +359,7 @@ class _BucketWatch:
             found = {one.key: one for one in sweep.result()}
         except (StoreError, NotFoundError) as error:
             log.error("bucket cannot be listed, will try again", error=error.message)
+            self._next_sweep_s = now_s + RETRY_S
             return
         queued = {one.key for one in self._swept} | set(self._looks.values()) | self._retry_s.keys()
         new = [key for key, one in found.items() if self._settled.get(key) != one.etag and key not in queued]

@@ -9,6 +9,7 @@ one pure function (`rapid.arrival.decide`).
 import asyncio
 import contextlib
 import time
+import warnings
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -40,6 +41,9 @@ log = structlog.get_logger()
 
 BATCH = 16
 """Files looked at in one go: 3 ms each; more would delay the first of them, less cost a thread switch each."""
+
+# A folder made while its parent is being listed is watched twice; watchdog says so, and all is well.
+warnings.filterwarnings("ignore", message="Callback with id", category=RuntimeWarning)
 
 UNWATCHED_SWEEP_S = 2.0
 """Between sweeps, where the system grants no watch (inotify limits, network file systems)."""
@@ -157,6 +161,7 @@ class _Watch:
         self._observer: BaseObserver | None = None
         self._inode = 0
         self._next_sweep_s = 0.0
+        self._has_listed = False
 
     def notice(self, path: str, is_folder: bool) -> None:
         """Take in that something happened to a path."""
@@ -216,6 +221,8 @@ class _Watch:
             looks = await asyncio.to_thread(self._look_at_all, paths)
             return [arrival for path, look in looks for arrival in self._decide(path, look)]
         self._wake.clear()
+        if self._folders or self._fresh:
+            return []  # noticed while a sweep was under way
         due_s = min((pending.due_s for pending in self._pending.values()), default=self._next_sweep_s)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(
@@ -250,6 +257,15 @@ class _Watch:
                 if self._settled.get(path) != stamp and path not in self._pending and path not in queued
             ]
             self._swept.extend(newest_first(new))
+            if folder == str(self._root):
+                self._doubt_the_watch(len(new))
+
+    def _doubt_the_watch(self, n_new: int) -> None:
+        """List more often while listing finds what no event told of: a dead watch, a folder behind a link."""
+        if n_new and self._has_listed and self._observer is not None:
+            log.warning("raws found that no event told of", n_raws=n_new, folder=str(self._root))
+            self._next_sweep_s = min(self._next_sweep_s, time.monotonic() + UNWATCHED_SWEEP_S)
+        self._has_listed = True
 
     def _take_paths(self, now_s: float) -> list[str]:
         """Return the next files to look at: what just happened, then what is due, then what a sweep found."""

@@ -16,6 +16,9 @@ from rapid.arrival.source import open_source, read_raw
 from rapid.errors import ConfigurationError, NotFoundError, TruncatedRawError
 from tests.support.raws import make_raw, raw_name
 
+# watchdog's own thread; see rapid.arrival.directory.
+pytestmark = pytest.mark.filterwarnings("ignore:Callback with id:RuntimeWarning")
+
 QUICK = Patience(settle_s=0.2, closed_s=0.4, open_s=1.5)
 DAY = 20261120 * 100_000
 
@@ -239,12 +242,15 @@ async def test_a_quarantined_raw_that_is_sent_again_whole_arrives(root, watched)
     assert said[1].exposure_id == DAY + 1
 
 
+def begin_to_write(path: Path) -> subprocess.Popen[bytes]:
+    script = f"exec 3>>{path}; head -c 30000 /dev/zero >&3; read x"
+    return subprocess.Popen(["sh", "-c", script], stdin=subprocess.PIPE)
+
+
 async def test_a_raw_whose_writer_died_in_the_middle_is_quarantined(root, watched):
     path = root / raw_name(1)
     path.touch()
-    writer = subprocess.Popen(
-        ["sh", "-c", f"exec 3>>{path}; head -c 30000 /dev/zero >&3; read x"], stdin=subprocess.PIPE
-    )
+    writer = begin_to_write(path)
     try:
         await watched.nothing_more(0.8)  # it lives: the file may grow
     finally:
@@ -361,6 +367,18 @@ async def test_a_directory_that_is_replaced_is_watched_again(root, watch, lsstca
     (root / raw_name(3)).write_bytes(make_raw(3))
     said = await one.count(3)
     assert said[2].arrived_monotonic_s - begin < 0.25
+
+
+async def test_raws_in_a_folder_behind_a_link_are_found_by_listing(root, watch, lsstcam, tmp_path, monkeypatch):
+    monkeypatch.setattr("rapid.arrival.directory.UNWATCHED_SWEEP_S", 0.2)
+    (tmp_path / "elsewhere").mkdir()
+    (root / "link").symlink_to(tmp_path / "elsewhere")
+    one = watch(DirectorySource(root, camera=lsstcam, patience=QUICK, sweep_s=1.0))
+    (root / raw_name(1)).write_bytes(make_raw(1))
+    await one.count(1)
+    for seq_num in (2, 3):
+        (tmp_path / "elsewhere" / raw_name(seq_num)).write_bytes(make_raw(seq_num))
+        await one.count(seq_num, 5.0)
 
 
 async def test_a_link_that_leads_back_is_followed_once(root, watch, lsstcam):
