@@ -75,7 +75,8 @@ def _is_function_missing(error: RedisError) -> bool:
     return isinstance(error, ResponseError) and "Function not found" in str(error)
 
 
-def _as_rapid_error(error: RedisError) -> Exception:
+def as_rapid_error(error: RedisError) -> Exception:
+    """Return the error of ours that a refusal of the server stands for."""
     text = str(error)
     if text.startswith("RAPID "):
         _, code, what = text.split(" ", 2)
@@ -135,7 +136,7 @@ class BlockingConnection:
                     continue
                 wait_s = next(waits, None) if _is_passing(error) else None
                 if wait_s is None or self._closing.wait(wait_s):
-                    raise _as_rapid_error(error) from error
+                    raise as_rapid_error(error) from error
 
 
 class AsyncConnection:
@@ -183,7 +184,7 @@ class AsyncConnection:
                     continue
                 wait_s = next(waits, None) if _is_passing(error) else None
                 if wait_s is None or await self._is_closed_within(wait_s):
-                    raise _as_rapid_error(error) from error
+                    raise as_rapid_error(error) from error
 
     async def _is_closed_within(self, seconds: float) -> bool:
         try:

@@ -52,6 +52,14 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def _is_alive(pid: int, began: float) -> bool:
+    """Whether a process still runs; its start time tells it from another that got its number."""
+    try:
+        return abs(psutil.Process(pid).create_time() - began) < 1.0
+    except psutil.NoSuchProcess:
+        return False
+
+
 class EmbeddedValkey:
     """A Valkey server as a child process.
 
@@ -123,7 +131,8 @@ class EmbeddedValkey:
         finally:
             lock.close()
         self._process = process
-        (self.data_dir / "owner").write_text(f"{os.getpid()} {process.pid}")
+        owner = psutil.Process()
+        (self.data_dir / "owner").write_text(f"{owner.pid} {owner.create_time():.2f} {process.pid}")
         self._wait_until_ready(process)
         return self
 
@@ -173,9 +182,9 @@ class EmbeddedValkey:
 
     def _stop_orphan(self) -> None:
         try:
-            owner, server = (int(part) for part in (self.data_dir / "owner").read_text().split())
-            process = psutil.Process(server)
-            if (owner != os.getpid() and psutil.pid_exists(owner)) or "valkey" not in process.name():
+            owner, began, server = (self.data_dir / "owner").read_text().split()
+            process = psutil.Process(int(server))
+            if _is_alive(int(owner), float(began)) or "valkey" not in process.name():
                 return
             process.terminate()
             process.wait(STOP_TIMEOUT_S)

@@ -1,10 +1,12 @@
 """A real Valkey for tests, from the wheel: started once, emptied between tests."""
 
-from collections.abc import Iterator
+import uuid
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import redis
+from redis.client import Monitor
 
 from rapid.dispatch.valkey import EmbeddedValkey
 
@@ -22,12 +24,25 @@ def flush(server: EmbeddedValkey) -> None:
         client.flushall()
 
 
-def calls_of(server: EmbeddedValkey) -> dict[str, int]:
-    """Return how often each command was sent by a client since the server began.
+def calls_between(server: EmbeddedValkey, do: Callable[[], object]) -> list[str]:
+    """Return the commands that clients sent while something was done.
 
-    Commands that run inside a function count too, in a server's own statistics; they are left out by
-    looking at what clients sent: ``fcall``, blocking pops and stream reads.
+    Commands that a server-side function runs are left out: the server's monitor marks them.
     """
-    with redis.Redis.from_url(server.url) as client:
-        stats = client.info("commandstats")
-    return {name.removeprefix("cmdstat_"): facts["calls"] for name, facts in stats.items()}
+    marker = uuid.uuid4().hex
+    with redis.Redis.from_url(server.url) as other, redis.Redis.from_url(server.url) as client:
+        other.ping()  # connected before the watch begins
+        with client.monitor() as monitor:
+            do()
+            other.echo(marker)
+            return _sent(monitor, marker)
+
+
+def _sent(monitor: Monitor, marker: str) -> list[str]:
+    sent: list[str] = []
+    for entry in monitor.listen():
+        if marker in entry["command"]:
+            break
+        if entry["client_type"] != "lua":
+            sent.append(" ".join(entry["command"].split()[:2]))
+    return sent
