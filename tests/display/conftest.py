@@ -1,6 +1,7 @@
 """A real Valkey and results store, the display served on a free port, and a browser that looks at it."""
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from playwright.sync_api import Browser, Page
 
 from rapid.camera.store import load_camera
 from rapid.dispatch.valkey import EmbeddedValkey
+from rapid.display.settings import DisplaySettings
 from tests.display.stage import Stage, serve_display
 from tests.support.browser import Ear, open_browser
 from tests.support.valkey import flush, serve_valkey
@@ -48,14 +50,20 @@ def stage(make_stage: Callable[[str], Stage]) -> Stage:
 
 
 @pytest.fixture
-def url(stage: Stage) -> Iterator[str]:
-    """The display of the stage, running."""
-    with serve_display(stage.settings) as found:
-        yield found
+def serve(make_stage: Callable[[str], Stage]) -> Iterator[Callable[[DisplaySettings], str]]:
+    """Start displays, once their stores have been filled; they stop after the pages have closed."""
+    with ExitStack() as running:
+        yield lambda settings: running.enter_context(serve_display(settings))
 
 
 @pytest.fixture
-def open_page(browser: Browser) -> Iterator[Callable[..., Page]]:
+def url(stage: Stage, serve: Callable[[DisplaySettings], str]) -> str:
+    """The display of the stage, running."""
+    return serve(stage.settings)
+
+
+@pytest.fixture
+def open_page(browser: Browser, serve: object) -> Iterator[Callable[..., Page]]:
     """Open pages; as they close, no page may have complained or talked to another host."""
     opened: list[tuple[Page, Ear, bool]] = []
 

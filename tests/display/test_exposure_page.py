@@ -53,9 +53,9 @@ def test_versions_of_the_summary_are_all_there(open_page, stage, url):
     expect(page.locator("#about")).to_contain_text(re.compile("2/9, timeout"))
 
 
-def test_arrow_keys_walk_through_the_night(open_page, stage, url):
+def test_arrow_keys_walk_through_the_night(open_page, stage, serve):
     stage.put_night(3)
-    page = open_page(f"{url}/exposure/{EXPOSURE + 1}")
+    page = open_page(f"{serve(stage.settings)}/exposure/{EXPOSURE + 1}")
     expect(page.locator("#detectors tbody tr")).to_have_count(9)
     page.keyboard.press("ArrowRight")
     page.wait_for_url(f"**/exposure/{EXPOSURE + 2}")

@@ -160,23 +160,22 @@ def test_a_lost_connection_dims_the_page_and_says_since_when_then_catches_up(ope
 
 @pytest.mark.browser
 @pytest.mark.parametrize("camera", ["LSSTCam", "LSSTComCam", "LATISS"])
-def test_every_camera_is_drawn_from_its_definition(open_page, make_stage, camera):
+def test_every_camera_is_drawn_from_its_definition(open_page, make_stage, serve, camera):
     stage = make_stage(camera)
     detectors = [detector.id for detector in stage.camera.detectors]
     key = stage.post(1, detectors)
     stage.finish(detectors)
     stage.gather()
-    with serve_display(stage.settings) as url:
-        page = open_page(url)
-        plane_says(page, f"{len(detectors)} finished")
-        expect(page.locator("#pipeline .value > span").first).to_have_text(f"{len(detectors)}/{len(detectors)}")
-        witness = stage.camera.by_id[stage.camera.witness_detector]
-        page.locator("#plane").focus()
-        page.keyboard.press("ArrowRight")
-        expect(page.locator(".tip")).to_contain_text(witness.name)
-        page.keyboard.press("Enter")
-        page.wait_for_url(f"**/exposure/{key.exposure_id}?detector={witness.id}")
-        expect(page.locator("#detail h1")).to_contain_text(witness.name)
+    page = open_page(serve(stage.settings))
+    plane_says(page, f"{len(detectors)} finished")
+    expect(page.locator("#pipeline .value > span").first).to_have_text(f"{len(detectors)}/{len(detectors)}")
+    witness = stage.camera.by_id[stage.camera.witness_detector]
+    page.locator("#plane").focus()
+    page.keyboard.press("ArrowRight")
+    expect(page.locator(".tip")).to_contain_text(witness.name)
+    page.keyboard.press("Enter")
+    page.wait_for_url(f"**/exposure/{key.exposure_id}?detector={witness.id}")
+    expect(page.locator("#detail h1")).to_contain_text(witness.name)
 
 
 @pytest.mark.browser

@@ -82,9 +82,10 @@ export class StripCharts {
     context.fillStyle = look.dim;
     context.fillText(tile.title + (tile.unit ? ` [${tile.unit}]` : ""), LEFT, top);
     context.textAlign = "right";
-    context.fillText(number(high, tile.decimals), LEFT - 6, top + head);
+    const [highest, lowest] = ends(low, high, tile.decimals);
+    context.fillText(highest, LEFT - 6, top + head);
     context.textBaseline = "bottom";
-    context.fillText(number(low, tile.decimals), LEFT - 6, top + tall);
+    context.fillText(lowest, LEFT - 6, top + tall);
     const r = points.length > 300 ? 1.5 : 2.5;
     for (const { row, t, v } of points) {
       context.fillStyle = BANDS[row.physical_filter?.[0]] ?? look.accent;
@@ -152,6 +153,15 @@ export class StripCharts {
     }
     return best;
   }
+}
+
+/** The ends of an axis as text, with as many decimals as it takes to tell them apart. */
+function ends(low, high, decimals) {
+  for (let extra = 0; extra < 3; extra += 1) {
+    const [a, b] = [number(high, decimals + extra), number(low, decimals + extra)];
+    if (a !== b) return [a, b];
+  }
+  return [number(high, decimals), ""];
 }
 
 /** The trend in a tile: the last half hour, no axes. */

@@ -102,19 +102,37 @@ const facts = (title, entries) => (entries.length ? el("div", {}, el("h2", {}, t
 async function showAbout() {
   const versions = await getJSON(`/api/exposures/${id}/versions`);
   const shownFact = ([name, value]) => value !== null && value !== "" && !["detector", "detector_name", "detector_serial"].includes(name);
-  const word = (value) => (typeof value === "number" ? String(Number(value.toPrecision(7))) : String(value));
+  const word = (value) => (typeof value === "number" && !Number.isInteger(value) ? String(Number(value.toPrecision(7))) : String(value));
   const fromBegin = taiMs(view.info.begin);
   const versionList = versions.map((summary) => [`${summary.pipeline} v${summary.version}`, el("span", {},
     `${summary.n_finished}/${summary.n_expected}, ${summary.reason}, ${clock(Date.parse(summary.gathered_at))} UTC `,
     ...Object.entries(summary.products).map(([kind, key]) => el("a", { href: productUrl(key) }, `${kind} `)))]);
   const newest = view.summaries.flatMap((summary) => Object.entries(summary.timings).map(([step, seconds]) => [`${summary.pipeline} ${step.replace(/_s$/, "")}`, `${number(seconds, 3)} s`]));
-  const numbers = Object.entries(view.row.metrics).map(([key, value]) => [key, number(value, 4)]);
   $("#about").replaceChildren(...[
     facts("Summaries", versionList),
     facts("Gather", newest),
     facts("Exposure", [["begin UTC", clock(fromBegin)], ...Object.entries(view.info).filter(shownFact).map(([name, value]) => [name, word(value)])]),
-    facts("Focal plane", numbers),
+    focalPlaneNumbers(view.row.metrics),
   ].filter(Boolean));
+}
+
+/** The summary's numbers: a line for each quantity, a column for each way it was put together over the detectors. */
+function focalPlaneNumbers(metrics) {
+  const lines = new Map();
+  const kinds = [];
+  for (const [key, value] of Object.entries(metrics)) {
+    const [, base, kind = ""] = /^(.*?)(?:_(median|mean|scatter|total))?$/.exec(key);
+    if (!kinds.includes(kind)) kinds.push(kind);
+    lines.set(base, { ...lines.get(base), [kind]: value });
+  }
+  if (!lines.size) return null;
+  const body = [...lines].map(([base, values]) => {
+    const quantity = quantityOf(base, camera.quantities);
+    const title = quantity.unit ? `${quantity.title} [${quantity.unit}]` : quantity.title;
+    return el("tr", {}, el("td", { title: base }, title), kinds.map((kind) => el("td", { class: "num" }, kind in values ? number(values[kind], quantity.decimals + (kind === "scatter" ? 1 : 0)) : "")));
+  });
+  return el("div", { class: "span" }, el("h2", {}, "Focal plane"), el("table", { class: "grid" },
+    el("thead", {}, el("tr", {}, el("th", {}, "Quantity"), kinds.map((kind) => el("th", { class: "num" }, kind || "value")))), el("tbody", {}, body)));
 }
 
 function showAll() {

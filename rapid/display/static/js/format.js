@@ -9,9 +9,9 @@ export function number(value, decimals = 2) {
   if (typeof value === "boolean") return value ? "yes" : "no";
   if (typeof value !== "number") return String(value);
   if (!Number.isFinite(value)) return DASH;
-  const size = Math.abs(value);
-  if (size >= 1e7 || (size !== 0 && size < 0.5 * 10 ** -decimals && decimals < 4)) return value.toPrecision(3);
-  return value.toFixed(decimals).replace("-", "−");
+  if (Math.abs(value) >= 1e7) return value.toPrecision(4).replace("-", "−");
+  const text = value.toFixed(decimals);
+  return (Number(text) === 0 ? text.replace("-", "") : text).replace("-", "−");
 }
 
 const ENDINGS = [
@@ -35,7 +35,7 @@ export function quantityOf(key, listed) {
   }
   const counted = /^n_/.test(base);
   return {
-    key, unit, title: title.replace(/^n_/, "").replaceAll("_", " "), decimals: counted ? 0 : 2, scale: "sequential", nominal: null,
+    key, unit, title: title.replace(/^n_/, "").replaceAll("_", " "), decimals: counted ? 0 : 3, scale: "sequential", nominal: null,
   };
 }
 
