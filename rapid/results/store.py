@@ -23,6 +23,11 @@ CALIB_LOCK = 0x63616C6962
 """PostgreSQL advisory lock ("calib" in ASCII): versions are given, and become visible, in order."""
 
 
+def _text(document: sa.Column[Any] | sa.ColumnElement[Any]) -> sa.Label[str]:
+    """Return a document as text: a model reads it three times as fast as from Python's own JSON."""
+    return sa.cast(document, sa.Text).label("document")
+
+
 class ResultsStore(SqlStore):
     """The results store; see `open_results`."""
 
@@ -59,8 +64,8 @@ class ResultsStore(SqlStore):
         for column, value in ((t.camera, camera), (t.run, run), (t.pipeline, pipeline), (t.detector, detector)):
             if value is not None:
                 conditions.append(column == value)
-        rows = self._fetch(sa.select(t.document).where(*conditions).order_by(t.detector, t.id))
-        return [DetectorResult.model_validate(row.document) for row in rows]
+        rows = self._fetch(sa.select(_text(t.document)).where(*conditions).order_by(t.detector, t.id))
+        return [DetectorResult.model_validate_json(row.document) for row in rows]
 
     def night_results(
         self, camera: str, day_obs: int, *, detector: int, pipeline: str | None = None, run: str = "prompt"
@@ -70,8 +75,8 @@ class ResultsStore(SqlStore):
         conditions = [t.camera == camera, t.day_obs == day_obs, t.detector == detector, t.run == run]
         if pipeline is not None:
             conditions.append(t.pipeline == pipeline)
-        rows = self._fetch(sa.select(t.document).where(*conditions).order_by(t.exposure, t.pipeline))
-        return [DetectorResult.model_validate(row.document) for row in rows]
+        rows = self._fetch(sa.select(_text(t.document)).where(*conditions).order_by(t.exposure, t.pipeline))
+        return [DetectorResult.model_validate_json(row.document) for row in rows]
 
     def finished_detectors(self, camera: str, exposure: int, *, run: str = "prompt") -> dict[str, frozenset[int]]:
         """Return, by pipeline, the detectors of an exposure that have a result (recovery, invariant I2)."""
@@ -149,18 +154,18 @@ class ResultsStore(SqlStore):
             conditions.append(t.exposure < before)
         if run is not None:
             conditions.append(t.run == run)
-        statement = sa.select(t.document).where(*conditions).order_by(t.exposure.desc(), t.pipeline).limit(limit)
-        return [ExposureSummary.model_validate(row.document) for row in self._fetch(statement)]
+        statement = sa.select(_text(t.document)).where(*conditions).order_by(t.exposure.desc(), t.pipeline).limit(limit)
+        return [ExposureSummary.model_validate_json(row.document) for row in self._fetch(statement)]
 
     def summary_versions(self, camera: str, exposure: int) -> list[ExposureSummary]:
         """Return every version of every summary of an exposure, newest version first."""
         t = schema.exposure_summary.c
         statement = (
-            sa.select(t.document)
+            sa.select(_text(t.document))
             .where(t.camera == camera, t.exposure == exposure)
             .order_by(t.run, t.pipeline, t.version.desc())
         )
-        return [ExposureSummary.model_validate(row.document) for row in self._fetch(statement)]
+        return [ExposureSummary.model_validate_json(row.document) for row in self._fetch(statement)]
 
     def latest_summary(
         self, camera: str, exposure: int, *, pipeline: str | None = None, run: str = "prompt"
@@ -171,9 +176,9 @@ class ResultsStore(SqlStore):
         if pipeline is not None:
             conditions.append(t.pipeline == pipeline)
         rows = self._fetch(
-            sa.select(t.document).where(*conditions).order_by(t.gathered_at.desc(), t.id.desc()).limit(1)
+            sa.select(_text(t.document)).where(*conditions).order_by(t.gathered_at.desc(), t.id.desc()).limit(1)
         )
-        return ExposureSummary.model_validate(rows[0].document) if rows else None
+        return ExposureSummary.model_validate_json(rows[0].document) if rows else None
 
     def complete_batches(self, camera: str, *, day_obs: int, run: str = "prompt") -> frozenset[tuple[int, str]]:
         """Return (exposure, pipeline) of every summary of a night whose newest version is complete."""
@@ -301,9 +306,9 @@ class ResultsStore(SqlStore):
         try:
             with self._begin() as connection:
                 self._lock(connection, CALIB_LOCK)
-                rows = connection.execute(sa.select(t.c.version, t.c.document).where(same)).fetchall()
+                rows = connection.execute(sa.select(t.c.version, _text(t.c.document)).where(same)).fetchall()
                 for row in rows:
-                    known = CalibRecord.model_validate(row.document)
+                    known = CalibRecord.model_validate_json(row.document)
                     if known.sha256 == draft.sha256:
                         return known
                 record = make(max((row.version for row in rows), default=0) + 1)
@@ -361,9 +366,9 @@ class ResultsStore(SqlStore):
         if as_of is not None:
             conditions.append(t.created_at <= naive(as_of))
         statement = (
-            sa.select(t.document).where(*conditions).order_by(t.valid_from.desc(), t.version.desc(), t.id.desc())
+            sa.select(_text(t.document)).where(*conditions).order_by(t.valid_from.desc(), t.version.desc(), t.id.desc())
         )
-        return [CalibRecord.model_validate(row.document) for row in self._fetch(statement)]
+        return [CalibRecord.model_validate_json(row.document) for row in self._fetch(statement)]
 
     def calib_generation(self) -> int:
         """Return a number that grows with every certified calib: the cheap question of a cache."""
