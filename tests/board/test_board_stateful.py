@@ -268,7 +268,7 @@ def make_machine(server: EmbeddedValkey) -> type[RuleBasedStateMachine]:
             assert gather.expected == frozenset(batch.slots)
             assert gather.version == batch.version + 1
             until = self.model.now + GATHER_LEASE_S
-            batch.gathering, batch.regather = (gather.token, until, batch.finished), None
+            batch.gathering = (gather.token, until, batch.finished)
             self.gathers.append(gather)
 
         @precondition(lambda self: self.gathers)
@@ -284,6 +284,7 @@ def make_machine(server: EmbeddedValkey) -> type[RuleBasedStateMachine]:
                 return
             assert self.head.complete_gather(gather) == gather.version
             batch.gathered, batch.version, batch.gathering = batch.gathering[2], gather.version, None
+            batch.regather = None
             batch.touched = self.model.now
             self.model.note_change(batch)
 

@@ -119,7 +119,7 @@ end
 -- Set the timer a batch needs now, after any change of its sets (I4).
 local function schedule_gather(c, batch)
   local f = redis.call('HMGET', c.P .. 'batch:' .. batch, 'gathering', 'version', 'gathered_n', 'first_ms', 'gather_ms',
-    'regather_ms', 'deadline_ms', 'final')
+    'regather_ms', 'deadline_ms', 'final', 'regather_at')
   if not f[2] or f[1] == '1' then
     return -- unknown; or its running gather schedules again when it ends
   end
@@ -136,9 +136,13 @@ local function schedule_gather(c, batch)
     -- The finished set only grows: its size tells whether it changed since the last summary.
     if complete then
       gather_at(c, batch, c.now)
-    elseif not redis.call('ZSCORE', c.P .. 'gathers', batch) then
-      local due = (f[4] or c.now) + f[6]
-      gather_at(c, batch, due > c.now and due or c.now + f[6])
+    else
+      local due = tonumber(f[9] or '') or (f[4] or c.now) + f[6]
+      if not f[9] then
+        due = due > c.now and due or c.now + f[6]
+        redis.call('HSET', c.P .. 'batch:' .. batch, 'regather_at', due) -- it stays due if its gatherer dies
+      end
+      gather_at(c, batch, due)
     end
   else
     redis.call('ZREM', c.P .. 'gathers', batch)

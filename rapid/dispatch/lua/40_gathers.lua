@@ -64,6 +64,7 @@ redis.register_function('rapid_v1_complete_gather', function(keys, args)
   end
   clear_timer(c, 'G' .. batch)
   redis.call('HSET', key, 'gathering', 0, 'gather_done', args[2], 'gathered_n', redis.call('HGET', key, 'gather_n'), 'gather_failures', 0)
+  redis.call('HDEL', key, 'regather_at')
   local version = redis.call('HINCRBY', key, 'version', 1)
   count(c, 'gathers')
   emit(c, 'summary_ready', batch, nil, args[3])
@@ -82,7 +83,11 @@ local function return_gather(c, batch, error_json, wait_ms, max_failures)
     bury(c, batch .. '.gather', batch, '', error_json, failures, '', redis.call('HGET', key, 'spec'))
     return 'dead'
   end
-  gather_at(c, batch, c.now + wait_ms * failures * failures)
+  if wait_ms > 0 then
+    gather_at(c, batch, c.now + wait_ms * failures * failures)
+  else
+    schedule_gather(c, batch)
+  end
   return 'queued'
 end
 
