@@ -9,7 +9,10 @@ from typing import Any, cast
 
 from rapid.arrival.models import RawHeader
 from rapid.camera.models import Camera
+from rapid.camera.store import load_camera
 from rapid.errors import CorruptRawError, EmptyRawError, TruncatedRawError
+from rapid.exposure.fits_header import FitsStructure
+from rapid.exposure.models import ExposureInfo
 from rapid.exposure.naming import parse_expected_sensors
 from rapid.exposure.reader import read_info
 
@@ -73,7 +76,21 @@ def read_raw_header(data: RangedBytes, *, uri: str, camera: Camera | None) -> Ra
     # A gzip stream has no ranges; it is read as a whole.
     content: Any = data.whole() if data[:2] == b"\x1f\x8b" else data
     info, structure = read_info(cast("bytes", content), uri=uri, camera=camera)
+    _check_segments(info, structure, camera)
     return RawHeader(uri=uri, info=info, header=dict(structure.primary))
+
+
+def _check_segments(info: ExposureInfo, structure: FitsStructure, camera: Camera | None) -> None:
+    """Raise `TruncatedRawError` for a raw that ends between two HDUs: valid FITS, but with amps missing."""
+    detector = (camera or load_camera(info.camera)).by_id.get(info.detector)
+    n_segments = sum(hdu.is_image for hdu in structure.hdus)
+    if info.is_guider or detector is None or n_segments >= len(detector.amps):
+        return
+    raise TruncatedRawError(
+        f"the file ends after {n_segments} of the {len(detector.amps)} segments of {detector.name}",
+        wanted_segments=len(detector.amps),
+        got_segments=n_segments,
+    )
 
 
 def read_sidecar(data: RangedBytes) -> frozenset[str]:

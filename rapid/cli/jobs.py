@@ -8,6 +8,9 @@ import typer
 from rapid.cli.output import print_json
 from rapid.cli.roles import CameraName, Redis
 
+CLI_OUTAGE_S = 3.0
+"""A person at a terminal wants to be told, not to wait."""
+
 jobs_app = typer.Typer(help="See and mend jobs that failed for good.", no_args_is_help=True)
 
 
@@ -17,7 +20,7 @@ def _board(camera: str | None, redis: str | None) -> Any:
     from rapid.wiring.settings import make_settings
 
     settings = make_settings(camera=camera, redis_url=redis)
-    return Board(settings.redis_url, adopt_camera(settings.camera).name)
+    return Board(settings.redis_url, adopt_camera(settings.camera).name, outage_s=CLI_OUTAGE_S)
 
 
 def _status_text(status: Any) -> str:

@@ -18,7 +18,7 @@ from rapid.arrival.models import Arrival, ExpectedSensors, RawArrived, RawHeader
 from rapid.camera.models import Camera, Purpose
 from rapid.dispatch.board import AsyncBoard
 from rapid.dispatch.models import BatchKey, BatchSpec, Event, EventKind
-from rapid.errors import RapidError, RawError, StoreError
+from rapid.errors import RapidError, RawError, RefusedError, StoreError
 from rapid.head.assemble import Exposures, OpenExposure
 from rapid.head.decide import calib_groups, choose_builds, expected_detectors, info_facts, plan_batches
 from rapid.head.metrics import HeadMetrics
@@ -90,6 +90,7 @@ class Head:
         self._deadline_ms = int(deadline_s * 1000)
         self._build_calibs = build_calibs
         self._exposures = Exposures()
+        self._token = 0
         self._metrics = metrics or HeadMetrics()
         self.leading = asyncio.Event()
         self.ready = asyncio.Event()
@@ -125,10 +126,11 @@ class Head:
         log.info("head leads", token=token)
         self.leading.set()
         self._exposures = Exposures()
+        self._token = token
         tasks: dict[str, asyncio.Task[None]] = {
             "lead": asyncio.create_task(self._keep_lead(token)),
             "arrivals": asyncio.create_task(self._watch_arrivals()),
-            "leases": asyncio.create_task(self._keep_time()),
+            "leases": asyncio.create_task(self._board.lease_keeper()),
             "calibs": asyncio.create_task(self._follow_summaries()),
         }
         try:
@@ -151,16 +153,6 @@ class Head:
             if held != token:
                 log.warning("lead lost", token=token, now=held)
                 return
-
-    async def _keep_time(self) -> None:
-        """Expire leases and bring back delayed jobs when they are due."""
-        longest_s = self._board.lease_ms / 1000
-        while True:
-            due_s = await self._board.tick(worker_timeout_ms=3 * self._board.lease_ms)
-            # A lease taken later than now expires later than a whole lease from now.
-            wait_s = longest_s if due_s is None else min(max(due_s, 0.01), longest_s)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(asyncio.Event().wait(), wait_s)
 
     # Arrivals
 
@@ -211,6 +203,8 @@ class Head:
                 await self._post(touched[exposure_id])
             except StoreError:
                 raise
+            except RefusedError:
+                raise  # another head leads: stop, and stand by
             except RapidError as error:
                 log.error("exposure cannot be posted", exposure_id=exposure_id, error=error.message)
         self._metrics.dispatch_seconds.observe(time.monotonic() - begin)
@@ -277,7 +271,8 @@ class Head:
                     gather_timeout_ms=self._gather_timeout_ms,
                     regather_timeout_ms=self._regather_timeout_ms,
                     deadline_ms=self._deadline_ms,
-                )
+                ),
+                lead_token=self._token,
             )
             if receipt.queued or receipt.created:
                 log.info(
@@ -365,7 +360,8 @@ class Head:
                 time_limit_ms=int(pipeline.time_limit_s * 1000),
                 gather_timeout_ms=int(pipeline.time_limit_s * 1000),
                 deadline_ms=int(4 * pipeline.time_limit_s * 1000),
-            )
+            ),
+            lead_token=self._token,
         )
         log.info("calib build posted", kind=group.image_type, n_inputs=len(group.members), n_detectors=len(raws))
 

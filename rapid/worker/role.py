@@ -123,10 +123,12 @@ class Worker:
     async def _conclude(self, job: Job, outcome: _Outcome, stop: asyncio.Event) -> Job | None:
         if outcome.lost:
             raise LeaseLostError("given to another")
-        if outcome.preempted or outcome.drained:
-            reason = "a current job took its worker" if outcome.preempted else "its worker stopped"
-            await self._board.release(job, count_attempt=False, reason=reason)
-            log.info("job given back", reason=reason)
+        if outcome.preempted:
+            log.info("job given back", reason="a current job takes its worker")
+            return await self._board.preempted(job)
+        if outcome.drained:
+            await self._board.release(job, count_attempt=False, reason="its worker stopped")
+            log.info("job given back", reason="its worker stopped")
             return None
         answer = outcome.answer
         if answer is None or answer.result is None:
