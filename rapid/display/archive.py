@@ -1,5 +1,6 @@
 """What pages ask of nights and exposures, from memory where the night runs, else from the results store."""
 
+import asyncio
 from datetime import UTC, datetime
 from typing import Any
 
@@ -181,10 +182,15 @@ class Archive:
         kept = self._past.get(day_obs)
         if kept is not None and kept[0] == len(complete):
             return kept[1]
-        night = LiveNight(self._reader.names, day_obs=day_obs)
-        for summary in await self._reader.summaries_of(day_obs):
-            night.put_summary(summary)
-        rows = night.rows()
+        summaries = await self._reader.summaries_of(day_obs)
+
+        def add_up() -> list[ExposureRow]:
+            night = LiveNight(self._reader.names, day_obs=day_obs)
+            for summary in summaries:
+                night.put_summary(summary)
+            return night.rows()
+
+        rows = await asyncio.to_thread(add_up)  # a fraction of a second, in which nobody else should wait
         while len(self._past) >= N_NIGHTS_KEPT:
             self._past.pop(next(iter(self._past)))
         self._past[day_obs] = (len(complete), rows)

@@ -110,6 +110,7 @@ class LiveNight:
         self.day_obs = day_obs
         """The night on show; None before the first exposure."""
         self.tracks: dict[int, Track] = {}
+        self._detailed: set[int] = set()
 
     # -- what happens ------------------------------------------------------------------------------
 
@@ -151,7 +152,7 @@ class LiveNight:
             cell.metrics = with_derived(metrics.get(detector, {}))
             batch.cells[detector] = cell
             changed.append(cell)
-        self._trim()
+        self._trim(exposure_id)
         return changed
 
     def put_detector(
@@ -170,6 +171,10 @@ class LiveNight:
             return None
         track = self._track(exposure_id, at)
         batch = track.batch(pipeline)
+        if batch.summary is not None and not batch.cells:
+            # Its cells had been let go: without the others, one late detector would pass for the whole exposure.
+            for number, status in batch.summary.detectors.items():
+                batch.cells[number] = self._cell(number, pipeline, status.state, status.reason)
         known = batch.cells.get(detector)
         if known is not None and known.state is DetectorState.FINISHED and state is not DetectorState.FINISHED:
             return None  # exactly-once effect: nothing undoes a completion
@@ -179,6 +184,7 @@ class LiveNight:
         elif known is not None:
             cell.metrics = known.metrics
         batch.cells[detector] = cell
+        self._trim(exposure_id)
         return cell
 
     def put_summary(self, summary: ExposureSummary, *, at: datetime | None = None) -> list[DetectorCell] | None:
@@ -203,7 +209,7 @@ class LiveNight:
                 cell.metrics = known.metrics if known is not None else {}
                 batch.cells[detector] = cell
                 changed.append(cell)
-        self._trim()
+        self._trim(summary.exposure)
         return changed
 
     # -- what is shown -----------------------------------------------------------------------------
@@ -256,18 +262,20 @@ class LiveNight:
         if self.day_obs is None or day_obs > self.day_obs:
             self.day_obs = day_obs
             self.tracks.clear()  # a new night has begun; the store keeps the old one
+            self._detailed.clear()
         return day_obs == self.day_obs
 
     def _is_detailed(self, exposure_id: int) -> bool:
-        newer = sum(1 for known in self.tracks if known > exposure_id)
+        newer = sum(1 for known in self._detailed if order_of(known) > order_of(exposure_id))
         return newer < N_DETAILED
 
-    def _trim(self) -> None:
-        if len(self.tracks) <= N_DETAILED:
-            return
-        for exposure_id in sorted(self.tracks, key=order_of, reverse=True)[N_DETAILED:]:
-            for batch in self.tracks[exposure_id].batches.values():
-                if batch.summary is not None and batch.cells:
+    def _trim(self, exposure_id: int) -> None:
+        self._detailed.add(exposure_id)
+        while len(self._detailed) > N_DETAILED:
+            oldest = min(self._detailed, key=order_of)
+            self._detailed.discard(oldest)
+            for batch in self.tracks[oldest].batches.values():
+                if batch.summary is not None:
                     batch.cells = {}
 
     def _track(self, exposure_id: int, at: datetime | None) -> Track:

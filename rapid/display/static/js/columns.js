@@ -24,7 +24,7 @@ const FACTS = [
   plain("version", "Version", { decimals: 0, text: (value) => (value ? String(value) : DASH) }),
   plain("took_s", "Took", {
     unit: "s", decimals: 1,
-    value: (row) => (row.version && row.first_seen && row.updated ? (utcMs(row.updated) - utcMs(row.first_seen)) / 1000 : null),
+    value: (row) => (row.version && row.first_seen && row.updated !== row.first_seen ? (utcMs(row.updated) - utcMs(row.first_seen)) / 1000 : null),
   }),
 ];
 

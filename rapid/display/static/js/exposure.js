@@ -111,7 +111,7 @@ async function showAbout() {
   $("#about").replaceChildren(...[
     facts("Summaries", versionList),
     facts("Gather", newest),
-    facts("Exposure", [["begin UTC", clock(fromBegin)], ...Object.entries(view.info).filter(shownFact).map(([name, value]) => [name, word(value)])]),
+    facts("Exposure", [["begin UTC", clock(fromBegin)], ...Object.entries(view.info).filter(shownFact).map(([name, value]) => [["begin", "end"].includes(name) ? `${name} TAI` : name.replaceAll("_", " "), word(value)])]),
     focalPlaneNumbers(view.row.metrics),
   ].filter(Boolean));
 }

@@ -91,16 +91,19 @@ function showTile(box, tile, row) {
   setText(note, notes.join(" · "));
 }
 
+/** What went wrong comes before what only waits. */
+const rank = ({ state }) => ["failed", "quarantined", "superseded"].indexOf(state) + 1 || 9;
+
 function showPipeline(row) {
   const box = $("#pipeline");
   setText($(".value span", box), row ? `${row.n_finished}/${row.n_expected}` : DASH);
-  const took = row?.first_seen && row?.updated && row.version ? `${number((Date.parse(row.updated) - Date.parse(row.first_seen)) / 1000, 1)} s` : "";
+  const took = row?.first_seen && row.updated !== row.first_seen && row.version ? `${number((Date.parse(row.updated) - Date.parse(row.first_seen)) / 1000, 1)} s` : "";
   const state = row ? el("span", { class: "state", "data-state": row.state }, row.state) : "";
   $(".value small", box).replaceChildren(" ", state, took && ` ${took}`);
   const bar = $(".bar", box);
   bar.replaceChildren(el("i", { style: `width:${row?.n_expected ? (100 * row.n_finished) / row.n_expected : 0}%` }),
     el("i", { class: "failed", style: `width:${row?.n_expected ? (100 * row.n_failed) / row.n_expected : 0}%` }));
-  const missing = row?.missing ?? [];
+  const missing = [...(row?.missing ?? [])].sort((a, b) => rank(a) - rank(b) || a.detector - b.detector);
   const names = missing.slice(0, 24).map((one) => el("a", {
     class: "state", "data-state": one.state, title: `${one.state}: ${one.reason ?? "no reason given"}`,
     href: `/exposure/${row.exposure_id}?detector=${one.detector}`,
