@@ -26,7 +26,7 @@ from rapid.display.hub import Hub
 from rapid.display.pages import page_routes, wants_page
 from rapid.display.reader import Reader
 from rapid.display.settings import DisplaySettings
-from rapid.errors import NotFoundError, RapidError, Retry, StoreError
+from rapid.errors import ConfigurationError, NotFoundError, RapidError, Retry, StoreError
 from rapid.products.store import open_products
 from rapid.results.store import open_results
 
@@ -163,12 +163,20 @@ async def serve(settings: DisplaySettings, *, host: str, port: int, ready: Calla
         Where to listen; port 0 for a free one.
     ready
         Called with the URL once it listens.
+
+    Raises
+    ------
+    ConfigurationError
+        Raised if nobody can listen there, and as `create_app` does.
     """
     app = await asyncio.to_thread(create_app, settings)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
+        try:
+            listener.bind((host, port))
+        except OSError as error:
+            raise ConfigurationError("port", f"cannot listen on {host}:{port}: {error.strerror}") from error
         bound = listener.getsockname()[1]
         config = uvicorn.Config(
             app, log_config=None, access_log=False, timeout_graceful_shutdown=5, lifespan="on", server_header=False

@@ -1,0 +1,79 @@
+"""What is painted and written before any script runs."""
+
+import json
+
+import pytest
+
+from rapid.display.catalogue import tiles_with, with_derived
+from rapid.display.models import ExposureRow, ExposureState
+from rapid.display.night_csv import night_as_csv, safe_cell
+from rapid.display.pages import boot_data, shown_day, shown_tile
+from rapid.display.settings import Tolerance
+
+
+def make_row(seq_num: int, **changes) -> ExposureRow:
+    facts = {
+        "exposure_id": 20261120 * 100_000 + seq_num,
+        "day_obs": 20261120,
+        "seq_num": seq_num,
+        "image_type": "science",
+        "state": ExposureState.COMPLETE,
+        "pipeline": "quicklook",
+        "pipelines": ["quicklook"],
+        "version": 1,
+        "n_finished": 9,
+        "n_failed": 0,
+        "n_expected": 9,
+        "is_provisional": False,
+    }
+    return ExposureRow.model_validate(facts | changes)
+
+
+def test_data_in_a_page_cannot_end_its_script_element():
+    evil = {"object": "</script><script>alert(1)</script>"}
+    text = boot_data(row=evil)
+    assert "<" not in text
+    assert json.loads(text) == {"row": evil}
+
+
+@pytest.mark.parametrize(
+    ("metrics", "text"),
+    [
+        ({"psf_fwhm_arcsec_median": 0.8149}, "0.81"),
+        ({"psf_fwhm_arcsec": 0.5}, "0.50"),
+        ({"psf_fwhm_arcsec_median": None}, "—"),
+        ({}, "—"),
+        ({"psf_fwhm_arcsec_median": "bad"}, "—"),
+    ],
+    ids=["rounded", "second choice", "not measured", "nothing", "a word"],
+)
+def test_a_tile_is_a_number_or_a_dash(metrics, text):
+    tile = next(tile for tile in tiles_with({})["sky"] if tile.id == "seeing")
+    assert shown_tile(tile, metrics) == text
+
+
+def test_a_tolerance_says_who_set_it_and_why():
+    band = Tolerance(high=1.2, why="beyond this the sources blend", set_by="Ann", since="2026-11-01")
+    tile = next(tile for tile in tiles_with({"seeing": band})["sky"] if tile.id == "seeing")
+    assert (tile.high, tile.why) == (1.2, "beyond this the sources blend (Ann, since 2026-11-01)")
+
+
+def test_ellipticity_is_the_length_of_its_components():
+    assert with_derived({"psf_e1": 0.03, "psf_e2": -0.04})["psf_e"] == pytest.approx(0.05)
+
+
+def test_a_day_is_shown_with_dashes():
+    assert (shown_day(20261120), shown_day(None)) == ("2026-11-20", "—")
+
+
+def test_a_csv_has_a_column_for_every_metric_and_no_formula():
+    rows = [make_row(2, metrics={"b": 2.0}), make_row(1, metrics={"a": None}, object_name="=HYPERLINK(1)")]
+    header, first, second = night_as_csv(rows).splitlines()
+    assert header.endswith("n_expected,a,b")
+    assert first.startswith("2026112000001,20261120,1,science,,'=HYPERLINK(1)")
+    assert second.endswith(",9,0,9,,2.0")
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-x", "@x", "\tx"])
+def test_cells_a_spreadsheet_would_run_are_quoted(text):
+    assert safe_cell(text) == f"'{text}"
