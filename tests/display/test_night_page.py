@@ -35,20 +35,21 @@ def test_a_thousand_exposures_scroll_with_few_rows_in_the_document(open_page, st
     page = open_page(f"{serve(stage.settings)}/night/20261118")
     expect(page.locator("#count")).to_have_text("1000")
     assert sequence_numbers(page)[0] == 1000
-    # Frames while scrolling the whole table: a stutter is a frame that took three times its share.
-    gaps = page.evaluate(
+    # Rows in the document are what a frame costs: counted at every step, for a busy machine's clock says little.
+    most = page.evaluate(
         """async () => {
-          const box = document.querySelector('#scroll'); const gaps = []; let last = performance.now();
+          const box = document.querySelector('#scroll');
+          let most = 0;
           for (let n = 0; n < 60; n += 1) {
             box.scrollTop += 450;
             await new Promise(requestAnimationFrame);
-            const now = performance.now(); gaps.push(now - last); last = now;
+            await new Promise(requestAnimationFrame);
+            most = Math.max(most, document.querySelectorAll('#table tbody tr').length);
           }
-          return gaps.sort((a, b) => a - b);
+          return most;
         }"""
     )
-    assert page.locator("#table tbody tr").count() < 120
-    assert gaps[len(gaps) // 2] < 50, f"half of the frames take longer than 50 ms: {gaps}"
+    assert 10 < most < 120
     assert sequence_numbers(page)[0] < 200
 
 
