@@ -25,6 +25,9 @@ OBSCURATION = 0.61
 MAX_BAD_FRACTION = 0.02
 """Donuts with more bad pixels than this are left out."""
 
+MAX_ELLIPTICITY = 0.3
+"""More than aberrations or vignetting do to a donut: two that overlap."""
+
 
 class DonutSettings(PayloadConfig):
     """How to find and measure donuts."""
@@ -237,6 +240,8 @@ def _measure(
     stamp = np.where(bad, np.nan, stamp - level)
     annulus = measure_annulus(stamp, x - x0, y - y0, radius, noise=sky.noise or 0.0, min_edge_snr=told.min_edge_snr)
     if annulus is None or not told.min_diameter_px <= 2.0 * annulus.outer_radius_px <= 3.0 * radius:
+        return None
+    if math.hypot(annulus.e1, annulus.e2) > MAX_ELLIPTICITY:
         return None
     inside = np.hypot(grid_x - annulus.x, grid_y - annulus.y) <= 1.25 * annulus.outer_radius_px
     return Donut(
