@@ -117,6 +117,9 @@ class Reader:
                         await self._apply(events)
             except StoreError as error:
                 log.warning("display lost a source", error=error.message)
+                if not self.night.tracks:
+                    with contextlib.suppress(StoreError):
+                        await self._show_stored()
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(asyncio.Event().wait(), RETRY_S)
             except RapidError:
@@ -174,12 +177,7 @@ class Reader:
         # The last id is taken first: an event that is then both in the stores and in the stream changes nothing twice.
         as_of = await self._ask("board", self.board.last_event_id())
         recent = await self._ask("board", self.board.recent(N_RECENT))
-        nights = await self.ask_results(lambda: self._results.nights(self._camera.name))
-        days = [day_obs for day_obs, _ in nights] + [day_obs_of(key.exposure_id) for key in recent]
-        night = LiveNight(self.names, day_obs=max(days, default=None))
-        if night.day_obs is not None:
-            for summary in await self.summaries_of(night.day_obs):
-                night.put_summary(summary)
+        night = await self._stored_night(*(day_obs_of(key.exposure_id) for key in recent))
         ahead_ms = await self._ask("board", self.board.now_ms()) - round(datetime.now(UTC).timestamp() * 1000)
         self.night = night
         for key in reversed(recent):
@@ -193,6 +191,23 @@ class Reader:
         self._hub.start_at(as_of)
         self._hub.publish(Message.make("reset", {"reason": "rebuilt"}))
         log.info("night rebuilt", day_obs=night.day_obs, n_exposures=len(night.tracks))
+
+    async def _stored_night(self, *days: int) -> LiveNight:
+        """Return the newest of the stored nights and of ``days``, with the summaries that are stored of it."""
+        nights = await self.ask_results(lambda: self._results.nights(self._camera.name))
+        night = LiveNight(self.names, day_obs=max([*days, *(day_obs for day_obs, _ in nights)], default=None))
+        if night.day_obs is not None:
+            for summary in await self.summaries_of(night.day_obs):
+                night.put_summary(summary)
+        return night
+
+    async def _show_stored(self) -> None:
+        """Show what the store has: started without its board, a display must not pass for an empty night."""
+        self.night = await self._stored_night()
+        if self.night.tracks:
+            await self._load_metrics()
+            self._hub.publish(Message.make("reset", {"reason": "stored results only"}))
+            log.info("stored night shown without the board", day_obs=self.night.day_obs)
 
     async def _load_metrics(self) -> None:
         """Give the newest exposures' cells the numbers of the store, where the board no longer has them."""

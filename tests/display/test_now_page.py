@@ -213,13 +213,15 @@ def test_words_from_a_header_are_text_never_markup(open_page, stage, url):
 
 
 @pytest.mark.browser
-def test_a_board_that_is_away_is_named(open_page, make_stage):
+def test_a_board_that_is_away_is_named_and_what_is_stored_is_shown(open_page, make_stage):
     stage = make_stage("LSSTComCam")
     away = stage.settings.model_copy(update={"redis_url": "redis://127.0.0.1:9/0"})
     stage.put_night(2)
     with serve_display(away) as url:
         page = open_page(url, may_complain=True)
         expect(page.locator("#sources")).to_contain_text(re.compile("board not reachable since"))
+        expect(page.locator("#seq")).to_have_text("000002")
+        expect(page.locator("#night-note")).to_have_text("2 exposures")
 
 
 @pytest.mark.browser

@@ -32,12 +32,15 @@ export class StripCharts {
       tile,
       points: this.points.map(({ row, t }) => ({ row, t, v: firstOf(row.metrics, tile.keys) })).filter(({ v }) => v !== null),
     })).filter(({ points }) => points.length);
+    // Hours without anything measured, as between afternoon and night, would squeeze what there is.
+    const times = this.charts.flatMap(({ points }) => points.map(({ t }) => t));
+    this.range = times.reduce(([from, to], t) => [Math.min(from, t), Math.max(to, t)], [Infinity, -Infinity]);
     this.paint();
   }
 
   axis(width) {
-    const t0 = this.points[0].t;
-    const t1 = Math.max(this.points[this.points.length - 1].t, t0 + 60_000);
+    const [t0, last] = this.range;
+    const t1 = Math.max(last, t0 + 60_000);
     return { t0, t1, x: (t) => LEFT + ((t - t0) / (t1 - t0)) * (width - LEFT - RIGHT) };
   }
 
@@ -64,6 +67,7 @@ export class StripCharts {
   drawChart(context, look, { tile, points }, top, tall, width, x) {
     const sorted = points.map(({ v }) => v).sort((a, b) => a - b);
     let [low, high] = [sorted[Math.floor(sorted.length * 0.01)], sorted[Math.ceil(sorted.length * 0.99) - 1]];
+    for (const { row, v } of points) if (row.exposure_id === this.picked) [low, high] = [Math.min(low, v), Math.max(high, v)];
     const pad = (high - low) * 0.12 || Math.abs(high) * 0.05 || 1;
     [low, high] = [low - pad, high + pad];
     const head = 16;
@@ -128,7 +132,7 @@ export class StripCharts {
   }
 
   hover(event) {
-    const near = event && this.points?.length ? this.nearest(event) : null;
+    const near = event && this.charts?.length ? this.nearest(event) : null;
     if (near !== this.under) {
       this.under = near;
       this.paint();
@@ -148,6 +152,7 @@ export class StripCharts {
     let best = null;
     let least = 24;
     for (const { row, t } of this.points) {
+      if (t < this.range[0]) continue;
       const far = Math.abs(x(t) - at);
       if (far < least) [best, least] = [row, far];
     }

@@ -5,7 +5,7 @@ import { showDetector } from "./detector.js";
 import { FocalPlane } from "./focalplane.js";
 import { clock, DASH, number, quantityOf, seq, taiMs } from "./format.js";
 import { drawLegend, MetricMenu } from "./metrics.js";
-import { mosaicOf, Picture, productUrl } from "./picture.js";
+import { linkPictureAndPlane, mosaicOf, Picture, productUrl } from "./picture.js";
 import { ScaleBar } from "./scale.js";
 import { startShell } from "./shell.js";
 import { LiveStream, showSources } from "./stream.js";
@@ -24,10 +24,11 @@ const menu = new MetricMenu($("#metric"), camera, (key) => {
   showTable();
 });
 const picture = new Picture($("#mosaic"));
+linkPictureAndPlane(picture, plane);
 
 function showOverview() {
   const { row } = view;
-  const count = (title, value, note) => el("div", {}, el("h2", {}, title), el("b", {}, value), el("span", { class: "dim" }, note ?? ""));
+  const count = (title, value, unit) => el("div", {}, el("h2", {}, title), el("b", {}, value, unit && el("small", {}, ` ${unit}`)));
   const tiles = camera.tiles[["bias", "dark", "flat"].includes(row.image_type) ? "calibration" : "sky"];
   const numbers = tiles.map((tile) => [tile, tile.keys.map((key) => row.metrics[key]).find((value) => typeof value === "number")])
     .map(([tile, value]) => count(tile.title, `${number(value, tile.decimals)}`, value === undefined ? "" : tile.unit));

@@ -16,6 +16,7 @@ export class FocalPlane {
     this.quantity = null;
     this.cursor = null;
     this.born = new Map();
+    this.onHover = () => {};
     this.bounds = boundsOf(camera.detectors);
     this.rafts = raftsOf(camera.detectors);
     this.paint = paintable(canvas, () => this.draw());
@@ -95,14 +96,25 @@ export class FocalPlane {
     });
   }
 
+  /** The detector at a place in the focal plane [mm], if there is one. */
+  placeAt(x, y) {
+    return this.camera.detectors.find((place) => Math.abs(x - place.x_mm) < place.width_mm / 2 && Math.abs(y - place.y_mm) < place.height_mm / 2) ?? null;
+  }
+
+  /** Mark a detector, and its value on the scale; null for none. */
+  mark(place) {
+    if (this.cursor === (place?.id ?? null)) return;
+    this.cursor = place?.id ?? null;
+    this.canvas.dataset.detector = place?.name ?? "";
+    this.onScale(this.colours, this.quantity, place ? this.valueOf(this.cells.get(place.id)) : null);
+    this.onHover(place);
+    this.paint();
+  }
+
   hover(event) {
     const place = event ? this.at(event) : null;
     this.canvas.style.cursor = place ? "pointer" : "default";
-    if (this.cursor !== (place?.id ?? null)) {
-      this.cursor = place?.id ?? null;
-      this.onScale(this.colours, this.quantity, place ? this.valueOf(this.cells.get(place.id)) : null);
-      this.paint();
-    }
+    this.mark(place ?? null);
     if (place) showTip(event, ...this.card(place));
     else hideTip();
   }
@@ -141,12 +153,10 @@ export class FocalPlane {
     event.stopPropagation();
     const from = this.places.get(this.cursor) ?? this.places.get(this.camera.witness_detector);
     const next = this.cursor === null ? from : nearest(this.camera.detectors, from, step);
-    this.cursor = next.id;
-    this.onScale(this.colours, this.quantity, this.valueOf(this.cells.get(next.id)));
+    this.mark(next);
     const bounds = this.canvas.getBoundingClientRect();
     const [x, y, w] = this.box(next, this.frame(bounds.width, bounds.height));
     showTip({ clientX: bounds.left + x + w, clientY: bounds.top + y }, ...this.card(next));
-    this.paint();
   }
 
   draw() {

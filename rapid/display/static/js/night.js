@@ -55,7 +55,7 @@ function drawHead() {
   }, el("button", { onclick: () => sortBy(column) }, column.unit ? `${column.title} [${column.unit}]` : column.title)));
   const inputs = cells.map((column) => {
     const input = el("input", {
-      type: "search", "aria-label": `Filter ${column.title}`, placeholder: column.isNumber ? "0.5..0.9" : "", value: filters.get(column.key) ?? "",
+      type: "search", "aria-label": `Filter ${column.title}`, placeholder: column.isNumber ? "a..b" : "", value: filters.get(column.key) ?? "",
       title: column.isNumber ? "A range 0.5..0.9, a bound >0.8 or <=1, a number, or - for missing" : "Part of the text; several with |; ! for not",
     });
     input.addEventListener("input", () => {

@@ -5,7 +5,7 @@ import { $, boot, el, getJSON, paintable, setText, theme } from "./dom.js";
 import { FocalPlane } from "./focalplane.js";
 import { DASH, day, firstOf, number, quantityOf, seq, span } from "./format.js";
 import { drawLegend, MetricMenu } from "./metrics.js";
-import { mosaicOf, Picture, productUrl } from "./picture.js";
+import { linkPictureAndPlane, mosaicOf, Picture, productUrl } from "./picture.js";
 import { ScaleBar } from "./scale.js";
 import { startShell } from "./shell.js";
 import { LiveStream, showHeld, showSources } from "./stream.js";
@@ -29,6 +29,7 @@ const plane = new FocalPlane($("#plane"), camera, {
 });
 const menu = new MetricMenu($("#metric"), camera, (key) => plane.setMetric(key));
 const picture = new Picture($("#mosaic"));
+linkPictureAndPlane(picture, plane);
 const timeline = new Timeline($("#timeline"), { onPick: hold });
 const tilesOf = (row) => camera.tiles[["bias", "dark", "flat"].includes(row?.image_type) ? "calibration" : "sky"];
 const charts = new StripCharts($("#charts"), [], { onPick: hold });

@@ -8,6 +8,9 @@ export class Picture {
     this.view = null;
     this.pointers = new Map();
     this.note = box.appendChild(el("div", { class: "empty" }, "No mosaic yet"));
+    this.frame = box.appendChild(el("div", { class: "outline", hidden: true }));
+    this.onPoint = () => {};
+    box.addEventListener("pointerleave", () => this.onPoint(null));
     box.addEventListener("wheel", (event) => {
       event.preventDefault();
       this.zoom(Math.exp(-event.deltaY * (event.deltaMode ? 0.05 : 0.0016)), event.clientX, event.clientY);
@@ -27,6 +30,7 @@ export class Picture {
     if (!url) {
       this.image?.remove();
       this.image = null;
+      this.outline(null);
       this.note.hidden = false;
       return;
     }
@@ -77,6 +81,28 @@ export class Picture {
     const { scale, x, y } = this.view;
     this.image.style.transform = `translate(${x}px, ${y}px) scale(${scale})`;
     this.box.classList.toggle("close", scale > 2);
+    this.outline(this.marked);
+  }
+
+  /** Mark a part of the picture, given as fractions of its width and height from the upper left; null for none. */
+  outline(part) {
+    this.marked = part;
+    this.frame.hidden = !part || !this.image;
+    if (this.frame.hidden) return;
+    const { scale, x, y } = this.view;
+    const [w, h] = [this.image.naturalWidth * scale, this.image.naturalHeight * scale];
+    const place = { left: x + part.x * w, top: y + part.y * h, width: part.width * w, height: part.height * h };
+    for (const [name, value] of Object.entries(place)) this.frame.style[name] = `${value}px`;
+  }
+
+  /** Tell what is under the pointer, in fractions as in `outline`. */
+  point(event) {
+    const bounds = this.box.getBoundingClientRect();
+    const { scale, x, y } = this.view;
+    this.onPoint({
+      x: (event.clientX - bounds.left - x) / (this.image.naturalWidth * scale),
+      y: (event.clientY - bounds.top - y) / (this.image.naturalHeight * scale),
+    });
   }
 
   down(event) {
@@ -88,7 +114,11 @@ export class Picture {
 
   move(event) {
     const before = this.pointers.get(event.pointerId);
-    if (!before || !this.image) return;
+    if (!this.image) return;
+    if (!before) {
+      this.point(event);
+      return;
+    }
     if (this.pointers.size === 2) {
       const other = [...this.pointers.values()].find((pointer) => pointer.pointerId !== event.pointerId);
       const reach = (a) => Math.hypot(a.clientX - other.clientX, a.clientY - other.clientY) || 1;
@@ -115,4 +145,21 @@ export function mosaicOf(products) {
 
 export function productUrl(key) {
   return `/products/${key.split("/").map(encodeURIComponent).join("/")}`;
+}
+
+/**
+ * Show in each what the pointer is on in the other: a mosaic covers the camera's detectors, y up, edge to edge.
+ * A picture that is not as wide to high as the camera is no such mosaic, and is left alone.
+ */
+export function linkPictureAndPlane(picture, plane) {
+  const { x0, x1, y0, y1 } = plane.bounds;
+  const fits = () => {
+    const shape = picture.image ? picture.image.naturalWidth / picture.image.naturalHeight : NaN;
+    return Math.abs((shape * (y1 - y0)) / (x1 - x0) - 1) < 0.05;
+  };
+  plane.onHover = (place) => picture.outline(place && fits() ? {
+    x: (place.x_mm - place.width_mm / 2 - x0) / (x1 - x0), y: (y1 - place.y_mm - place.height_mm / 2) / (y1 - y0),
+    width: place.width_mm / (x1 - x0), height: place.height_mm / (y1 - y0),
+  } : null);
+  picture.onPoint = (at) => plane.mark(at && fits() ? plane.placeAt(x0 + at.x * (x1 - x0), y1 - at.y * (y1 - y0)) : null);
 }
