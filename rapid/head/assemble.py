@@ -20,6 +20,10 @@ class OpenExposure:
     exposure_id: int
     raws: dict[tuple[int, bool], RawHeader] = field(default_factory=dict)
     read_out: frozenset[str] | None = None
+    quarantined: dict[int, str] = field(default_factory=dict)
+    """Detectors whose raw could not be read, with the reason."""
+    posted: dict[str, frozenset[int]] = field(default_factory=dict)
+    """By pipeline, the detectors expected by the batch on the board."""
     finished: dict[str, frozenset[int]] | None = None
     """By pipeline, the detectors with stored results when it was first seen (I2)."""
 
@@ -48,5 +52,6 @@ class Exposures:
     def add(self, raw: RawHeader) -> OpenExposure:
         """Add a raw to its exposure."""
         exposure = self.get(raw.info.exposure_id)
+        exposure.quarantined.pop(raw.info.detector, None)
         exposure.raws[raw.info.detector, raw.info.is_guider] = raw
         return exposure

@@ -123,7 +123,9 @@ def calib_groups(summaries: Iterable[ExposureSummary]) -> list[CalibGroup]:
     return groups
 
 
-def choose_builds(groups: Iterable[CalibGroup], built: Mapping[int, bool]) -> list[CalibGroup]:
+def choose_builds(
+    groups: Iterable[CalibGroup], built: Mapping[int, bool], *, ungathered: Collection[int] = ()
+) -> list[CalibGroup]:
     """Return the whole sequences to build now.
 
     Parameters
@@ -132,15 +134,21 @@ def choose_builds(groups: Iterable[CalibGroup], built: Mapping[int, bool]) -> li
         From `calib_groups`.
     built
         Exposure id of the last member of every sequence whose build was posted, and whether it is done.
+    ungathered
+        Calibration exposures that were posted and have no summary yet.
 
     Notes
     -----
-    A dark waits for a bias build in progress, a flat for bias and dark: else it would be made without them.
+    A dark waits for a bias build in progress, a flat for bias and dark: else it would be made without them. Newest
+    first, a flat may be whole before the biases are looked at; so a sequence also waits while an earlier calibration
+    exposure is not gathered. That ends by itself: every exposure is gathered at its deadline at the latest.
     """
     whole = [group for group in groups if group.is_whole]
     due = []
     for group in whole:
         if group.members[-1] in built:
+            continue
+        if any(exposure_id < group.members[0] for exposure_id in ungathered):
             continue
         place = BUILD_ORDER.index(ImageType(group.image_type))
         before = {kind.value for kind in BUILD_ORDER[:place]}

@@ -20,17 +20,18 @@ from rapid.dispatch.board import AsyncBoard
 from rapid.dispatch.models import BatchKey, BatchSpec, Event, EventKind
 from rapid.errors import RapidError, RawError, RefusedError, StoreError
 from rapid.head.assemble import Exposures, OpenExposure
-from rapid.head.decide import calib_groups, choose_builds, expected_detectors, info_facts, plan_batches
+from rapid.head.decide import BUILD_ORDER, calib_groups, choose_builds, expected_detectors, info_facts, plan_batches
 from rapid.head.metrics import HeadMetrics
 from rapid.head.models import CalibGroup
 from rapid.pipeline.models import PipelineBook
 from rapid.pipeline.store import load_pipeline
-from rapid.results.models import QuarantineRecord, Scalar
+from rapid.results.models import DetectorState, QuarantineRecord, Scalar
 from rapid.results.store import ResultsStore
 
 log = structlog.get_logger()
 
 RUN = "prompt"
+CALIBRATION_PIPELINES = frozenset(kind.value for kind in BUILD_ORDER)
 
 
 class RawSource(Protocol):
@@ -91,6 +92,7 @@ class Head:
         self._build_calibs = build_calibs
         self._exposures = Exposures()
         self._token = 0
+        self._set_aside: set[str] = set()
         self._metrics = metrics or HeadMetrics()
         self.leading = asyncio.Event()
         self.ready = asyncio.Event()
@@ -127,6 +129,8 @@ class Head:
         self.leading.set()
         self._exposures = Exposures()
         self._token = token
+        quarantined = await asyncio.to_thread(lambda: self._results.quarantined(self._camera.name, limit=10_000))
+        self._set_aside = {record.uri for record in quarantined}
         tasks: dict[str, asyncio.Task[None]] = {
             "lead": asyncio.create_task(self._keep_lead(token)),
             "arrivals": asyncio.create_task(self._watch_arrivals()),
@@ -188,7 +192,7 @@ class Head:
         touched: dict[int, OpenExposure] = {}
         for arrival in arrivals:
             if isinstance(arrival, RawQuarantined):
-                await self._quarantine(arrival.uri, arrival.code, arrival.reason, arrival.size_bytes)
+                await self._quarantine(arrival)
             elif isinstance(arrival, ExpectedSensors):
                 exposure = self._exposures.get(arrival.exposure_id)
                 exposure.read_out = arrival.detector_names
@@ -213,28 +217,50 @@ class Head:
         try:
             raw = await asyncio.to_thread(self._source.read_header, arrival.uri)
         except RawError as error:
-            await self._quarantine(arrival.uri, error.code, error.message, arrival.size_bytes)
+            await self._quarantine(_set_aside_of(arrival, error.code, error.message))
             return None
         if raw.info.detector not in self._camera.by_id:
             reason = f"{self._camera.name} has no detector {raw.info.detector_name}"
-            await self._quarantine(arrival.uri, "raw_wrong_camera", reason, arrival.size_bytes)
+            await self._quarantine(_set_aside_of(arrival, "raw_wrong_camera", reason))
             return None
         self._metrics.arrivals.inc()
+        if arrival.uri in self._set_aside:
+            self._set_aside.discard(arrival.uri)
+            await asyncio.to_thread(self._results.release_quarantine, self._camera.name, arrival.uri)
         return raw
 
-    async def _quarantine(self, uri: str, code: str, reason: str, size_bytes: int | None) -> None:
-        log.warning("raw quarantined", uri=uri, code=code, reason=reason)
-        self._metrics.quarantined.labels(code=code).inc()
+    async def _quarantine(self, raw: RawQuarantined) -> None:
+        """Set a raw aside, visibly: in the results store, on the event stream, and in its exposure."""
+        log.warning("raw quarantined", uri=raw.uri, code=raw.code, reason=raw.reason)
+        self._metrics.quarantined.labels(code=raw.code).inc()
+        detector = self._camera.by_name.get(raw.detector_name or "")
         record = QuarantineRecord(
             camera=self._camera.name,
-            uri=uri,
-            code=code,
-            reason=reason,
-            size_bytes=size_bytes,
+            uri=raw.uri,
+            code=raw.code,
+            reason=raw.reason,
+            size_bytes=raw.size_bytes,
+            exposure=raw.exposure_id,
+            detector=detector.id if detector else None,
             quarantined_at=datetime.now(UTC),
         )
         await asyncio.to_thread(self._results.put_quarantine, record)
-        await self._board.publish(EventKind.RAW_QUARANTINED, data={"uri": uri, "code": code, "reason": reason})
+        self._set_aside.add(raw.uri)
+        await self._board.publish(
+            EventKind.RAW_QUARANTINED, data={"uri": raw.uri, "code": raw.code, "reason": raw.reason}
+        )
+        if raw.exposure_id is not None and detector is not None:
+            exposure = self._exposures.get(raw.exposure_id)
+            exposure.quarantined[detector.id] = raw.reason
+            await self._settle_quarantined(exposure)
+
+    async def _settle_quarantined(self, exposure: OpenExposure) -> None:
+        """Tell the board which detectors of an exposure will give no result (I4)."""
+        for pipeline, expected in exposure.posted.items():
+            reasons = {number: why for number, why in exposure.quarantined.items() if number in expected}
+            if reasons:
+                key = BatchKey(run=RUN, exposure_id=exposure.exposure_id, pipeline=pipeline)
+                await self._board.settle(key, DetectorState.QUARANTINED, reasons)
 
     async def _post(self, exposure: OpenExposure) -> None:
         """Post, or add to, the batches of an exposure."""
@@ -284,8 +310,11 @@ class Head:
                     n_expected=len(plan.expected),
                     created=receipt.created,
                 )
+            exposure.posted[plan.pipeline] = plan.expected
             if exposure.read_out is not None:
                 await self._board.expect(key, plan.expected)
+        if exposure.quarantined:
+            await self._settle_quarantined(exposure)
 
     async def _stored(self, exposure_id: int, pipeline: str) -> tuple[int, dict[int, dict[str, Scalar]]]:
         """Return the summary version and the metrics that the results store has of a batch (I2)."""
@@ -332,7 +361,14 @@ class Head:
                 built[group.members[-1]] = True
             elif await self._board.state(key) is not None:
                 built[group.members[-1]] = False
-        for group in choose_builds(groups, built):
+        recent = await self._board.recent(500)
+        gathered = {(summary.exposure, summary.pipeline) for summary in summaries}
+        ungathered = {
+            key.exposure_id
+            for key in recent
+            if key.pipeline in CALIBRATION_PIPELINES and (key.exposure_id, key.pipeline) not in gathered
+        }
+        for group in choose_builds(groups, built, ungathered=ungathered):
             await self._post_build(group)
 
     async def _post_build(self, group: CalibGroup) -> None:
@@ -364,6 +400,17 @@ class Head:
             lead_token=self._token,
         )
         log.info("calib build posted", kind=group.image_type, n_inputs=len(group.members), n_detectors=len(raws))
+
+
+def _set_aside_of(arrival: RawArrived, code: str, reason: str) -> RawQuarantined:
+    return RawQuarantined(
+        uri=arrival.uri,
+        code=code,
+        reason=reason,
+        size_bytes=arrival.size_bytes,
+        exposure_id=arrival.exposure_id,
+        quarantined_at=datetime.now(UTC),
+    )
 
 
 def _may_complete_sequence(event: Event) -> bool:

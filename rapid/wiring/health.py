@@ -1,10 +1,11 @@
 """Health of a role over HTTP: ``/healthz`` (alive), ``/readyz`` (may get work), ``/metrics`` (Prometheus)."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import contextlib
+from collections.abc import Awaitable, Callable, Iterator
 
 import uvicorn
-from fastapi import FastAPI, Response
+from fastapi import APIRouter, FastAPI, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from rapid.errors import RapidError
@@ -19,15 +20,20 @@ class Health:
         Raises `RapidError` if the role cannot do its work.
     ready
         Set once the role may get work.
+    routers
+        Further doors of the role, e.g. for bucket notifications.
     """
 
-    def __init__(self, check: Callable[[], Awaitable[None]], ready: asyncio.Event) -> None:
+    def __init__(
+        self, check: Callable[[], Awaitable[None]], ready: asyncio.Event, *, routers: tuple[APIRouter, ...] = ()
+    ) -> None:
         self.check = check
         self.ready = ready
+        self.routers = routers
 
 
 def health_app(health: Health) -> FastAPI:
-    """Return the small web application with the three endpoints."""
+    """Return the small web application with the three endpoints, and the role's own."""
     app = FastAPI(title="rapid role", docs_url=None, redoc_url=None, openapi_url=None)
 
     @app.get("/healthz")
@@ -51,13 +57,21 @@ def health_app(health: Health) -> FastAPI:
     async def metrics() -> Response:
         return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
+    for router in health.routers:
+        app.include_router(router)
     return app
+
+
+class _ProbeServer(uvicorn.Server):
+    """A server that leaves signals to the role."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Capture nothing."""
+        yield
 
 
 async def serve_health(health: Health, *, port: int, host: str = "0.0.0.0") -> None:
     """Serve until cancelled."""
     config = uvicorn.Config(health_app(health), host=host, port=port, log_level="warning", lifespan="off")
-    server = uvicorn.Server(config)
-    # Signals belong to the role, not to its probe server.
-    server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
-    await server.serve()
+    await _ProbeServer(config).serve()

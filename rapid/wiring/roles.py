@@ -7,7 +7,11 @@ import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
+from fastapi import APIRouter
+
+from rapid.arrival.bucket import BucketSource
 from rapid.arrival.source import open_source
+from rapid.arrival.webhook import notify_router
 from rapid.dispatch.board import AsyncBoard
 from rapid.dispatch.models import WorkerSpec
 from rapid.errors import ConfigurationError
@@ -49,13 +53,18 @@ async def _board(settings: RoleSettings) -> AsyncIterator[AsyncBoard]:
 
 
 async def _with_health(
-    settings: RoleSettings, board: AsyncBoard, ready: asyncio.Event, run: Callable[[], Awaitable[None]]
+    settings: RoleSettings,
+    board: AsyncBoard,
+    ready: asyncio.Event,
+    run: Callable[[], Awaitable[None]],
+    *,
+    routers: tuple[APIRouter, ...] = (),
 ) -> None:
     """Run a role beside its health endpoint, if it has a port for one."""
     if not settings.metrics_port:
         await run()
         return
-    server = asyncio.create_task(serve_health(Health(board.ping, ready), port=settings.metrics_port))
+    server = asyncio.create_task(serve_health(Health(board.ping, ready, routers=routers), port=settings.metrics_port))
     try:
         await run()
     finally:
@@ -70,13 +79,16 @@ async def run_head(settings: RoleSettings, stop: asyncio.Event | None = None) ->
         raise ConfigurationError("raws", "a head node needs to know where raws arrive")
     camera = adopt_camera(settings.camera)
     results = await asyncio.to_thread(open_results, settings.results)
+    source = open_source(settings.raws, camera=camera)
+    # A bucket's notifications come in by HTTP, at /notify beside the health endpoints; its listing is the safety net.
+    routers = (notify_router(source),) if isinstance(source, BucketSource) else ()
     async with _board(settings) as board:
         head = Head(
             settings.process_name("head"),
             camera,
             board,
             results,
-            open_source(settings.raws, camera=camera),
+            source,
             default_book(),
             lead_ttl_s=settings.lead_ttl_s,
             gather_timeout_s=settings.gather_timeout_s,
@@ -84,7 +96,7 @@ async def run_head(settings: RoleSettings, stop: asyncio.Event | None = None) ->
             deadline_s=settings.deadline_s,
             build_calibs=settings.build_calibs,
         )
-        await _with_health(settings, board, head.ready, lambda: head.run(stop))
+        await _with_health(settings, board, head.ready, lambda: head.run(stop), routers=routers)
     results.close()
 
 

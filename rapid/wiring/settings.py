@@ -8,16 +8,13 @@ import socket
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, SecretStr
 
-from rapid.errors import ConfigurationError
+from rapid.config import Settings, describe_settings, load_settings
 
 
-class RoleSettings(BaseSettings):
+class RoleSettings(Settings):
     """What every role is told."""
-
-    model_config = SettingsConfigDict(env_prefix="RAPID_", extra="forbid", frozen=True, secrets_dir=None)
 
     camera: str = Field(default="LSSTCam", description="Name of a camera definition, or path of one.")
     redis_url: str = Field(default="redis://127.0.0.1:6379/0", description="Redis or Valkey that holds the board.")
@@ -81,23 +78,16 @@ class RoleSettings(BaseSettings):
 
 
 def make_settings(**given: Any) -> RoleSettings:
-    """Return settings: what is given, else the environment, else the defaults.
+    """Return settings: what is given, else the environment, secret files, the YAML file, the defaults.
 
     Raises
     ------
     ConfigurationError
         Raised, naming the field, for a value that is not valid.
     """
-    try:
-        return RoleSettings(**{name: value for name, value in given.items() if value is not None})
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise ConfigurationError(".".join(str(part) for part in first["loc"]), first["msg"]) from error
+    return load_settings(RoleSettings, given)
 
 
 def settings_table() -> list[tuple[str, str, str]]:
-    """Return name, default and description of every setting, for docs and `rapid config`."""
-    return [
-        (f"RAPID_{name.upper()}", str(field.default), field.description or "")
-        for name, field in RoleSettings.model_fields.items()
-    ]
+    """Return variable, default and description of every setting, for docs and `rapid config`."""
+    return [(fact.variable, fact.default, fact.description) for fact in describe_settings(RoleSettings)]

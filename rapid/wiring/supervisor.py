@@ -38,6 +38,7 @@ class RoleProcess:
     not_before: float = 0.0
     first_line: str = ""
     has_line: threading.Event = field(default_factory=threading.Event)
+    listener: threading.Thread | None = None
 
 
 class Supervisor:
@@ -135,15 +136,19 @@ class Supervisor:
                 start_new_session=True,
             )
         role.started = time.monotonic()
-        threading.Thread(target=self._listen, args=(role, role.process), daemon=True).start()
+        role.listener = threading.Thread(target=self._listen, args=(role, role.process), daemon=True)
+        role.listener.start()
 
     @staticmethod
     def _listen(role: RoleProcess, process: "subprocess.Popen[str]") -> None:
         """Keep the first line a role prints; let the rest pass."""
-        for line in process.stdout or ():
-            if not role.has_line.is_set():
-                role.first_line = line.strip()
-                role.has_line.set()
+        if process.stdout is None:
+            return
+        with process.stdout:
+            for line in process.stdout:
+                if not role.has_line.is_set():
+                    role.first_line = line.strip()
+                    role.has_line.set()
 
     def _watch(self) -> None:
         """Start again what ended unasked."""
@@ -186,6 +191,9 @@ class Supervisor:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+        for role in roles:
+            if role.listener is not None:
+                role.listener.join(timeout=5.0)
 
     def log_of(self, name: str) -> Path:
         """Return the log file of a role."""

@@ -124,7 +124,7 @@ async def test_a_notification_that_comes_three_times_is_one_raw(bucket, told):
 async def test_a_late_notification_of_an_earlier_upload_changes_nothing(bucket, told):
     key = bucket.put_raw(1)
     first = bucket.record_of(key, sequencer="0A")
-    bucket.put(key, make_raw(1, n_segments=5))
+    bucket.put(key, make_raw(1, n_segments=17))
     told.source.notify(body_of(bucket.record_of(key, sequencer="0B")))
     await told.count(1)
     told.source.notify(body_of(first))
@@ -135,7 +135,7 @@ async def test_an_upload_that_replaces_another_says_so(bucket, told):
     key = bucket.put_raw(1)
     told.source.notify(body_of(bucket.record_of(key, sequencer="0A")))
     (first,) = await told.count(1)
-    bucket.put(key, make_raw(1, n_segments=5))
+    bucket.put(key, make_raw(1, n_segments=17))
     told.source.notify(body_of(bucket.record_of(key, sequencer="0B")))
     said = await told.count(2)
     assert said[1].replaces == first.uri

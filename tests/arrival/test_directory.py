@@ -307,7 +307,7 @@ async def test_a_raw_written_anew_with_other_content_replaces_the_first(root, wa
     path = root / raw_name(1)
     path.write_bytes(make_raw(1))
     await watched.count(1)
-    path.write_bytes(make_raw(1, n_segments=5))
+    path.write_bytes(make_raw(1, n_segments=17))
     said = await watched.count(2)
     assert said[1].replaces == str(path)
     assert said[1].size_bytes > said[0].size_bytes

@@ -32,7 +32,7 @@ def _template(n_segments: int, width: int) -> bytes:
     return buffer.getvalue()
 
 
-def make_raw(seq_num: int = 1, raft: str = "R22", slot: str = "S11", *, n_segments: int = 4, width: int = 50) -> bytes:
+def make_raw(seq_num: int = 1, raft: str = "R22", slot: str = "S11", *, n_segments: int = 16, width: int = 50) -> bytes:
     """Return the bytes of a raw of LSSTCam."""
     data = _template(n_segments, width)
     for old, new in (

@@ -36,7 +36,7 @@ def test_pixels_are_not_read():
     header = read_raw_header(view, uri="x.fits", camera=None)
     assert header.info.exposure_id == 2026112000001
     assert len(data) > 3_000_000
-    assert sum(length for _, length in asked) < 60_000
+    assert sum(length for _, length in asked) < len(data) / 20
 
 
 def test_a_gzipped_raw_is_read_whole():

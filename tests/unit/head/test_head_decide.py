@@ -157,6 +157,11 @@ def test_builds_wait_for_those_they_need(built, due):
     assert [group.image_type for group in choose_builds([FLAT, DARK, BIAS], built)] == due
 
 
+def test_a_flat_waits_for_earlier_exposures_that_are_not_gathered_and_not_for_later_ones():
+    assert choose_builds([FLAT], {}, ungathered={1}) == []
+    assert choose_builds([FLAT], {}, ungathered={7}) == [FLAT]
+
+
 def test_a_later_bias_does_not_hold_an_earlier_flat():
     later = CalibGroup("bias", "b2", None, (7, 8), is_whole=True)
     assert FLAT in choose_builds([later, FLAT], {})
