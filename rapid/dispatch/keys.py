@@ -57,7 +57,6 @@ KEYS = (
     KeySpec("pinned:POOL:DETECTOR", "zset", "head", "worker", "with the last worker pinned to it", "jobs of a pinned detector, by score"),
     KeySpec("pins:POOL", "hash", "worker", "head", "entries leave with their workers", "detector: workers pinned to it"),
     KeySpec("affinity:POOL", "hash", "worker", "head", "never; one entry per detector", "detector: worker that ran it last"),
-    KeySpec("newest:POOL", "string", "head", "worker", "1 h after the last current post", "order of the newest exposure"),
     KeySpec("parked:POOL", "zset", "worker", "head", "entries leave with a job or their worker", "workers that wait, by time"),
     KeySpec("stealable:POOL", "zset", "worker", "head", "entries leave with the job", "workers that run backlog, by time"),
     KeySpec("preempting:POOL", "zset", "head", "head", "entries leave with the job", "workers asked to give up their job"),
@@ -77,9 +76,8 @@ KEYS = (
     KeySpec("pools", "set", "head", "display", "never; a handful", "pools that were posted to"),
     KeySpec("counters", "hash", "all", "display", "never; a handful", "totals since the board began"),
     KeySpec("events", "stream", "all", "display", "about 20000 are kept", "what happened"),
-    KeySpec("mode", "string", "person", "worker", "never; one", "worker mode"),
     KeySpec("fence", "string", "all", "all", "never; one", "last fencing token"),
-    KeySpec("clock_offset", "string", "replay", "all", "never; one", "ms the board's clock is ahead of the server's"),
+    KeySpec("control", "hash", "person, head, replay", "all", "never; one", "worker mode, newest exposure of each pool, ms the clock is ahead"),
 )  # fmt: skip
 
 

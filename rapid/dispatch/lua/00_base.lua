@@ -9,7 +9,7 @@
 --            ZSET is "current before backlog, newest exposure first" (I5) and no job moves when a newer exposure comes.
 --   lease    'token|worker|class|since|state'; state is held, done, failed, released or expired
 --   timer    member of the timers ZSET, a letter and what it is for:
---            L job lease, R job retry, H job held for its preferred worker, G batch gather lease,
+--            L job lease, R job retry, H jobs of a batch held for their preferred workers, G batch gather lease,
 --            X batch leaves the backlog, B batch is forgotten, W worker gave no sign of life
 
 local EVENTS_KEPT = 20000
@@ -23,16 +23,13 @@ local GATHER_FAILURES = 5
 local LEASES_TO_LEAVE = 3 -- a worker silent for so many leases is gone
 
 local function context(keys)
-  local P, t = keys[1], redis.call('TIME')
-  local offset = redis.call('GET', keys[1] .. 'clock_offset')
-  return {P = P, now = t[1] * 1000 + math.floor(t[2] / 1000) + (offset and tonumber(offset) or 0), newest = {}, pools = {}}
-end
-
-local function mode_of(c)
-  if not c.mode then
-    c.mode = redis.call('GET', c.P .. 'mode') or 'consuming'
+  local t, control = redis.call('TIME'), {}
+  local flat = redis.call('HGETALL', keys[1] .. 'control')
+  for i = 1, #flat, 2 do
+    control[flat[i]] = flat[i + 1]
   end
-  return c.mode
+  local now = t[1] * 1000 + math.floor(t[2] / 1000) + (tonumber(control.clock_offset or '') or 0)
+  return {P = keys[1], now = now, control = control, mode = control.mode or 'consuming', newest = {}, pools = {}, batches = {}}
 end
 
 local function refused(code, what)
@@ -46,6 +43,13 @@ end
 
 local function count(c, what, n)
   redis.call('HINCRBY', c.P .. 'counters', what, n or 1)
+end
+
+-- Call a command with many arguments, in pieces that fit Lua's stack.
+local function call_many(command, key, arguments)
+  for from = 1, #arguments, 1000 do
+    redis.call(command, key, unpack(arguments, from, math.min(from + 999, #arguments)))
+  end
 end
 
 local function split_job(job)
@@ -153,7 +157,6 @@ end
 local function note_result(c, batch)
   local key = c.P .. 'batch:' .. batch
   local f = redis.call('HMGET', key, 'first_ms', 'version', 'final')
-  redis.call('HSET', key, 'last_ms', c.now)
   if not f[1] then
     redis.call('HSET', key, 'first_ms', c.now)
     touch(c, batch)

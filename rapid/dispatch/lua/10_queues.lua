@@ -2,7 +2,8 @@
 
 local function newest_of(c, pool)
   if not c.newest[pool] then
-    c.newest[pool] = tonumber(redis.call('GET', c.P .. 'newest:' .. pool) or '0')
+    local order, until_ms = string.match(c.control['newest:' .. pool] or '', '^(%d+)|(%d+)$')
+    c.newest[pool] = order and c.now < tonumber(until_ms) and tonumber(order) or 0
   end
   return c.newest[pool]
 end
@@ -16,19 +17,21 @@ local function first_current(c, pool)
   return newest_of(c, pool) * 2 + 1
 end
 
-local function unqueue(c, job, pool, detector)
+-- Take a job out of where it is queued; owner: whose own queue it is known to be in.
+local function unqueue(c, job, pool, detector, owner)
   local P = c.P
-  local removed = redis.call('ZREM', P .. 'queue:' .. pool, job)
+  local removed = owner and redis.call('ZREM', P .. 'held:' .. pool, job) or 0
   if removed == 0 then
+    removed = redis.call('ZREM', P .. 'queue:' .. pool, job)
+  end
+  if removed == 0 and not owner then
     removed = redis.call('ZREM', P .. 'held:' .. pool, job)
-    if removed == 1 then
-      clear_timer(c, 'H' .. job)
-    else
+    if removed == 0 then
       removed = redis.call('ZREM', P .. 'pinned:' .. pool .. ':' .. detector, job)
     end
   end
   if removed == 1 then
-    local owner = redis.call('HGET', P .. 'owners:' .. pool, job)
+    owner = owner or redis.call('HGET', P .. 'owners:' .. pool, job)
     if owner then
       redis.call('HDEL', P .. 'owners:' .. pool, job)
       redis.call('ZREM', P .. 'own:' .. pool .. ':' .. owner, job)
@@ -38,11 +41,11 @@ local function unqueue(c, job, pool, detector)
 end
 
 local function worker_of(c, id)
-  local f = redis.call('HMGET', c.P .. 'worker:' .. id, 'pools', 'pinned', 'lease_ms', 'job')
+  local f = redis.call('HMGET', c.P .. 'worker:' .. id, 'pools', 'pinned', 'lease_ms', 'job', 'preempt', 'preempt_pool')
   if not f[1] then
     return nil
   end
-  local worker = {id = id, pools = {}, lease_ms = tonumber(f[3]), job = f[4]}
+  local worker = {id = id, pools = {}, lease_ms = tonumber(f[3]), job = f[4] or '', preempt = f[5] or '', preempt_pool = f[6]}
   for pool in string.gmatch(f[1], '[^,]+') do
     worker.pools[#worker.pools + 1] = pool
   end
@@ -67,24 +70,29 @@ local function message_of(batch, detector, raw, class, attempt, token, lease_ms,
 end
 
 -- Lease a job to a worker. Returns the message it gets: facts of the job, newline, spec of the batch.
-local function lease(c, job, worker, pool, score)
+local function lease(c, job, worker, pool, score, is_own)
   local P = c.P
   local batch, detector = split_job(job)
-  local f = redis.call('HMGET', P .. 'batch:' .. batch, 'spec', 'posted_ms')
+  local f = c.batches[batch]
+  if not f then
+    f = redis.call('HMGET', P .. 'batch:' .. batch, 'spec', 'posted_ms')
+    c.batches[batch] = f
+  end
   local raw = redis.call('HGET', P .. 'raws:' .. batch, detector)
   local token = next_token(c)
   local attempt = redis.call('HINCRBY', P .. 'attempts:' .. batch, detector, 1)
   local class = is_current(c, pool, score) and 'current' or 'backlog'
-  redis.call('HSET', P .. 'leases:' .. batch, detector, token .. '|' .. worker.id .. '|' .. class .. '|' .. c.now .. '|held')
+  redis.call('HSET', P .. 'leases:' .. batch, detector, token .. '|' .. worker.id .. '|' .. class .. '|' .. string.format('%.0f', c.now) .. '|held')
   set_timer(c, 'L' .. job, c.now + worker.lease_ms)
   redis.call('HSET', P .. 'worker:' .. worker.id, 'job', job, 'state', 'busy', 'class', class)
-  redis.call('HSET', P .. 'affinity:' .. pool, detector, worker.id)
+  if not is_own then
+    redis.call('HSET', P .. 'affinity:' .. pool, detector, worker.id)
+  end
   if class == 'backlog' and not worker.pinned then
     for _, name in ipairs(worker.pools) do
       redis.call('ZADD', P .. 'stealable:' .. name, c.now, worker.id)
     end
   end
-  count(c, 'started')
   emit(c, 'job_started', batch, detector,
     cjson.encode({worker = worker.id, attempt = attempt, priority = class, queue_ms = c.now - f[2]}))
   return message_of(batch, detector, raw, class, attempt, token, worker.lease_ms, f[2], c.now, f[1])
@@ -139,49 +147,74 @@ local function pinned_to(c, pool, detector)
   return pins[detector]
 end
 
--- Put a job where its worker finds it: to a waiting worker at once, else into a queue. Returns whether it started.
-local function place(c, job, detector, pool, score, grace_ms)
-  local P = c.P
-  local current = is_current(c, pool, score)
-  local may_start = current or mode_of(c) ~= 'waiting'
-  local urgent = current and mode_of(c) == 'preempting'
-  local pins = pinned_to(c, pool, detector)
-  if pins then
-    for id in string.gmatch(pins, '[^,]+') do
-      if may_start and redis.call('HGET', P .. 'worker:' .. id, 'state') == 'parked' then
-        give(c, job, worker_of(c, id), pool, score)
-        return true
-      end
+-- Put a batch's jobs where their workers find them: to waiting workers at once, else into queues. A job of a pinned
+-- detector goes to a worker it is pinned to; one whose calibs a worker has, to that worker, or, if it is busy, is held for
+-- it for the grace time; any other to the queue for anyone, which spread() then serves. score_of_detector: nil for the
+-- batch's score. Returns how many started.
+local function place_all(c, batch, detectors, pool, score, grace_ms, score_of_detector)
+  local P, started, n_held = c.P, 0, 0
+  local own, owners, held, queue, parked = {}, {}, {}, {}, {}
+  local affinity = #detectors > 0 and redis.call('HMGET', P .. 'affinity:' .. pool, unpack(detectors)) or {}
+  for i, detector in ipairs(detectors) do
+    local job = job_of(batch, detector)
+    local job_score = score_of_detector and score_of_detector[detector] or score
+    local current = is_current(c, pool, job_score)
+    local may_start = current or c.mode ~= 'waiting'
+    local urgent = current and c.mode == 'preempting'
+    local pins, owner = pinned_to(c, pool, detector), affinity[i]
+    if owner and parked[owner] == nil then
+      parked[owner] = redis.call('ZSCORE', P .. 'workers', owner) and
+        (redis.call('ZSCORE', P .. 'parked:' .. pool, owner) and 'yes' or 'no') or 'gone'
     end
-    redis.call('ZADD', P .. 'pinned:' .. pool .. ':' .. detector, score, job)
-    if urgent then
+    local taker
+    if pins then
       for id in string.gmatch(pins, '[^,]+') do
+        if may_start and not taker and redis.call('HGET', P .. 'worker:' .. id, 'state') == 'parked' then
+          taker = id
+        end
+      end
+    elseif owner and may_start and parked[owner] == 'yes' then
+      taker, parked[owner] = owner, 'no'
+    end
+    if taker then
+      give(c, job, worker_of(c, taker), pool, job_score)
+      started = started + 1
+    elseif pins then
+      redis.call('ZADD', P .. 'pinned:' .. pool .. ':' .. detector, job_score, job)
+      for id in string.gmatch(urgent and pins or '', '[^,]+') do
         if order_preempt(c, id, pool) then
           break
         end
       end
-    end
-    return false
-  end
-  local owner = redis.call('HGET', P .. 'affinity:' .. pool, detector)
-  if owner and redis.call('ZSCORE', P .. 'workers', owner) then
-    if may_start and redis.call('ZSCORE', P .. 'parked:' .. pool, owner) then
-      give(c, job, worker_of(c, owner), pool, score)
-      return true
-    end
-    redis.call('ZADD', P .. 'own:' .. pool .. ':' .. owner, score, job)
-    redis.call('HSET', P .. 'owners:' .. pool, job, owner)
-    if grace_ms > 0 then
-      redis.call('ZADD', P .. 'held:' .. pool, score, job)
-      set_timer(c, 'H' .. job, c.now + grace_ms)
-      if urgent then
+    elseif owner and parked[owner] ~= 'gone' then
+      own[owner] = own[owner] or {}
+      table.insert(own[owner], job_score)
+      table.insert(own[owner], job)
+      table.insert(owners, job)
+      table.insert(owners, owner)
+      local place = grace_ms > 0 and held or queue
+      table.insert(place, job_score)
+      table.insert(place, job)
+      if grace_ms > 0 and urgent then
         order_preempt(c, owner, pool)
       end
-      return false
+    else
+      table.insert(queue, job_score)
+      table.insert(queue, job)
     end
   end
-  redis.call('ZADD', P .. 'queue:' .. pool, score, job)
-  return false
+  for owner, entries in pairs(own) do
+    call_many('ZADD', P .. 'own:' .. pool .. ':' .. owner, entries)
+  end
+  call_many('HSET', P .. 'owners:' .. pool, owners)
+  call_many('ZADD', P .. 'queue:' .. pool, queue)
+  if #held > 0 then
+    call_many('ZADD', P .. 'held:' .. pool, held)
+    if not redis.call('ZSCORE', P .. 'timers', 'H' .. batch) then
+      set_timer(c, 'H' .. batch, c.now + grace_ms)
+    end
+  end
+  return started
 end
 
 -- Give what is queued for anyone to workers that wait; in mode preempting, ask busy ones. Returns how many started.
@@ -193,7 +226,7 @@ local function spread(c, pool)
     if not top[1] then
       return started
     end
-    if mode_of(c) == 'waiting' and not is_current(c, pool, tonumber(top[2])) then
+    if c.mode == 'waiting' and not is_current(c, pool, tonumber(top[2])) then
       return started
     end
     local id = redis.call('ZRANGE', parked, 0, 0)[1]
@@ -210,7 +243,7 @@ local function spread(c, pool)
       redis.call('ZREM', parked, id)
     end
   end
-  if mode_of(c) == 'preempting' then
+  if c.mode == 'preempting' then
     local wanted = redis.call('ZCOUNT', queue, first_current(c, pool), '+inf') - redis.call('ZCARD', P .. 'preempting:' .. pool)
     while wanted > 0 do
       -- The one that began last loses least.
@@ -230,8 +263,8 @@ end
 -- The newest job a worker may take now, leased to it; nil if there is none.
 local function choose(c, worker)
   local P, best = c.P, nil
-  local waiting = mode_of(c) == 'waiting'
-  local function consider(key, pool)
+  local waiting = c.mode == 'waiting'
+  local function consider(key, pool, owner)
     local top = redis.call('ZREVRANGE', key, 0, 0, 'WITHSCORES')
     if top[1] then
       local score = tonumber(top[2])
@@ -239,7 +272,7 @@ local function choose(c, worker)
       -- Strictly greater: among equals the first one asked, its own, wins.
       if (current or not waiting) and (not best or (current and not best.current)
         or (current == best.current and score > best.score)) then
-        best = {job = top[1], score = score, pool = pool, current = current}
+        best = {job = top[1], score = score, pool = pool, current = current, owner = owner}
       end
     end
   end
@@ -249,7 +282,7 @@ local function choose(c, worker)
         consider(P .. 'pinned:' .. pool .. ':' .. detector, pool)
       end
     else
-      consider(P .. 'own:' .. pool .. ':' .. worker.id, pool)
+      consider(P .. 'own:' .. pool .. ':' .. worker.id, pool, worker.id)
       consider(P .. 'queue:' .. pool, pool)
     end
   end
@@ -257,35 +290,42 @@ local function choose(c, worker)
     return nil
   end
   local _, detector = split_job(best.job)
-  unqueue(c, best.job, best.pool, detector)
-  return lease(c, best.job, worker, best.pool, best.score)
+  unqueue(c, best.job, best.pool, detector, best.owner)
+  return lease(c, best.job, worker, best.pool, best.score, best.owner ~= nil)
 end
 
 -- Leases ---------------------------------------------------------------------------
 
--- Returns token, worker, class, since and state of a detector's newest lease.
+-- Returns token, worker, class, since and state of a detector's newest lease. since: when it began or, over, ended.
 local function lease_of(c, batch, detector)
   return string.match(redis.call('HGET', c.P .. 'leases:' .. batch, detector) or '', '^(%d+)|([^|]*)|(%a+)|(%d+)|(%a+)$')
 end
 
 -- End a lease: the worker is free, the entry says how it ended, so that a repeated call is told from a late one.
-local function end_lease(c, batch, detector, token, id, class, since, state)
+-- Returns the worker, if the board knows it. With stays_busy the caller says at once what the worker does next.
+local function end_lease(c, batch, detector, token, id, class, state, stays_busy)
   local P, job = c.P, job_of(batch, detector)
-  redis.call('HSET', P .. 'leases:' .. batch, detector, token .. '|' .. id .. '|' .. class .. '|' .. since .. '|' .. state)
+  redis.call('HSET', P .. 'leases:' .. batch, detector,
+    token .. '|' .. id .. '|' .. class .. '|' .. string.format('%.0f', c.now) .. '|' .. state)
   clear_timer(c, 'L' .. job)
-  local f = redis.call('HMGET', P .. 'worker:' .. id, 'job', 'preempt', 'preempt_pool', 'pools')
-  if f[1] == job then
+  local worker = worker_of(c, id)
+  if not worker or worker.job ~= job then
+    return worker
+  end
+  worker.job = ''
+  if not stays_busy or worker.preempt ~= '' then
     redis.call('HSET', P .. 'worker:' .. id, 'job', '', 'state', 'idle', 'class', '', 'preempt', '')
-    if class == 'backlog' then
-      for pool in string.gmatch(f[4], '[^,]+') do
-        redis.call('ZREM', P .. 'stealable:' .. pool, id)
-      end
-    end
-    if f[2] and f[2] ~= '' then
-      redis.call('ZREM', P .. 'preempting:' .. f[3], id)
-      redis.call('DEL', P .. 'orders:' .. id)
+  end
+  if class == 'backlog' then
+    for _, pool in ipairs(worker.pools) do
+      redis.call('ZREM', P .. 'stealable:' .. pool, id)
     end
   end
+  if worker.preempt ~= '' then
+    redis.call('ZREM', P .. 'preempting:' .. worker.preempt_pool, id)
+    redis.call('DEL', P .. 'orders:' .. id)
+  end
+  return worker
 end
 
 local function score_of(forced, order)
@@ -341,7 +381,7 @@ local function give_back(c, batch, detector, how, error_json, delayed)
   if delayed and tonumber(f[6]) > 0 then
     set_timer(c, 'R' .. job, c.now + f[6] * attempts * attempts)
   else
-    place(c, job, detector, f[2], score_of(f[3], f[4]), 0)
+    place_all(c, batch, {detector}, f[2], score_of(f[3], f[4]), 0)
     c.touched = f[2]
   end
   return 'queued'

@@ -71,7 +71,7 @@ local function take_back(c, id, job, how, state, error_json)
     how = 'free'
   end
   redis.call('DEL', c.P .. 'wake:' .. id)
-  end_lease(c, batch, detector, token, id, class, since, state)
+  end_lease(c, batch, detector, token, id, class, state)
   return give_back(c, batch, detector, how, error_json, false)
 end
 
@@ -99,7 +99,6 @@ local function remove_worker(c, id, how, code, message)
     for i = 1, #entries, 2 do
       redis.call('HDEL', P .. 'owners:' .. pool, entries[i])
       if redis.call('ZREM', P .. 'held:' .. pool, entries[i]) == 1 then
-        clear_timer(c, 'H' .. entries[i])
         redis.call('ZADD', P .. 'queue:' .. pool, entries[i + 1], entries[i])
       end
     end
@@ -146,7 +145,7 @@ redis.register_function('rapid_v1_heartbeat', function(keys, args)
       held = 0
     end
   end
-  return {held, (f[2] and f[2] ~= '') and 1 or 0, mode_of(c)}
+  return {held, (f[2] and f[2] ~= '') and 1 or 0, c.mode}
 end)
 
 -- Check a job's token. Returns batch, detector, worker, class, since; or nil and what to answer: a repetition of a
@@ -165,8 +164,7 @@ local function entitled(c, job, given, state)
 end
 
 -- Next job for a worker that has just ended one; '' if there is none.
-local function next_job(c, id)
-  local worker = worker_of(c, id)
+local function next_job(c, worker)
   return worker and (held_message(c, worker) or choose(c, worker)) or ''
 end
 
@@ -174,14 +172,14 @@ end
 redis.register_function('rapid_v1_complete', function(keys, args)
   local c = context(keys)
   local P = c.P
-  local batch, detector, id, class, since = entitled(c, args[1], args[2], 'done')
+  local batch, detector, id, class = entitled(c, args[1], args[2], 'done')
   if not batch then
     if not detector then
       return refused('lease_lost', args[1])
     end
-    return args[4] == '1' and next_job(c, detector) or ''
+    return args[4] == '1' and next_job(c, worker_of(c, detector)) or ''
   end
-  end_lease(c, batch, detector, args[2], id, class, since, 'done')
+  local worker = end_lease(c, batch, detector, args[2], id, class, 'done', args[4] == '1')
   redis.call('SADD', P .. 'finished:' .. batch, detector)
   redis.call('HSET', P .. 'metrics:' .. batch, detector, args[3])
   if redis.call('SREM', P .. 'unsettled:' .. batch, detector) == 0 then
@@ -190,17 +188,21 @@ redis.register_function('rapid_v1_complete', function(keys, args)
   count(c, 'finished')
   emit(c, 'job_finished', batch, detector, args[3])
   note_result(c, batch)
-  return args[4] == '1' and next_job(c, id) or ''
+  local message = args[4] == '1' and next_job(c, worker) or ''
+  if args[4] == '1' and message == '' and worker then
+    redis.call('HSET', P .. 'worker:' .. id, 'job', '', 'state', 'idle', 'class', '')
+  end
+  return message
 end)
 
 -- fail: ARGV job, token, error (JSON), retry (later, never, ignore)
 redis.register_function('rapid_v1_fail', function(keys, args)
   local c = context(keys)
-  local batch, detector, id, class, since = entitled(c, args[1], args[2], 'failed')
+  local batch, detector, id, class = entitled(c, args[1], args[2], 'failed')
   if not batch then
     return detector and 'repeated' or refused('lease_lost', args[1])
   end
-  end_lease(c, batch, detector, args[2], id, class, since, 'failed')
+  end_lease(c, batch, detector, args[2], id, class, 'failed')
   count(c, 'failed')
   if args[4] == 'ignore' then
     settle(c, batch, detector, 'excluded', tostring(cjson.decode(args[3]).message or 'nothing to do'))
@@ -218,18 +220,18 @@ end)
 -- the released one is offered to others.
 redis.register_function('rapid_v1_release', function(keys, args)
   local c = context(keys)
-  local batch, detector, id, class, since = entitled(c, args[1], args[2], 'released')
+  local batch, detector, id, class = entitled(c, args[1], args[2], 'released')
   if not batch then
     if not detector then
       return refused('lease_lost', args[1])
     end
-    return {'repeated', args[5] == '1' and next_job(c, detector) or ''}
+    return {'repeated', args[5] == '1' and next_job(c, worker_of(c, detector)) or ''}
   end
-  end_lease(c, batch, detector, args[2], id, class, since, 'released')
+  local worker = end_lease(c, batch, detector, args[2], id, class, 'released')
   count(c, 'released')
   local error_json = error_of('released', args[4], id)
   local outcome = give_back(c, batch, detector, args[3] == '1' and 'counted' or 'free', error_json, false)
-  local message = args[5] == '1' and next_job(c, id) or ''
+  local message = args[5] == '1' and next_job(c, worker) or ''
   if c.touched then
     spread(c, c.touched)
   end

@@ -8,14 +8,24 @@ local function list_of(json)
   return list
 end
 
--- Raws have arrived: queue those the batch waits for. Returns started, queued, unexpected.
+-- Queue jobs of detectors whose raws have arrived. Returns started, queued.
+local function queue_raws(c, batch, detectors, pool, score, grace_ms, score_of_detector)
+  if #detectors == 0 then
+    return 0, 0
+  end
+  age_from_now(c, batch)
+  local started = place_all(c, batch, detectors, pool, score, grace_ms, score_of_detector)
+  started = started + spread(c, pool)
+  return started, #detectors - started
+end
+
+-- Raws have arrived for a batch that is on the board. Returns started, queued, unexpected.
 local function arrive(c, batch, raws)
   local P = c.P
   local f = redis.call('HMGET', P .. 'batch:' .. batch, 'pool', 'forced', 'order', 'grace_ms', 'final')
-  local pool, score = f[1], score_of(f[2], f[3])
-  local started, queued, unexpected = 0, 0, {}
+  local unexpected, detectors, scores = {}, {}, {}
   for detector, uri in pairs(raws) do
-    local job, is_new = job_of(batch, detector), false
+    local is_new = false
     if redis.call('SISMEMBER', P .. 'expected:' .. batch, detector) == 0 then
       if f[5] == '1' then
         unexpected[#unexpected + 1] = tonumber(detector)
@@ -27,8 +37,9 @@ local function arrive(c, batch, raws)
     end
     local waited = redis.call('SREM', P .. 'waiting:' .. batch, detector) == 1
     local reason = redis.call('HGET', P .. 'reasons:' .. batch, detector)
-    local shed = reason and string.sub(reason, 1, 10) == 'superseded'
-    if reason and string.sub(reason, 1, 11) == 'quarantined' then
+    if reason and string.sub(reason, 1, 10) == 'superseded' then
+      scores[detector] = f[3] * 2
+    elseif reason and string.sub(reason, 1, 11) == 'quarantined' then
       -- A good copy came after a bad one.
       redis.call('HDEL', P .. 'reasons:' .. batch, detector)
       redis.call('SADD', P .. 'unsettled:' .. batch, detector)
@@ -36,18 +47,79 @@ local function arrive(c, batch, raws)
     end
     if waited or is_new then
       redis.call('HSET', P .. 'raws:' .. batch, detector, uri)
-      if place(c, job, detector, pool, shed and f[3] * 2 or score, tonumber(f[4])) then
-        started = started + 1
+      detectors[#detectors + 1] = detector
+    end
+  end
+  local started, queued = queue_raws(c, batch, detectors, f[1], score_of(f[2], f[3]), tonumber(f[4]), scores)
+  return started, queued, unexpected
+end
+
+-- The first post of a batch: as arrive, with a few commands for all detectors.
+local function begin_batch(c, batch, facts, expected, raws, excluded, superseded, finished)
+  local P, wanted, shed, scores, unexpected = c.P, {}, {}, {}, {}
+  local order_score = score_of(tostring(facts.forced), facts.order)
+  for _, detector in ipairs(expected) do
+    wanted[detector] = true
+  end
+  local function want(detector)
+    if not wanted[detector] then
+      wanted[detector] = true
+      expected[#expected + 1] = detector
+    end
+  end
+  for detector in pairs(finished) do
+    want(detector)
+  end
+  for detector in pairs(raws) do
+    if facts.final == 0 then
+      want(detector)
+    elseif not wanted[detector] then
+      unexpected[#unexpected + 1] = tonumber(detector)
+    end
+  end
+  for _, detector in ipairs(superseded) do
+    shed[detector] = true
+  end
+  local unsettled, waiting, queue, uris, reasons, done, metrics = {}, {}, {}, {}, {}, {}, {}
+  for _, detector in ipairs(expected) do
+    if finished[detector] then
+      done[#done + 1] = detector
+      table.insert(metrics, detector)
+      table.insert(metrics, finished[detector])
+    elseif excluded[detector] then
+      table.insert(reasons, detector)
+      table.insert(reasons, 'excluded|' .. excluded[detector])
+    else
+      if shed[detector] then
+        -- Settled for the gather, and on the backlog all the same.
+        table.insert(reasons, detector)
+        table.insert(reasons, 'superseded|shed: a newer image goes first')
+        scores[detector] = facts.order * 2
       else
-        queued = queued + 1
+        unsettled[#unsettled + 1] = detector
+      end
+      if raws[detector] then
+        queue[#queue + 1] = detector
+        table.insert(uris, detector)
+        table.insert(uris, raws[detector])
+      else
+        waiting[#waiting + 1] = detector
       end
     end
   end
-  if started + queued > 0 then
-    age_from_now(c, batch)
+  call_many('SADD', P .. 'expected:' .. batch, expected)
+  call_many('SADD', P .. 'unsettled:' .. batch, unsettled)
+  call_many('SADD', P .. 'waiting:' .. batch, waiting)
+  call_many('SADD', P .. 'finished:' .. batch, done)
+  call_many('HSET', P .. 'metrics:' .. batch, metrics)
+  call_many('HSET', P .. 'reasons:' .. batch, reasons)
+  call_many('HSET', P .. 'raws:' .. batch, uris)
+  if #done > 0 then
+    redis.call('HSET', P .. 'batch:' .. batch, 'first_ms', c.now)
   end
-  local more = queued > 0 and spread(c, pool) or 0
-  return started + more, queued - more, unexpected
+  emit(c, 'exposure_posted', batch, nil, cjson.encode({expected = #expected, pool = facts.pool}))
+  local started, queued = queue_raws(c, batch, queue, facts.pool, order_score, facts.grace_ms, scores)
+  return started, queued, unexpected
 end
 
 -- post: ARGV batch, spec, info, facts (JSON), expected, raws, excluded, superseded, finished (JSON), lead token or ''.
@@ -66,7 +138,8 @@ redis.register_function('rapid_v1_post', function(keys, args)
   if created then
     local order = facts.order
     if facts.forced == 0 and order >= newest_of(c, facts.pool) then
-      redis.call('SET', P .. 'newest:' .. facts.pool, order, 'PX', NEWEST_TTL_MS)
+      redis.call('HSET', P .. 'control', 'newest:' .. facts.pool,
+        string.format('%.0f|%.0f', order, c.now + NEWEST_TTL_MS))
       c.newest[facts.pool] = order
     end
     redis.call('HSET', key, 'spec', args[2], 'info', args[3], 'order', order, 'pool', facts.pool, 'forced', facts.forced,
@@ -82,38 +155,32 @@ redis.register_function('rapid_v1_post', function(keys, args)
   elseif facts.final == 1 then
     redis.call('HSET', key, 'final', 1)
   end
-  local finished = cjson.decode(args[9])
-  local expected = list_of(args[5])
-  for _, detector in ipairs(expected) do
-    if redis.call('SADD', P .. 'expected:' .. batch, detector) == 1 and not finished[detector] then
-      redis.call('SADD', P .. 'unsettled:' .. batch, detector)
-      redis.call('SADD', P .. 'waiting:' .. batch, detector)
-    end
-  end
+  local expected, raws = list_of(args[5]), cjson.decode(args[6])
+  local excluded, superseded = cjson.decode(args[7]), list_of(args[8])
+  local started, queued, unexpected
   if created then
-    for detector, metrics in pairs(finished) do
-      redis.call('SADD', P .. 'expected:' .. batch, detector)
-      redis.call('SADD', P .. 'finished:' .. batch, detector)
-      redis.call('HSET', P .. 'metrics:' .. batch, detector, metrics)
-      redis.call('HSETNX', key, 'first_ms', c.now)
+    started, queued, unexpected =
+      begin_batch(c, batch, facts, expected, raws, excluded, superseded, cjson.decode(args[9]))
+  else
+    for _, detector in ipairs(expected) do
+      if redis.call('SADD', P .. 'expected:' .. batch, detector) == 1 then
+        redis.call('SADD', P .. 'unsettled:' .. batch, detector)
+        redis.call('SADD', P .. 'waiting:' .. batch, detector)
+      end
     end
-  end
-  for detector, reason in pairs(cjson.decode(args[7])) do
-    if redis.call('SISMEMBER', P .. 'waiting:' .. batch, detector) == 1 then
-      settle(c, batch, detector, 'excluded', reason)
+    for detector, reason in pairs(excluded) do
+      if redis.call('SISMEMBER', P .. 'waiting:' .. batch, detector) == 1 then
+        settle(c, batch, detector, 'excluded', reason)
+      end
     end
-  end
-  for _, detector in ipairs(list_of(args[8])) do
-    -- Settled for the gather, and on the backlog all the same.
-    if redis.call('SISMEMBER', P .. 'waiting:' .. batch, detector) == 1 then
-      redis.call('HSET', P .. 'reasons:' .. batch, detector, 'superseded|shed: a newer image goes first')
-      redis.call('SREM', P .. 'unsettled:' .. batch, detector)
+    for _, detector in ipairs(superseded) do
+      if redis.call('SISMEMBER', P .. 'waiting:' .. batch, detector) == 1 then
+        redis.call('HSET', P .. 'reasons:' .. batch, detector, 'superseded|shed: a newer image goes first')
+        redis.call('SREM', P .. 'unsettled:' .. batch, detector)
+      end
     end
+    started, queued, unexpected = arrive(c, batch, raws)
   end
-  if created then
-    emit(c, 'exposure_posted', batch, nil, cjson.encode({expected = #expected, pool = facts.pool}))
-  end
-  local started, queued, unexpected = arrive(c, batch, cjson.decode(args[6]))
   touch(c, batch)
   schedule_gather(c, batch)
   local class = is_current(c, facts.pool, score_of(tostring(facts.forced), facts.order)) and 'current' or 'backlog'
@@ -146,7 +213,7 @@ redis.register_function('rapid_v1_settle', function(keys, args)
     if state ~= 'held' and redis.call('SISMEMBER', P .. 'unsettled:' .. batch, detector) == 1 then
       if args[2] == 'superseded' then
         if unqueue(c, job, f[1], detector) == 1 then
-          place(c, job, detector, f[1], f[2] * 2, 0)
+          place_all(c, batch, {detector}, f[1], f[2] * 2, 0)
         end
         redis.call('HSET', P .. 'reasons:' .. batch, detector, 'superseded|' .. reason)
         redis.call('SREM', P .. 'unsettled:' .. batch, detector)
@@ -219,14 +286,15 @@ local function forget(c, batch)
   local P = c.P
   expire_backlog(c, batch)
   for _, detector in ipairs(redis.call('HKEYS', P .. 'leases:' .. batch)) do
-    local token, id, class, since, state = lease_of(c, batch, detector)
+    local token, id, class, _, state = lease_of(c, batch, detector)
     if state == 'held' then
-      end_lease(c, batch, detector, token, id, class, since, 'expired')
+      end_lease(c, batch, detector, token, id, class, 'expired')
     end
   end
   redis.call('ZREM', P .. 'gathers', batch)
   redis.call('ZREM', P .. 'recent', batch)
   clear_timer(c, 'X' .. batch)
+  clear_timer(c, 'H' .. batch)
   clear_timer(c, 'G' .. batch)
   for _, name in ipairs({'batch:', 'expected:', 'waiting:', 'unsettled:', 'finished:', 'reasons:', 'raws:', 'metrics:',
     'attempts:', 'leases:'}) do

@@ -8,16 +8,20 @@ local function state_of(c, batch)
   if not f[1] then
     return nil
   end
-  local running = {}
+  local running, last_ms = {}, tonumber(f[5] or '0')
   local leases = redis.call('HGETALL', P .. 'leases:' .. batch)
   for i = 1, #leases, 2 do
-    if string.sub(leases[i + 1], -5) == '|held' then
+    local since, state = string.match(leases[i + 1], '|(%d+)|(%a+)$')
+    if state == 'held' then
       running[#running + 1] = leases[i]
+    elseif (state == 'done' or state == 'failed') and tonumber(since) > last_ms then
+      last_ms = tonumber(since)
     end
   end
   for i = 1, #f do
     f[i] = f[i] or ''
   end
+  f[6] = f[5] ~= '' and string.format('%.0f', last_ms) or ''
   f[#f + 1] = is_current(c, f[3], score_of(f[12], f[11])) and 'current' or 'backlog'
   return {batch, f, redis.call('SMEMBERS', P .. 'expected:' .. batch), redis.call('SMEMBERS', P .. 'waiting:' .. batch), running,
     redis.call('SMEMBERS', P .. 'finished:' .. batch), redis.call('HGETALL', P .. 'reasons:' .. batch),

@@ -16,18 +16,24 @@ local on_timer = {
     local batch, detector = split_job(job)
     local f = redis.call('HMGET', c.P .. 'batch:' .. batch, 'pool', 'forced', 'order', 'grace_ms')
     if f[1] then
-      place(c, job, detector, f[1], score_of(f[2], f[3]), tonumber(f[4]))
+      place_all(c, batch, {detector}, f[1], score_of(f[2], f[3]), tonumber(f[4]))
       c.touched = f[1]
     end
   end,
-  H = function(c, job)
-    local batch, detector = split_job(job)
-    local pool = redis.call('HGET', c.P .. 'batch:' .. batch, 'pool')
-    local score = pool and redis.call('ZSCORE', c.P .. 'held:' .. pool, job)
-    if score then
-      redis.call('ZREM', c.P .. 'held:' .. pool, job)
-      redis.call('ZADD', c.P .. 'queue:' .. pool, score, job)
-      c.touched = pool
+  H = function(c, batch)
+    local f = redis.call('HMGET', c.P .. 'batch:' .. batch, 'pool', 'order')
+    if f[1] then
+      local held, queue = c.P .. 'held:' .. f[1], {}
+      local entries = redis.call('ZRANGEBYSCORE', held, f[2] * 2, f[2] * 2 + 1, 'WITHSCORES')
+      for i = 1, #entries, 2 do
+        if string.sub(entries[i], 1, #batch + 1) == batch .. '.' then
+          redis.call('ZREM', held, entries[i])
+          table.insert(queue, entries[i + 1])
+          table.insert(queue, entries[i])
+        end
+      end
+      call_many('ZADD', c.P .. 'queue:' .. f[1], queue)
+      c.touched = f[1]
     end
   end,
   G = function(c, batch)

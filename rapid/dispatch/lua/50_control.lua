@@ -36,7 +36,7 @@ end
 -- mode: ARGV mode. What waits in a worker's own queue is offered to it anew.
 redis.register_function('rapid_v1_mode', function(keys, args)
   local c = context(keys)
-  redis.call('SET', c.P .. 'mode', args[1])
+  redis.call('HSET', c.P .. 'control', 'mode', args[1])
   c.mode = args[1]
   emit(c, 'control_changed', nil, nil, cjson.encode({mode = args[1]}))
   serve_all(c)
@@ -53,7 +53,7 @@ end)
 
 -- clock: ARGV delta_ms. Moves the board's clock forward: replays and tests pass idle time so.
 redis.register_function('rapid_v1_clock', function(keys, args)
-  redis.call('INCRBY', keys[1] .. 'clock_offset', args[1])
+  redis.call('HINCRBY', keys[1] .. 'control', 'clock_offset', args[1])
   local c = context(keys)
   wake(c, 'keeper_wake')
   wake(c, 'gather_wake')
@@ -86,7 +86,7 @@ redis.register_function('rapid_v1_retry_dead', function(keys, args)
   redis.call('HDEL', P .. 'reasons:' .. batch, detector)
   redis.call('SADD', P .. 'unsettled:' .. batch, detector)
   age_from_now(c, batch)
-  place(c, letter, detector, b[1], score_of(b[2], b[3]), 0)
+  place_all(c, batch, {detector}, b[1], score_of(b[2], b[3]), 0)
   spread(c, b[1])
   touch(c, batch)
   if b[4] == '0' then
@@ -152,7 +152,7 @@ redis.register_function('rapid_v1_status', function(keys)
   end
   local leader = redis.call('HMGET', P .. 'leader', 'id', 'until_ms')
   local leads = leader[1] and tonumber(leader[2]) > c.now
-  return cjson.encode({now_ms = c.now, mode = mode_of(c), queues = queues, workers = workers, counters = counters,
+  return cjson.encode({now_ms = c.now, mode = c.mode, queues = queues, workers = workers, counters = counters,
     running = timers.L, delayed = timers.R, gathers_running = timers.G,
     gathers_due = redis.call('ZCARD', P .. 'gathers'), dead_letters = redis.call('ZCARD', P .. 'dead'),
     leader = leads and leader[1] or '', leader_until_ms = leads and tonumber(leader[2]) or 0})
