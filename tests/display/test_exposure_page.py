@@ -53,6 +53,17 @@ def test_versions_of_the_summary_are_all_there(open_page, stage, url):
     expect(page.locator("#about")).to_contain_text(re.compile("2/9, timeout"))
 
 
+def test_nothing_is_wider_than_the_page(open_page, stage, url):
+    stage.post(1)
+    stage.finish(range(9), metrics=lambda *_: {f"a_long_metric_name_{n}_arcsec": 1.5 for n in range(30)})
+    stage.gather()
+    for width in (1600, 1200, 390):
+        page = open_page(f"{url}/exposure/{EXPOSURE}?detector=4", width=width)
+        expect(page.locator("#detail h1")).to_be_visible()
+        expect(page.locator("#about")).to_contain_text("quicklook v1")
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
 def test_arrow_keys_walk_through_the_night(open_page, stage, serve):
     stage.put_night(3)
     page = open_page(f"{serve(stage.settings)}/exposure/{EXPOSURE + 1}")

@@ -15,7 +15,7 @@ export function number(value, decimals = 2) {
 }
 
 const ENDINGS = [
-  ["_arcsec", "″"], ["_e_per_s", "e⁻/s"], ["_electron", "e⁻"], ["_adu", "ADU"], ["_um", "µm"], ["_px", "px"], ["_deg", "°"],
+  ["_arcsec", "″"], ["_electron_per_adu", "e⁻/ADU"], ["_e_per_s", "e⁻/s"], ["_electron", "e⁻"], ["_adu", "ADU"], ["_um", "µm"], ["_px", "px"], ["_deg", "°"],
   ["_mm", "mm"], ["_nm", "nm"], ["_mb", "MB"], ["_ms", "ms"], ["_percent", "%"], ["_s", "s"], ["_e", "e⁻"], ["_c", "°C"],
 ];
 
