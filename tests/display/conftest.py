@@ -21,8 +21,9 @@ def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedValkey]
         yield server
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
+    """A browser for this folder's tests alone: while its driver lives, no asyncio test can run in this thread."""
     with open_browser() as browser:
         yield browser
 
