@@ -11,7 +11,6 @@ import math
 import time
 from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, TypeVar
 
 from rapid.dispatch import keys
@@ -30,13 +29,21 @@ from rapid.dispatch.models import (
     Order,
     PostReceipt,
     Priority,
-    QueueDepth,
     WorkerMode,
     WorkerSpec,
-    WorkerState,
+)
+from rapid.dispatch.replies import (
+    decode_event,
+    decode_gather,
+    decode_job,
+    decode_letter,
+    decode_receipt,
+    decode_state,
+    decode_status,
+    parse_key,
 )
 from rapid.errors import Retry
-from rapid.results.models import DetectorState, DetectorStatus, GatherReason, Scalar
+from rapid.results.models import DetectorState, Scalar
 
 T = TypeVar("T")
 
@@ -85,150 +92,6 @@ def order_of(exposure_id: int) -> int:
     True
     """
     return exposure_id % 1_000_000_000_000
-
-
-@lru_cache(maxsize=64)
-def _parse_spec(text: bytes) -> dict[str, Any]:
-    spec: dict[str, Any] = json.loads(text)
-    return spec
-
-
-@lru_cache(maxsize=256)
-def _parse_key(batch_id: str) -> BatchKey:
-    return BatchKey.parse(batch_id)
-
-
-def decode_job(message: bytes) -> Job:
-    """Read the message a worker gets: facts of the job, a newline, the spec of its batch."""
-    head, _, spec_text = message.partition(b"\n")
-    facts = json.loads(head)
-    spec = _parse_spec(spec_text)
-    batch = _parse_key(facts["batch"])
-    return Job(
-        job_id=batch.job_id(facts["detector"]),
-        batch=batch,
-        detector=facts["detector"],
-        raw_uri=facts["raw_uri"],
-        camera=spec["camera"],
-        image_type=spec["image_type"],
-        priority=Priority(facts["priority"]),
-        attempt=facts["attempt"],
-        token=int(facts["token"]),
-        lease_ms=facts["lease_ms"],
-        time_limit_ms=spec["time_limit_ms"],
-        posted_ms=facts["posted_ms"],
-        claimed_ms=facts["claimed_ms"],
-        config=spec["config"],
-        inputs=tuple(spec["inputs"]),
-    )
-
-
-def _numbers(items: Iterable[bytes]) -> frozenset[int]:
-    return frozenset(int(item) for item in items)
-
-
-def _pairs(flat: list[bytes]) -> Iterable[tuple[int, bytes]]:
-    return ((int(flat[i]), flat[i + 1]) for i in range(0, len(flat), 2))
-
-
-def _optional_int(text: bytes) -> int | None:
-    return int(text) if text else None
-
-
-def _statuses(
-    expected: frozenset[int],
-    waiting: frozenset[int],
-    running: frozenset[int],
-    finished: frozenset[int],
-    told: list[bytes],
-) -> dict[int, DetectorStatus]:
-    reasons = {detector: text.decode().partition("|") for detector, text in _pairs(told)}
-    statuses = {}
-    for detector in sorted(expected):
-        if detector in finished:
-            status = DetectorStatus(state=DetectorState.FINISHED)
-        elif detector in running:
-            status = DetectorStatus(state=DetectorState.RUNNING)
-        elif detector in reasons:
-            word, _, reason = reasons[detector]
-            status = DetectorStatus(state=DetectorState(word), reason=reason or None)
-        elif detector in waiting:
-            status = DetectorStatus(state=DetectorState.WAITING, reason="its raw has not arrived")
-        else:
-            status = DetectorStatus(state=DetectorState.QUEUED, reason="waits for a worker")
-        statuses[detector] = status
-    return statuses
-
-
-def decode_state(reply: list[Any]) -> BatchState:
-    """Read the reply of ``state``."""
-    batch_id, fields, expected, waiting, running, finished, reasons, metrics = reply
-    spec_text, info, pool, posted, first, last, version, gathering, final, gathered_n, _, _, priority = fields
-    spec = _parse_spec(spec_text)
-    expected_set, finished_set = _numbers(expected), _numbers(finished)
-    return BatchState(
-        key=_parse_key(batch_id.decode()),
-        camera=spec["camera"],
-        image_type=spec["image_type"],
-        priority=Priority(priority.decode()),
-        pool=pool.decode(),
-        version=int(version),
-        gathering=gathering == b"1",
-        changed=len(finished_set) != int(gathered_n),
-        expected=expected_set,
-        is_expected_final=final == b"1",
-        finished=finished_set,
-        detectors=_statuses(expected_set, _numbers(waiting), _numbers(running), finished_set, reasons),
-        metrics={detector: json.loads(text) for detector, text in _pairs(metrics)},
-        info=json.loads(info),
-        control=spec["control"],
-        posted_ms=int(posted),
-        first_result_ms=_optional_int(first),
-        last_result_ms=_optional_int(last),
-    )
-
-
-def decode_status(reply: bytes) -> BoardStatus:
-    """Read the reply of ``status``."""
-    facts = json.loads(reply)
-    # An empty Lua table is an empty object in JSON, whatever it was meant to be.
-    workers = tuple(WorkerState(**worker) for worker in facts.pop("workers") or [])
-    queues = tuple(
-        QueueDepth(
-            parked=sum(
-                1 for worker in workers if worker.state == "parked" and queue["pool"] in worker.pools.split(",")
-            ),
-            **queue,
-        )
-        for queue in sorted(facts.pop("queues") or [], key=lambda queue: str(queue["pool"]))
-    )
-    return BoardStatus(queues=queues, workers=workers, **facts)
-
-
-def _decode_letter(fields: list[bytes]) -> DeadLetter:
-    job_id, error, attempts, at_ms, raw_uri, spec = fields
-    return DeadLetter(
-        job_id=job_id.decode(),
-        error=json.loads(error),
-        attempts=int(attempts),
-        at_ms=int(at_ms),
-        raw_uri=raw_uri.decode(),
-        spec=json.loads(spec),
-    )
-
-
-def _decode_event(event_id: bytes, flat: list[bytes]) -> Event:
-    facts = {flat[i].decode(): flat[i + 1].decode() for i in range(0, len(flat), 2)}
-    batch_id = facts["batch"] or None
-    return Event(
-        event_id=event_id.decode(),
-        kind=EventKind(facts["kind"]),
-        at_ms=int(facts["at_ms"]),
-        batch_id=batch_id,
-        exposure_id=_parse_key(batch_id).exposure_id if batch_id else None,
-        detector=int(facts["detector"]) if facts["detector"] else None,
-        data=json.loads(facts["data"]),
-    )
 
 
 class BoardCommands:
@@ -318,7 +181,7 @@ class BoardCommands:
             to_json({detector: to_json(metrics) for detector, metrics in spec.finished.items()}),
             "" if lead_token is None else lead_token,
         )
-        return _receipt(reply)
+        return decode_receipt(reply)
 
     def arrive(self, key: BatchKey, raws: Mapping[int, str]) -> Talk[int]:
         """Add raws that came after the post."""
@@ -416,7 +279,7 @@ class BoardCommands:
         while True:
             reply = yield self._fcall("claim_gather", gatherer_id, lease_ms)
             if reply[0] == 0:
-                return _decode_gather(reply, lease_ms)
+                return decode_gather(reply, lease_ms)
             remaining = deadline - time.monotonic()
             if remaining <= 0:
                 return None
@@ -511,7 +374,7 @@ class BoardCommands:
                 block_s=block_s,
             )
             if reply:
-                return [_decode_event(event_id, flat) for event_id, flat in reply[0][1]]
+                return [decode_event(event_id, flat) for event_id, flat in reply[0][1]]
             if time.monotonic() >= deadline:
                 return []
 
@@ -523,7 +386,7 @@ class BoardCommands:
     def recent(self, n: int) -> Talk[list[BatchKey]]:
         """List batches."""
         reply = yield self._fcall("batches", n)
-        return [_parse_key(batch_id.decode()) for batch_id in reply]
+        return [parse_key(batch_id.decode()) for batch_id in reply]
 
     def status(self) -> Talk[BoardStatus]:
         """Look at the whole board."""
@@ -533,7 +396,7 @@ class BoardCommands:
     def dead_letters(self, limit: int) -> Talk[list[DeadLetter]]:
         """List dead letters."""
         reply = yield self._fcall("dead", limit)
-        return [_decode_letter(fields) for fields in reply]
+        return [decode_letter(fields) for fields in reply]
 
     def retry_dead_letter(self, job_id: str) -> Talk[None]:
         """Queue a dead letter's job again."""
@@ -547,37 +410,3 @@ class BoardCommands:
     def ping(self) -> Talk[None]:
         """Ask for an answer."""
         yield Command(("PING",))
-
-
-def _receipt(reply: list[Any]) -> PostReceipt:
-    created, started, queued, unexpected, priority = reply
-    return PostReceipt(
-        created=bool(created),
-        started=started,
-        queued=started + queued,
-        unexpected=tuple(sorted(int(detector) for detector in unexpected)),
-        priority=Priority(priority.decode()),
-    )
-
-
-def _decode_gather(reply: list[Any], lease_ms: int) -> GatherJob:
-    _, token, reason, due_ms, state_reply = reply
-    state = decode_state(state_reply)
-    return GatherJob(
-        batch=state.key,
-        camera=state.camera,
-        image_type=state.image_type,
-        reason=GatherReason(reason.decode()),
-        version=state.version + 1,
-        token=int(token),
-        lease_ms=lease_ms,
-        expected=state.expected,
-        finished=state.finished,
-        detectors=state.detectors,
-        results=state.metrics,
-        info=state.info,
-        posted_ms=state.posted_ms,
-        first_result_ms=state.first_result_ms,
-        last_result_ms=state.last_result_ms,
-        due_ms=due_ms,
-    )
