@@ -22,7 +22,7 @@ from rapid.display.hub import Hub, Message
 from rapid.display.live import LiveNight, day_obs_of, time_of_ms
 from rapid.display.models import DetectorCell, ExposureUpdate, Source
 from rapid.display.settings import DisplaySettings
-from rapid.errors import RapidError, StoreError
+from rapid.errors import StoreError
 from rapid.results.models import DetectorState, ExposureSummary
 from rapid.results.store import ResultsStore
 
@@ -35,6 +35,9 @@ WAIT_S = 10.0
 RETRY_S = 1.0
 LOOK_AGAIN_S = 1.0
 """How often a batch that waits for raws is read again: the arrival of a raw is no event of its own."""
+
+LIVE_VIEW = "live view"
+"""Name of the source that is down while this process cannot make sense of what board or store tell it."""
 
 N_RECENT = 64
 """Batches read from the board at start: more than are ever in work at once."""
@@ -97,7 +100,7 @@ class Reader:
     @property
     def is_ready(self) -> bool:
         """Whether board and results store answered last time."""
-        return len(self._sources) == 2 and all(source.is_up for source in self._sources.values())
+        return len(self._sources) >= 2 and all(source.is_up for source in self._sources.values())
 
     @property
     def cadence_s(self) -> float:
@@ -111,6 +114,8 @@ class Reader:
         while True:
             try:
                 await self._rebuild()
+                if LIVE_VIEW in self._sources:
+                    self._note(LIVE_VIEW, None)
                 while True:
                     events = await self._ask("board", self.board.events(self.as_of, timeout_s=WAIT_S))
                     if events:
@@ -122,9 +127,12 @@ class Reader:
                         await self._show_stored()
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(asyncio.Event().wait(), RETRY_S)
-            except RapidError:
-                log.exception("display cannot follow the board")
-                raise
+            except Exception as error:
+                # Whatever it is, a page that quietly stands still is worse: say so, and try again.
+                log.exception("display cannot follow the board", error=repr(error))
+                self._note(LIVE_VIEW, f"{type(error).__name__}: {error}")
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(asyncio.Event().wait(), RETRY_S)
 
     async def check(self) -> None:
         """Ask both sources for a sign of life, and note the answer."""

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import httpx
 import pytest
+import sqlalchemy as sa
 
 from rapid.errors import ConfigurationError
 from tests.display.stage import DAY_OBS, WAIT_S, serve_display
@@ -257,3 +258,29 @@ def test_a_port_in_use_is_an_error_not_a_hang(stage, url):
         serve_display(stage.settings, port=int(url.rsplit(":", 1)[1])),
     ):
         pass
+
+
+def test_a_document_that_cannot_be_read_is_named_and_the_display_goes_on_once_it_is_gone(stage):
+    stage.put_night(2)
+    engine = stage.results.engine
+
+    def write(sql: str) -> None:
+        with engine.begin() as connection:
+            connection.execute(sa.text(sql))
+
+    write("CREATE TABLE kept AS SELECT id, document FROM exposure_summary")
+    write('UPDATE exposure_summary SET document = \'{"version": "none"}\' WHERE seq_num = 1')
+    with serve_display(stage.settings) as url:
+        with listen(url) as stream:
+            while all(source["is_up"] for source in stream.next("sources")[1]["sources"]):
+                pass
+        answer = get(url, "/readyz")
+        assert answer.status_code == 503
+        [down] = [source for source in answer.json()["sources"] if not source["is_up"]]
+        assert "ValidationError" in down["reason"]
+        assert get(url, "/").status_code == 200
+        write("UPDATE exposure_summary SET document = (SELECT document FROM kept WHERE kept.id = exposure_summary.id)")
+        with listen(url) as stream:
+            while not all(source["is_up"] for source in stream.next("sources")[1]["sources"]):
+                pass
+        assert len(get(url, f"/api/nights/{DAY_OBS}").json()["exposures"]) == 2
