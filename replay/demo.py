@@ -121,7 +121,7 @@ def summary_table(exposures: list[PlannedExposure], summaries: dict[int, Exposur
             _number(metrics.get("psf_e_median"), 3),
             _number(metrics.get("sky_level_e_median"), 0),
             _number(metrics.get("n_stars_total"), 0),
-            _number(metrics.get("image_median_e_median", metrics.get("final_median_e_median")), 1),
+            _number(metrics.get("image_median_electron_median"), 1),
         )
     return table
 
@@ -296,5 +296,6 @@ def run_demo(*, plan_path: Path | None, folder: Path, workers: int, port: int, l
     """Run the demonstration; return whether every exposure reached a complete summary."""
     prepare_folder(folder)
     plan = load_plan(plan_path or NIGHTS / "demo.yaml")
-    console = Console(file=sys.stdout)
+    # A log is read with long lines; a terminal has its own width.
+    console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 120)
     return Demo(plan, folder, n_workers=workers, port=port, console=console).run(leave=leave)

@@ -240,8 +240,8 @@ class CalibStore:
                 np.save(buffer, np.ascontiguousarray(hdu.data.astype(np.float32)), allow_pickle=False)
                 mapped = source.with_name(f"{source.stem}.{plane}.npy")
                 self._files.put(
-            mapped.relative_to(self.root).as_posix(), buffer.getvalue(), content_type="application/octet-stream"
-        )
+                    mapped.relative_to(self.root).as_posix(), buffer.getvalue(), content_type="application/octet-stream"
+                )
 
 
 def _map(path: Path, shape: tuple[int, int]) -> NDArray[np.float32] | None:
