@@ -57,8 +57,8 @@ def main() -> None:
         "rapid",
         "payloads",
         "replay",
-        "-p",
-        "no:randomly",
+        "--ignore",
+        "rapid/results/migrations",
     )
     workers = os.environ.get("RAPID_TEST_WORKERS", "2")
     arguments = sys.argv[1:] or ["tests"]
