@@ -16,8 +16,9 @@ from pydantic import Field
 from payloads.focus.annulus import Annulus, measure_annulus
 from payloads.mask import NOT_FOR_STATISTICS
 from payloads.plugin import Metric, PayloadConfig
+from payloads.quality.mode import commanded_defocus_um
 from payloads.quality.sky import Sky, Workspace, measure_sky
-from rapid.camera.models import Camera, Detector, Purpose
+from rapid.camera.models import Camera, Detector
 from rapid.exposure.models import ExposureInfo
 
 OBSCURATION = 0.61
@@ -116,16 +117,6 @@ def focus_offset_um(intra_diameter_px: float, extra_diameter_px: float, *, f_rat
     """
     half_difference = (extra_diameter_px - intra_diameter_px) / 2.0
     return half_difference / 2.0 * pixel_mm * 1000.0 / beam_slope(f_ratio)
-
-
-def commanded_defocus_um(info: ExposureInfo, detector: Detector) -> float | None:
-    """Return the defocus by construction and command, with its sign [um]; None if there is none known.
-
-    Positive is away from the telescope, as FOCUSZ and the heights of the wavefront halves count it.
-    """
-    height_mm = detector.z_mm if detector.purpose is Purpose.WAVEFRONT else 0.0
-    total_mm = (info.focus_z_mm or 0.0) + height_mm
-    return total_mm * 1000.0 if total_mm else None
 
 
 def _find(sky: Sky, settings: DonutSettings, *, block_px: int) -> list[tuple[float, float, float]]:

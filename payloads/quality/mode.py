@@ -27,16 +27,22 @@ class Mode(StrEnum):
     """No sky in the image."""
 
 
-def expected_donut_diameter_px(info: ExposureInfo, camera: Camera, detector: Detector) -> float:
-    """Return the diameter a star has by the known defocus of telescope and detector, paraxially.
+def commanded_defocus_um(info: ExposureInfo, detector: Detector) -> float | None:
+    """Return the defocus by command and construction [um]; positive beyond focus (extra-focal), None if none is known.
 
-    Parameters
-    ----------
-    info
-        Its ``focus_z_mm`` is the camera's defocus as the header tells it; unknown counts as none.
+    Notes
+    -----
+    FOCUSZ moves the camera along the light that falls on it: positive is beyond focus. The heights of the wavefront
+    halves count against the light: the halves SW0, at -1.5 mm, are the extra-focal ones.
     """
-    defocus_mm = (info.focus_z_mm or 0.0) + (detector.z_mm if detector.purpose is Purpose.WAVEFRONT else 0.0)
-    return abs(defocus_mm) / camera.f_ratio / detector.pixel_mm
+    height_mm = detector.z_mm if detector.purpose is Purpose.WAVEFRONT else 0.0
+    total_mm = (info.focus_z_mm or 0.0) - height_mm
+    return total_mm * 1000.0 if total_mm else None
+
+
+def expected_donut_diameter_px(info: ExposureInfo, camera: Camera, detector: Detector) -> float:
+    """Return the diameter a star has by the commanded defocus, paraxially; unknown counts as none."""
+    return abs(commanded_defocus_um(info, detector) or 0.0) / 1000.0 / camera.f_ratio / detector.pixel_mm
 
 
 def choose_mode(info: ExposureInfo, camera: Camera, detector: Detector) -> Mode:

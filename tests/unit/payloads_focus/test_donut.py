@@ -10,13 +10,12 @@ from payloads.focus.annulus import measure_annulus
 from payloads.focus.donut import (
     DonutSettings,
     beam_slope,
-    commanded_defocus_um,
     defocus_from_diameter_um,
     focus_offset_um,
 )
 from payloads.focus.payload import DonutQuickLook
 from payloads.mask import BAD
-from payloads.quality.mode import Mode
+from payloads.quality.mode import Mode, commanded_defocus_um
 from payloads.quality.payload import ImageQuality, QualityConfig
 from rapid.camera.store import load_camera
 from rapid.errors import PayloadError
@@ -80,14 +79,12 @@ def test_the_sign_of_a_defocus_that_nobody_commanded_is_not_known():
     assert metrics["defocus_residual_um"] is None
 
 
-@pytest.mark.parametrize(("detector", "expected"), [(192, 1500.0), (191, -1500.0)])
-def test_wavefront_halves_stand_on_either_side_of_focus(detector, expected):
-    camera = load_camera("LSSTCam")
-    frame = make_frame(None, detector=detector)
-    commanded = commanded_defocus_um(frame.info, camera.by_id[detector])
-    assert abs(commanded) == abs(expected)
-    other = commanded_defocus_um(frame.info, camera.by_id[383 - detector])
-    assert commanded == -other
+@pytest.mark.parametrize(("half", "expected"), [("R00_SW0", 1500.0), ("R00_SW1", -1500.0)], ids=["extra", "intra"])
+def test_wavefront_halves_stand_on_either_side_of_focus(half, expected):
+    detector = load_camera("LSSTCam").by_name[half]
+    assert commanded_defocus_um(make_frame(None, detector=detector.id).info, detector) == expected
+    moved = make_frame(None, detector=detector.id, focus_z_mm=0.2)
+    assert commanded_defocus_um(moved.info, detector) == pytest.approx(expected + 200.0)
 
 
 def test_the_offset_of_a_pair_is_half_the_difference_of_their_defocus():
