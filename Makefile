@@ -7,7 +7,7 @@ ARGS   ?=
 export PYTHONDONTWRITEBYTECODE ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint unit browser bench chaos lock clean
+.PHONY: help install demo test lint bench lock clean
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -33,6 +33,9 @@ lint: install ## Ruff, mypy strict and the import contracts
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+
+bench: install ## Measure decoding, signature removal and the board beside their peers
+	@for script in bench/bench_decode.py bench/bench_isr.py bench/bench_dispatch.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 lock: ## Choose versions anew and write the lock files
 	@$(BIN)/uv pip compile pyproject.toml --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --no-header -q -o requirements.lock

