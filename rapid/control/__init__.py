@@ -1,0 +1,1 @@
+"""Control: what people tell the system to do with the next exposure."""
