@@ -136,6 +136,11 @@ class EmbeddedValkey:
         self._wait_until_ready(process)
         return self
 
+    def wait(self) -> int:
+        """Wait until the server ends, by itself or by `stop` or `kill`, and return its exit status."""
+        process = self._process
+        return process.wait() if process is not None else 0
+
     def stop(self) -> None:
         """Stop the server, letting it write its data."""
         process, self._process = self._process, None
@@ -196,7 +201,7 @@ class EmbeddedValkey:
         stream = process.stdout
         if stream is None:
             raise StoreError("the embedded Valkey has no log")
-        log = self.log_path.open("wb")
+        log = self.log_path.open("ab")
         seen = b""
         deadline = time.monotonic() + START_TIMEOUT_S
         with selectors.DefaultSelector() as selector:

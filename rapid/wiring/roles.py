@@ -1,4 +1,8 @@
-"""Run one role until it is told to stop: what a pod runs."""
+"""Run one role until it is told to stop: what a pod runs.
+
+A role imports only what it needs, when it starts: a worker that was killed is back twice as fast without the parts of
+head, gather and web pages.
+"""
 
 import asyncio
 import contextlib
@@ -6,33 +10,27 @@ import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from fastapi import APIRouter
-
-from rapid.arrival.bucket import BucketSource
-from rapid.arrival.source import open_source
-from rapid.arrival.webhook import notify_router
 from rapid.dispatch.board import AsyncBoard
 from rapid.dispatch.models import WorkerSpec
 from rapid.errors import ConfigurationError
-from rapid.gather.role import Gatherer
-from rapid.head.role import Head
-from rapid.pipeline.store import default_book
-from rapid.products.store import open_products
 from rapid.results.store import open_results
 from rapid.wiring.camera import adopt_camera
-from rapid.wiring.health import Health, serve_health
+from rapid.wiring.lifeline import stop_with_supervisor
 from rapid.wiring.settings import RoleSettings
-from rapid.worker.messages import ChildSettings
-from rapid.worker.role import Worker
+
+if TYPE_CHECKING:
+    from fastapi import APIRouter
 
 
 def stop_on_signals() -> asyncio.Event:
-    """Return an event that SIGTERM and SIGINT set."""
+    """Return an event that SIGTERM, SIGINT and the end of our supervisor set."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    stop_with_supervisor(stop)
     return stop
 
 
@@ -58,12 +56,14 @@ async def _with_health(
     ready: asyncio.Event,
     run: Callable[[], Awaitable[None]],
     *,
-    routers: tuple[APIRouter, ...] = (),
+    routers: "tuple[APIRouter, ...]" = (),
 ) -> None:
     """Run a role beside its health endpoint, if it has a port for one."""
     if not settings.metrics_port:
         await run()
         return
+    from rapid.wiring.health import Health, serve_health
+
     server = asyncio.create_task(serve_health(Health(board.ping, ready, routers=routers), port=settings.metrics_port))
     try:
         await run()
@@ -74,6 +74,11 @@ async def _with_health(
 
 async def run_head(settings: RoleSettings, stop: asyncio.Event | None = None) -> None:
     """Run a head node."""
+    from rapid.arrival.bucket import BucketSource
+    from rapid.arrival.source import open_source
+    from rapid.head.role import Head
+    from rapid.pipeline.store import default_book
+
     stop = stop or stop_on_signals()
     if not settings.raws:
         raise ConfigurationError("raws", "a head node needs to know where raws arrive")
@@ -81,7 +86,11 @@ async def run_head(settings: RoleSettings, stop: asyncio.Event | None = None) ->
     results = await asyncio.to_thread(open_results, settings.results)
     source = open_source(settings.raws, camera=camera)
     # A bucket's notifications come in by HTTP, at /notify beside the health endpoints; its listing is the safety net.
-    routers = (notify_router(source),) if isinstance(source, BucketSource) else ()
+    routers: tuple[APIRouter, ...] = ()
+    if isinstance(source, BucketSource):
+        from rapid.arrival.webhook import notify_router
+
+        routers = (notify_router(source),)
     async with _board(settings) as board:
         head = Head(
             settings.process_name("head"),
@@ -102,6 +111,9 @@ async def run_head(settings: RoleSettings, stop: asyncio.Event | None = None) ->
 
 async def run_worker(settings: RoleSettings, stop: asyncio.Event | None = None) -> None:
     """Run a worker."""
+    from rapid.worker.messages import ChildSettings
+    from rapid.worker.role import Worker
+
     stop = stop or stop_on_signals()
     results = await asyncio.to_thread(open_results, settings.results)
     try:
@@ -129,6 +141,9 @@ async def run_worker(settings: RoleSettings, stop: asyncio.Event | None = None) 
 
 async def run_gather(settings: RoleSettings, stop: asyncio.Event | None = None) -> None:
     """Run a gather."""
+    from rapid.gather.role import Gatherer
+    from rapid.products.store import open_products
+
     stop = stop or stop_on_signals()
     results = await asyncio.to_thread(open_results, settings.results)
     products = open_products(settings.products)

@@ -1,21 +1,24 @@
 """Run all roles on one machine as separate processes, with an embedded Valkey.
 
-A role that ends unasked is started again, with a pause that grows; the board sees to it that nothing it
-had in hand is lost. On stop, every role is told to drain, workers first.
+What ends unasked is started again, the Valkey too, with a pause that grows while it keeps ending; the board sees to it
+that nothing it had in hand is lost. On stop every role is told to drain. If the supervisor itself is killed, its roles
+notice and drain by themselves (`rapid.wiring.lifeline`), and the Valkey ends after the last of them.
 """
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from rapid.dispatch.valkey import EmbeddedValkey
 from rapid.errors import StoreError
+from rapid.wiring.lifeline import Lifeline
 from rapid.wiring.settings import RoleSettings
 
 RESTART_PAUSE_S = 0.5
@@ -24,6 +27,7 @@ STEADY_S = 60.0
 """A role that ran this long before it ended is started again without a growing pause."""
 
 URL_TIMEOUT_S = 60.0
+VALKEY = "valkey"
 
 
 @dataclass
@@ -35,7 +39,6 @@ class RoleProcess:
     process: subprocess.Popen[str] | None = None
     restarts: int = 0
     started: float = 0.0
-    not_before: float = 0.0
     first_line: str = ""
     has_line: threading.Event = field(default_factory=threading.Event)
     listener: threading.Thread | None = None
@@ -48,24 +51,50 @@ class Supervisor:
     ----------
     settings
         Shared by all roles; its ``data`` folder holds everything that is written.
-    n_workers
-        Workers to run.
+    n_workers, n_heads, n_gathers
+        How many to run of each. Of two heads one stands by.
     embedded
         Start a Valkey below the data folder; else use the settings' ``redis_url``.
+    restart_pause_s, restart_pause_max_s
+        First and longest pause before a role that ended is started again.
+
+    Attributes
+    ----------
+    on_restart
+        Called with name and exit status of what ended unasked; negative: the signal that killed it.
     """
 
     def __init__(
-        self, settings: RoleSettings, *, n_workers: int, embedded: bool = True, with_display: bool = True
+        self,
+        settings: RoleSettings,
+        *,
+        n_workers: int,
+        n_heads: int = 1,
+        n_gathers: int = 1,
+        embedded: bool = True,
+        with_display: bool = True,
+        restart_pause_s: float = RESTART_PAUSE_S,
+        restart_pause_max_s: float = RESTART_PAUSE_MAX_S,
     ) -> None:
         self.settings = settings
         self.data = settings.data.absolute()
-        self._valkey = EmbeddedValkey(self.data / "valkey") if embedded else None
-        self._n_workers = n_workers
-        self._with_display = with_display
-        self._roles: list[RoleProcess] = []
-        self._stopping = threading.Event()
-        self._watcher: threading.Thread | None = None
         self.on_restart: Callable[[str, int], None] = lambda _name, _status: None
+        self._valkey = EmbeddedValkey(self.data / VALKEY) if embedded else None
+        self._pause_s = restart_pause_s
+        self._pause_max_s = restart_pause_max_s
+        names = [*_numbered("head", n_heads), *_numbered("gather", n_gathers)]
+        names += [f"worker-{n}" for n in range(n_workers)]
+        if with_display:
+            names.append("display")
+        self._roles = [RoleProcess(name, [name.split("-")[0]]) for name in names]
+        self._keepers: list[threading.Thread] = []
+        self._stopping = threading.Event()
+        self._starting = threading.Lock()
+        self._changed = threading.Condition()
+        self._down_s: dict[str, float] = {}
+        self._valkey_pid: int | None = None
+        self._lifeline: Lifeline | None = None
+        self._guard: subprocess.Popen[bytes] | None = None
 
     @property
     def redis_url(self) -> str:
@@ -85,30 +114,58 @@ class Supervisor:
         if role is None:
             raise StoreError("no display is running")
         if not role.has_line.wait(URL_TIMEOUT_S):
-            raise StoreError(f"the display did not start; see {self.data / 'logs' / 'display.log'}")
+            raise StoreError(f"the display did not start; see {self.log_of('display')}")
         return role.first_line
 
     def processes(self) -> dict[str, int]:
-        """Return the process id of every running role."""
-        return {
+        """Return the process id of every running role, and of the embedded Valkey."""
+        running = {
             role.name: role.process.pid
             for role in self._roles
             if role.process is not None and role.process.poll() is None
         }
+        return running | ({VALKEY: self._valkey_pid} if self._valkey_pid else {})
+
+    def wait_for_process(self, name: str, *, timeout_s: float, other_than: int | None = None) -> int:
+        """Wait until a role runs and return its process id.
+
+        Parameters
+        ----------
+        other_than
+            The process id of one that was ended: wait for its successor.
+
+        Raises
+        ------
+        StoreError
+            Raised if it does not run in time.
+        """
+        with self._changed:
+            found = self._changed.wait_for(
+                lambda: (pid := self.processes().get(name)) not in {None, other_than} and pid, timeout=timeout_s
+            )
+        if not found:
+            raise StoreError(f"{name} does not run after {timeout_s:.0f} s; see {self.log_of(name)}")
+        return int(found)
+
+    def leave_down(self, name: str, seconds: float) -> None:
+        """Leave a role down for so long the next time it ends: rehearse an outage."""
+        self._down_s[name] = seconds
 
     def start(self) -> None:
         """Start Valkey and all roles."""
         (self.data / "logs").mkdir(parents=True, exist_ok=True)
+        self._lifeline = Lifeline()
         if self._valkey:
-            self._valkey.start()
-        self._roles = [RoleProcess("head", ["head"]), RoleProcess("gather", ["gather"])]
-        self._roles += [RoleProcess(f"worker-{n}", ["worker"]) for n in range(self._n_workers)]
-        if self._with_display:
-            self._roles.append(RoleProcess("display", ["display"]))
+            self._start_valkey(self._valkey)
+            self._keep(self._keep_valkey, VALKEY)
         for role in self._roles:
             self._spawn(role)
-        self._watcher = threading.Thread(target=self._watch, name="supervisor", daemon=True)
-        self._watcher.start()
+            self._keep(lambda role=role: self._keep_role(role), role.name)  # type: ignore[misc]  # a default binds it
+
+    def _keep(self, keep: Callable[[], None], name: str) -> None:
+        keeper = threading.Thread(target=keep, name=f"keeper of {name}", daemon=True)
+        self._keepers.append(keeper)
+        keeper.start()
 
     def _environment(self, role: RoleProcess) -> dict[str, str]:
         environment = dict(os.environ)
@@ -120,14 +177,14 @@ class Supervisor:
         environment.update(
             RAPID_REDIS_URL=self.redis_url, RAPID_DATA=str(self.data), RAPID_NAME=role.name, PYTHONUNBUFFERED="1"
         )
-        return environment
+        return environment | (self._lifeline.environment if self._lifeline else {})
 
     def _spawn(self, role: RoleProcess) -> None:
-        log = (self.data / "logs" / f"{role.name}.log").open("a", encoding="utf-8")
-        with log:
+        with self.log_of(role.name).open("a", encoding="utf-8") as log:
             role.process = subprocess.Popen(  # noqa: S603 - our own command
                 [sys.executable, "-m", "rapid", *role.arguments],
                 env=self._environment(role),
+                pass_fds=self._lifeline.pass_fds if self._lifeline else (),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -138,6 +195,11 @@ class Supervisor:
         role.started = time.monotonic()
         role.listener = threading.Thread(target=self._listen, args=(role, role.process), daemon=True)
         role.listener.start()
+        self._tell_change()
+
+    def _tell_change(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
 
     @staticmethod
     def _listen(role: RoleProcess, process: "subprocess.Popen[str]") -> None:
@@ -150,40 +212,78 @@ class Supervisor:
                     role.first_line = line.strip()
                     role.has_line.set()
 
-    def _watch(self) -> None:
-        """Start again what ended unasked."""
-        while not self._stopping.wait(0.25):
-            now = time.monotonic()
-            for role in self._roles:
-                if role.process is None or (status := role.process.poll()) is None:
-                    continue
-                if role.not_before == 0.0:
-                    steady = now - role.started > STEADY_S
-                    role.restarts = 0 if steady else role.restarts + 1
-                    pause = min(RESTART_PAUSE_S * 2 ** max(role.restarts - 1, 0), RESTART_PAUSE_MAX_S)
-                    role.not_before = now + pause
-                    self.on_restart(role.name, status)
-                elif now >= role.not_before and not self._stopping.is_set():
-                    role.not_before = 0.0
-                    self._spawn(role)
+    def _keep_role(self, role: RoleProcess) -> None:
+        """Start a role again whenever it ends unasked."""
+        while role.process is not None:
+            status = role.process.wait()
+            self._tell_change()
+            if self._stopping.is_set():
+                return
+            role.restarts = 0 if time.monotonic() - role.started > STEADY_S else role.restarts + 1
+            self.on_restart(role.name, status)
+            self._stopping.wait(self._pause(role.name, role.restarts))
+            with self._starting:
+                if self._stopping.is_set():
+                    return
+                self._spawn(role)
+
+    def _pause(self, name: str, restarts: int) -> float:
+        pause_s = min(self._pause_s * 2.0 ** min(max(restarts - 1, 0), 16), self._pause_max_s)
+        return max(pause_s, self._down_s.pop(name, 0.0))
+
+    def _start_valkey(self, valkey: EmbeddedValkey) -> None:
+        self._valkey_pid = valkey.start().pid
+        if self._guard is not None:
+            _end_guard(self._guard)
+        self._guard = self._lifeline.guard(self._valkey_pid) if self._lifeline else None
+        self._tell_change()
+
+    def _keep_valkey(self) -> None:
+        """Start the Valkey again whenever it ends unasked: its append-only file has the board."""
+        restarts = 0
+        while self._valkey is not None:
+            started = time.monotonic()
+            status = self._valkey.wait()
+            self._valkey_pid = None
+            self._tell_change()
+            if self._stopping.is_set():
+                return
+            self.on_restart(VALKEY, status)
+            restarts = 0 if time.monotonic() - started > STEADY_S else restarts + 1
+            while not self._stopping.wait(self._pause(VALKEY, restarts)):
+                with self._starting:
+                    if self._stopping.is_set():
+                        return
+                    try:
+                        self._start_valkey(self._valkey)
+                        break
+                    except StoreError:  # full disk, say: its log tells, and whoever listens is told each time
+                        restarts += 1
+                self.on_restart(VALKEY, 1)
 
     def stop(self) -> None:
         """Tell every role to drain, wait for them, stop Valkey."""
-        self._stopping.set()
-        if self._watcher is not None:
-            self._watcher.join()
+        with self._starting:
+            self._stopping.set()
         # The head first, so that nothing new is handed out; the gather last, so that it sees the last results.
-        for names in (("head",), ("worker",), ("display",), ("gather",)):
-            group = [role for role in self._roles if role.name.split("-")[0] in names]
-            self._end(group)
+        for kind in ("head", "worker", "display", "gather"):
+            self._end([role for role in self._roles if role.arguments == [kind]])
         if self._valkey:
             self._valkey.stop()
+            self._valkey_pid = None
+        for keeper in self._keepers:
+            keeper.join()
+        if self._guard is not None:
+            _end_guard(self._guard)
+        if self._lifeline is not None:
+            self._lifeline.close()
 
-    def _end(self, roles: list[RoleProcess]) -> None:
+    def _end(self, roles: Iterable[RoleProcess]) -> None:
         running = [role.process for role in roles if role.process is not None and role.process.poll() is None]
         for process in running:
             with contextlib.suppress(ProcessLookupError):
                 process.terminate()
+                process.send_signal(signal.SIGCONT)  # a frozen one hears nothing
         deadline = time.monotonic() + self.settings.drain_s + 10.0
         for process in running:
             try:
@@ -197,4 +297,16 @@ class Supervisor:
 
     def log_of(self, name: str) -> Path:
         """Return the log file of a role."""
+        if name == VALKEY and self._valkey is not None:
+            return self._valkey.log_path
         return self.data / "logs" / f"{name}.log"
+
+
+def _numbered(role: str, n: int) -> list[str]:
+    """Return names of so many processes of a role; a single one has the role's own name."""
+    return [role] if n == 1 else [f"{role}-{number}" for number in range(n)]
+
+
+def _end_guard(guard: "subprocess.Popen[bytes]") -> None:
+    guard.kill()
+    guard.wait()
