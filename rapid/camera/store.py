@@ -1,6 +1,7 @@
 """Find and load cameras: those of the package and a site's own.
 
-``RAPID_CAMERA_PATH`` names folders with a site's YAML files; they are searched before the package's.
+``RAPID_CAMERA_PATH`` names folders with a site's YAML files; they are searched first, then those that installed
+packages bring (`rapid.plugins`), then ours.
 """
 
 import csv
@@ -15,6 +16,7 @@ from pydantic import ValidationError
 from rapid.camera.definition import CameraDefinition
 from rapid.camera.models import Camera
 from rapid.errors import ConfigurationError, NotFoundError
+from rapid.plugins import definition_folders
 
 PACKAGED = Path(__file__).parent / "data"
 
@@ -24,7 +26,7 @@ MAX_BASES = 4
 
 def _folders() -> list[Path]:
     own = os.environ.get("RAPID_CAMERA_PATH", "")
-    return [*(Path(part) for part in own.split(os.pathsep) if part), PACKAGED]
+    return [*(Path(part) for part in own.split(os.pathsep) if part), *definition_folders("cameras"), PACKAGED]
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

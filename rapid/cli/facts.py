@@ -2,11 +2,14 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from rapid.cli.output import print_json
+
+if TYPE_CHECKING:
+    from rapid.pipeline.models import Pipeline, PipelineBook
 
 
 def camera(
@@ -37,39 +40,39 @@ def pipeline(
 ) -> None:
     """Show a pipeline: its payloads and their configuration. Example: rapid pipeline quicklook"""
     from rapid.pipeline.store import default_book, load_pipeline
-    from rapid.worker.registry import make_payload
+    from rapid.worker.registry import check_book, resolved_hash, resolved_steps
 
     book = default_book()
+    check_book(book)
     if not name:
         if as_json:
-            print_json([found.model_dump(mode="json") for found in book.pipelines])
+            print_json([_facts_of(found, book) for found in book.pipelines])
         else:
             for found in book.pipelines:
-                print(
-                    f"{found.name:14} {found.version:4} {', '.join(step.payload for step in found.steps):24} {found.description}"
-                )
+                payloads = ", ".join(step.payload for step in found.steps)
+                print(f"{found.name:14} {found.version:4} {payloads:24} {found.description}")
         return
     found = load_pipeline(name, book)
-    steps: list[dict[str, Any]] = []
-    for step in found.steps:
-        payload = make_payload(step)
-        steps.append(
-            {
-                "payload": step.payload,
-                "version": payload.version,
-                "config": payload.Config.model_validate(step.config).model_dump(mode="json"),
-            }
-        )
-    document = {**found.model_dump(mode="json"), "config_hash": found.config_hash, "steps": steps}
+    steps = resolved_steps(found)
+    document = {**_facts_of(found, book), "config_hash": resolved_hash(found), "steps": steps}
     if as_json:
         print_json(document)
         return
     print(f"{found.name} (version {found.version}): {found.description}")
-    print(f"pool {found.pool}, time limit {found.time_limit_s:g} s, configuration {found.config_hash[:12]}")
-    for step_facts in steps:
-        print(f"  {step_facts['payload']} {step_facts['version']}")
-        for key, value in step_facts["config"].items():
+    print(f"pool {found.pool}, time limit {found.time_limit_s:g} s, configuration {document['config_hash'][:12]}")
+    print(f"defined in {found.source.split(':')[0]}")
+    for rule in document["rules"]:
+        print(f"  for {rule}")
+    for step in steps:
+        print(f"  {step['payload']} {step['version']}")
+        for key, value in step["config"].items():
             print(f"      {key}: {json.dumps(value)}")
+
+
+def _facts_of(pipeline: "Pipeline", book: "PipelineBook") -> dict[str, Any]:
+    """Return a pipeline as JSON facts, with where it is defined and which images it is for."""
+    rules = [str(rule) for rule in book.rules if rule.pipeline == pipeline.name]
+    return {**pipeline.model_dump(mode="json"), "source": pipeline.source.split(":")[0], "rules": rules}
 
 
 def config(as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False) -> None:

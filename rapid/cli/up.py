@@ -25,11 +25,14 @@ def up(
 
     Ctrl-C drains: work in hand is finished or kept for the next start; nothing is lost.
     """
+    from rapid.pipeline.store import default_book, packaged_book
     from rapid.wiring.camera import adopt_camera
     from rapid.wiring.settings import make_settings
     from rapid.wiring.supervisor import Supervisor
+    from rapid.worker.registry import check_book
 
     name = adopt_camera(camera).name
+    check_book(default_book(), trusted=packaged_book())
     if "://" not in raws:
         Path(raws).mkdir(parents=True, exist_ok=True)
         raws = str(Path(raws).absolute())

@@ -11,7 +11,7 @@ from rapid.camera.models import Camera, Purpose
 from rapid.exposure.models import ExposureInfo, ImageType
 from rapid.head.models import BatchPlan, CalibGroup
 from rapid.pipeline.models import PipelineBook
-from rapid.pipeline.store import choose_pipeline, load_pipeline
+from rapid.pipeline.store import choose_pipelines, load_pipeline
 from rapid.results.models import ExposureSummary
 
 BUILD_ORDER = (ImageType.BIAS, ImageType.DARK, ImageType.FLAT)
@@ -50,8 +50,8 @@ def plan_batches(
 ) -> list[BatchPlan]:
     """Return the batches of one exposure.
 
-    Science detectors make one batch per pipeline, with the full expected set from the start, so that a
-    gather knows what is missing. Wavefront sensors, guiders and guider files make batches of their own
+    Science detectors make one batch per pipeline (the chosen one and those beside it), with the full expected set from
+    the start, so that a gather knows what is missing. Wavefront sensors, guiders and guider files make batches of their own
     that expect what has arrived: nobody announces them.
 
     Parameters
@@ -64,9 +64,9 @@ def plan_batches(
     grouped: dict[tuple[str, bool], list[RawHeader]] = {}
     for raw in arrived:
         detector = camera.by_id[raw.info.detector]
-        pipeline = choose_pipeline(raw.info, dict(raw.header), book, purpose=detector.purpose)
         is_science = detector.purpose is Purpose.SCIENCE and not raw.info.is_guider
-        grouped.setdefault((pipeline.name, is_science), []).append(raw)
+        for pipeline in choose_pipelines(raw.info, dict(raw.header), book, purpose=detector.purpose):
+            grouped.setdefault((pipeline.name, is_science), []).append(raw)
     plans = []
     for (name, is_science), raws in grouped.items():
         pipeline = load_pipeline(name, book)

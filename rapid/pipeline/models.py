@@ -6,9 +6,12 @@ mistake is an error naming the field at start, not a surprise at three in the mo
 
 import hashlib
 import json
-from typing import Any
+from fnmatch import fnmatchcase
+from functools import lru_cache
+from importlib.util import find_spec
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from rapid.camera.models import Purpose
 from rapid.exposure.models import ImageType
@@ -37,6 +40,7 @@ class Pipeline(_Definition):
     pool: str = Field(default="science", pattern=NAME, description="Worker group that may take its jobs.")
     time_limit_s: float = Field(default=120.0, gt=0, description="Hard limit for one detector [s].")
     builds: str | None = Field(default=None, description="Kind of calib this pipeline builds from several exposures.")
+    source: str = Field(default="", exclude=True, repr=False, description="File it was read from; not to be given.")
 
     def with_config(self, overrides: dict[str, Any]) -> "Pipeline":
         """Return a copy with some payloads' configuration changed.
@@ -67,17 +71,106 @@ class Pipeline(_Definition):
         return hashlib.sha256(text.encode()).hexdigest()
 
 
+class HeaderCondition(_Definition):
+    """What a header value must be like, where one value or a list of values does not say it."""
+
+    like: str | None = Field(default=None, description="Pattern with * and ?, upper and lower case alike: `r_*`.")
+    min: float | None = Field(default=None, description="Least number.")
+    max: float | None = Field(default=None, description="Largest number.")
+    present: bool | None = Field(default=None, description="Whether the key is there at all.")
+
+    @model_validator(mode="after")
+    def _says_something(self) -> "HeaderCondition":
+        if self == HeaderCondition.model_construct():
+            raise ValueError("needs like, min, max or present")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError("min is above max")
+        return self
+
+    def is_met(self, value: Any) -> bool:
+        """Whether a header's value, None for a missing one, is as asked for."""
+        if self.present is not None and (value is not None) != self.present:
+            return False
+        if self.like is not None and not fnmatchcase(str("" if value is None else value).lower(), self.like.lower()):
+            return False
+        if self.min is None and self.max is None:
+            return True
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return False
+        return (self.min is None or value >= self.min) and (self.max is None or value <= self.max)
+
+
+def _kind_of(condition: Any) -> str:
+    """Return which form a condition has, so that a mistake is told of that form alone."""
+    if isinstance(condition, dict | HeaderCondition):
+        return "condition"
+    return "list" if isinstance(condition, list) else "value"
+
+
+HeaderValue = Annotated[str | int | float | bool, Tag("value")]
+OneCondition = Annotated[HeaderValue | Annotated[HeaderCondition, Tag("condition")], Discriminator(_kind_of)]
+Condition = Annotated[
+    HeaderValue | Annotated[HeaderCondition, Tag("condition")] | Annotated[list[OneCondition], Tag("list")],
+    Discriminator(_kind_of),
+]
+
+
+def _is_met(condition: Any, value: Any) -> bool:
+    if isinstance(condition, HeaderCondition):
+        return condition.is_met(value)
+    if isinstance(condition, list):
+        return any(_is_met(one, value) for one in condition)
+    # A header's True is no 1, though Python thinks so.
+    return isinstance(value, bool) == isinstance(condition, bool) and value == condition
+
+
 class Rule(_Definition):
-    """Which images a pipeline is for. A condition left out is met by every image."""
+    """Which images a pipeline is for. A condition left out is met by every image.
+
+    Of the rules that are met the first one chooses the image's pipeline. A rule with ``beside`` chooses nothing: its
+    pipeline runs as well, as a batch of its own that the first one does not wait for.
+    """
 
     pipeline: str = Field(pattern=NAME)
+    beside: bool = Field(default=False, description="Run in addition to the pipeline that the other rules choose.")
     image_types: frozenset[ImageType] = Field(default=frozenset())
     cameras: frozenset[str] = Field(default=frozenset())
-    header: dict[str, str | int | float | bool | list[str]] = Field(
-        default_factory=dict, description="Header keys and the value, or the list of values, they must have."
+    header: dict[str, Condition] = Field(
+        default_factory=dict,
+        description="Header keys and the value, the list of values, or the condition (like, min, max, present) they meet.",
     )
     purposes: frozenset[Purpose] = Field(default=frozenset(), description="Purposes of the detector.")
     guider: bool = Field(default=False, description="Whether this rule is for guider files.")
+    needs: tuple[str, ...] = Field(
+        default=(), description="Python modules that must be installed, else the rule is passed over."
+    )
+    source: str = Field(default="", exclude=True, repr=False, description="File and place it was read from.")
+
+    def __str__(self) -> str:
+        """Describe the images in words: `science images of LSSTCam, beside another pipeline`."""
+        types = ", ".join(sorted(kind.value for kind in self.image_types)) or "all"
+        words = [f"{types} {'guider files' if self.guider else 'images'}"]
+        if self.purposes:
+            words.append(f"of {', '.join(sorted(p.value.lower() for p in self.purposes))} detectors")
+        if self.cameras:
+            words.append(f"of {', '.join(sorted(self.cameras))}")
+        for key, wanted in self.header.items():
+            facts = wanted.model_dump(exclude_none=True) if isinstance(wanted, HeaderCondition) else wanted
+            words.append(f"with {key} {facts}")
+        if self.beside:
+            words.append("beside another pipeline")
+        if self.missing:
+            words.append(f"(passed over: {', '.join(self.missing)} not installed)")
+        return " ".join(words)
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Modules of ``needs`` that are not installed."""
+        return tuple(module for module in self.needs if not _is_installed(module))
+
+    def is_for_camera(self, camera: str) -> bool:
+        """Whether the rule can apply to images of a camera, here."""
+        return (not self.cameras or camera in self.cameras) and not self.missing
 
     def is_for(
         self, *, camera: str, image_type: ImageType, header: dict[str, Any], guider: bool, purpose: Purpose
@@ -87,14 +180,19 @@ class Rule(_Definition):
             return False
         if self.purposes and purpose not in self.purposes:
             return False
-        if self.cameras and camera not in self.cameras:
-            return False
         if self.image_types and image_type not in self.image_types:
             return False
-        return all(
-            header.get(key) in wanted if isinstance(wanted, list) else header.get(key) == wanted
-            for key, wanted in self.header.items()
-        )
+        if not all(_is_met(wanted, header.get(key)) for key, wanted in self.header.items()):
+            return False
+        return self.is_for_camera(camera)
+
+
+@lru_cache(maxsize=128)
+def _is_installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except (ModuleNotFoundError, ValueError):  # its parent package is not there
+        return False
 
 
 class PipelineBook(_Definition):
@@ -106,6 +204,11 @@ class PipelineBook(_Definition):
     def get(self, name: str) -> Pipeline | None:
         """Return the pipeline of a name, or None."""
         return next((pipeline for pipeline in self.pipelines if pipeline.name == name), None)
+
+    def for_camera(self, camera: str) -> tuple[Pipeline, ...]:
+        """Return the pipelines that rules can choose for images of a camera, in the rules' order."""
+        names = dict.fromkeys(rule.pipeline for rule in self.rules if rule.is_for_camera(camera))
+        return tuple(pipeline for name in names if (pipeline := self.get(name)) is not None)
 
     @property
     def names(self) -> tuple[str, ...]:

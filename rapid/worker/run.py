@@ -26,7 +26,7 @@ from rapid.exposure.reader import read_info
 from rapid.pipeline.models import Pipeline, PipelineBook
 from rapid.pipeline.store import choose_pipeline
 from rapid.results.models import DetectorResult, Provenance, Scalar
-from rapid.worker.registry import make_payloads
+from rapid.worker.registry import make_payloads, resolved_hash
 
 
 @dataclass(frozen=True)
@@ -150,12 +150,14 @@ class PipelineRunner:
     calibs_for: Callable[[ExposureInfo], Calibs] | None = None
     book: PipelineBook | None = None
     _built: dict[str, list[Payload]] = field(default_factory=dict)
+    _hashes: dict[str, str] = field(default_factory=dict)
 
     def payloads_of(self, pipeline: Pipeline) -> list[Payload]:
         """Return the pipeline's payloads, built once per configuration."""
         key = pipeline.config_hash
         if key not in self._built:
             self._built[key] = make_payloads(pipeline)
+            self._hashes[key] = resolved_hash(pipeline)
         return self._built[key]
 
     def run(
@@ -228,7 +230,7 @@ class PipelineRunner:
                 software_version=rapid.__version__,
                 pipeline=pipeline.name,
                 pipeline_version=pipeline.version,
-                config_hash=pipeline.config_hash,
+                config_hash=self._hashes[pipeline.config_hash],
                 payloads=versions,
                 applied=list(frame.applied),
                 calibs=dict(frame.calib_ids),
