@@ -28,8 +28,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench import dispatch_peers
 from rapid.dispatch.board import Board
-from rapid.dispatch.models import BatchKey, BatchSpec, WorkerSpec
+from rapid.dispatch.models import BatchKey, BatchSpec, Job, WorkerSpec
 from rapid.dispatch.valkey import EmbeddedValkey
+from rapid.worker.pace import Pace
 
 N_JOBS = 189
 N_WORKERS = 2
@@ -57,15 +58,22 @@ def spec_of(number: int, detectors: range) -> BatchSpec:
 
 
 def rapid_worker(url: str, name: str) -> None:
-    """Complete every job at once; tell when each began."""
-    worker = WorkerSpec(worker_id=name)
+    """Complete every job at once, as many at a time as a worker's pace says; tell when each of a ping began."""
+    worker, pace = WorkerSpec(worker_id=name), Pace()
     with Board(url, "LSSTCam") as board, redis.Redis.from_url(url) as client:
         while True:
-            job = board.claim(worker, timeout_s=60)
-            if job is not None and job.image_type == "ping":
+            jobs = board.claim_many(worker, pace.limit, timeout_s=60)
+            if jobs and jobs[0].image_type == "ping":
                 client.lpush("started", time.monotonic_ns())
-            while job is not None:
-                job = board.complete(job, {"sky_level_adu": 812.5, "psf_fwhm_arcsec": 0.71}, claim_next=True)
+            while jobs:
+                begin = time.perf_counter()
+                results = [(job, no_op(job)) for job in jobs]
+                pace.observe(time.perf_counter() - begin, len(jobs))
+                jobs = board.complete_many(results, claim_limit=pace.limit).following
+
+
+def no_op(_job: Job) -> dict[str, float]:
+    return {"sky_level_adu": 812.5, "psf_fwhm_arcsec": 0.71}
 
 
 def bare_worker(url: str) -> None:

@@ -10,6 +10,7 @@ from rapid.dispatch.models import (
     BatchSpec,
     BatchState,
     BoardStatus,
+    Completion,
     DeadLetter,
     Event,
     EventKind,
@@ -22,6 +23,7 @@ from rapid.dispatch.models import (
     WorkerSpec,
     WorkerState,
 )
+from rapid.dispatch.replies import next_of
 from rapid.dispatch.settings import GATHER_FAILED, GATHER_LEASE_MS, GATHER_RETRY_MS, IDLE_WAIT_S, BoardSettings
 from rapid.errors import StoreError
 from rapid.results.models import DetectorState, Scalar
@@ -97,19 +99,31 @@ class AsyncBoard(BoardSettings):
 
     async def claim(self, worker: WorkerSpec, *, timeout_s: float = IDLE_WAIT_S) -> Job | None:
         """See `Board.claim`."""
-        return await self._connection.run(self._say.claim(worker, timeout_s))
+        jobs = await self._connection.run(self._say.claim(worker, 1, timeout_s))
+        return jobs[0] if jobs else None
+
+    async def claim_many(self, worker: WorkerSpec, limit: int, *, timeout_s: float = IDLE_WAIT_S) -> tuple[Job, ...]:
+        """See `Board.claim_many`."""
+        return await self._connection.run(self._say.claim(worker, limit, timeout_s))
 
     async def wait_for_order(self, worker_id: str, *, timeout_s: float) -> Order | None:
         """See `Board.wait_for_order`."""
         return await self._connection.run(self._say.wait_for_order(worker_id, timeout_s))
 
-    async def heartbeat(self, worker_id: str, job: Job | None = None) -> Heartbeat:
+    async def heartbeat(self, worker_id: str, *jobs: Job) -> Heartbeat:
         """See `Board.heartbeat`."""
-        return await self._connection.run(self._say.heartbeat(worker_id, job))
+        return await self._connection.run(self._say.heartbeat(worker_id, jobs))
 
     async def complete(self, job: Job, metrics: Mapping[str, Scalar], *, claim_next: bool = False) -> Job | None:
         """See `Board.complete`."""
-        return await self._connection.run(self._say.complete(job, metrics, claim_next=claim_next))
+        done = await self._connection.run(self._say.complete([(job, metrics)], claim_limit=int(claim_next)))
+        return next_of(done)
+
+    async def complete_many(
+        self, results: Iterable[tuple[Job, Mapping[str, Scalar]]], *, claim_limit: int = 0
+    ) -> Completion:
+        """See `Board.complete_many`."""
+        return await self._connection.run(self._say.complete(results, claim_limit=claim_limit))
 
     async def fail(self, job: Job, error: Mapping[str, Any]) -> str:
         """See `Board.fail`."""

@@ -9,6 +9,7 @@ from rapid.dispatch.models import (
     BatchSpec,
     BatchState,
     BoardStatus,
+    Completion,
     DeadLetter,
     Event,
     EventKind,
@@ -21,6 +22,7 @@ from rapid.dispatch.models import (
     WorkerSpec,
     WorkerState,
 )
+from rapid.dispatch.replies import next_of
 from rapid.dispatch.settings import GATHER_FAILED, GATHER_LEASE_MS, GATHER_RETRY_MS, BoardSettings
 from rapid.results.models import DetectorState, Scalar
 
@@ -109,18 +111,26 @@ class Board(BoardSettings):
     def claim(self, worker: WorkerSpec, *, timeout_s: float = 0.0) -> Job | None:
         """Take the newest job the worker may have (I5), waiting for one if there is none; None after the timeout.
 
-        A worker holds one job. One that asks while it holds a job gets that job again: it seems not to
-        have heard the answer.
+        A worker that asks while it holds a job gets that job again: it seems not to have heard the answer.
         """
-        return self._connection.run(self._say.claim(worker, timeout_s))
+        jobs = self._connection.run(self._say.claim(worker, 1, timeout_s))
+        return jobs[0] if jobs else None
+
+    def claim_many(self, worker: WorkerSpec, limit: int, *, timeout_s: float = 0.0) -> tuple[Job, ...]:
+        """Take up to ``limit`` current jobs of the newest exposure at once; none after the timeout.
+
+        For jobs so short that asking for each takes longer than doing it. A worker takes no more than its
+        share of what waits for anyone, and backlog only singly, so that it can be pre-empted.
+        """
+        return self._connection.run(self._say.claim(worker, limit, timeout_s))
 
     def wait_for_order(self, worker_id: str, *, timeout_s: float) -> Order | None:
         """Wait, as a busy worker, for an order of the board; None after the timeout."""
         return self._connection.run(self._say.wait_for_order(worker_id, timeout_s))
 
-    def heartbeat(self, worker_id: str, job: Job | None = None) -> Heartbeat:
-        """Give a sign of life; renew the lease on the running job (I7)."""
-        return self._connection.run(self._say.heartbeat(worker_id, job))
+    def heartbeat(self, worker_id: str, *jobs: Job) -> Heartbeat:
+        """Give a sign of life; renew the leases on the jobs in hand (I7)."""
+        return self._connection.run(self._say.heartbeat(worker_id, jobs))
 
     def complete(self, job: Job, metrics: Mapping[str, Scalar], *, claim_next: bool = False) -> Job | None:
         """End a job with its short metrics, products and result written; optionally take the next in the same call.
@@ -130,7 +140,17 @@ class Board(BoardSettings):
         LeaseLostError
             Raised if the lease was given to another: this result does not count (I3).
         """
-        return self._connection.run(self._say.complete(job, metrics, claim_next=claim_next))
+        done = self._connection.run(self._say.complete([(job, metrics)], claim_limit=int(claim_next)))
+        return next_of(done)
+
+    def complete_many(
+        self, results: Iterable[tuple[Job, Mapping[str, Scalar]]], *, claim_limit: int = 0
+    ) -> Completion:
+        """End several jobs, and take up to ``claim_limit`` new ones, in one call.
+
+        The results that were refused are named in the answer; the others count.
+        """
+        return self._connection.run(self._say.complete(results, claim_limit=claim_limit))
 
     def fail(self, job: Job, error: Mapping[str, Any]) -> str:
         """End an attempt with an error, whose ``retry`` (see `rapid.errors.Retry`) says what may follow.

@@ -20,6 +20,7 @@ from rapid.dispatch.models import (
     BatchSpec,
     BatchState,
     BoardStatus,
+    Completion,
     DeadLetter,
     Event,
     EventKind,
@@ -33,9 +34,9 @@ from rapid.dispatch.models import (
     WorkerSpec,
 )
 from rapid.dispatch.replies import (
-    decode_event,
+    decode_events,
     decode_gather,
-    decode_job,
+    decode_jobs,
     decode_letter,
     decode_receipt,
     decode_state,
@@ -213,8 +214,8 @@ class BoardCommands:
 
     # Worker ---------------------------------------------------------------
 
-    def claim(self, worker: WorkerSpec, timeout_s: float) -> Talk[Job | None]:
-        """Take the newest job, waiting for one."""
+    def claim(self, worker: WorkerSpec, limit: int, timeout_s: float) -> Talk[tuple[Job, ...]]:
+        """Take the newest job, or several of its exposure, waiting for one."""
         deadline = time.monotonic() + timeout_s
         while True:
             message = yield self._fcall(
@@ -225,32 +226,40 @@ class BoardCommands:
                 ",".join(str(detector) for detector in sorted(worker.pinned)),
                 worker.host,
                 self.lease_ms,
+                limit,
             )
             if message:
-                return decode_job(message)
+                return decode_jobs(message)
             remaining = deadline - time.monotonic()
             if remaining <= 0:
-                return None
+                return ()
             # Asking again is the sign of life of a worker that waits.
             woken = yield from self._wait(min(remaining, self.lease_ms / 2000), f"wake:{worker.worker_id}")
             if woken:
-                return decode_job(woken)
+                return decode_jobs(woken)
 
     def wait_for_order(self, worker_id: str, timeout_s: float) -> Talk[Order | None]:
         """Wait for an order to a busy worker."""
         message = yield from self._wait_whole(f"orders:{worker_id}", timeout_s)
         return None if message is None else Order(json.loads(message)["order"])
 
-    def heartbeat(self, worker_id: str, job: Job | None) -> Talk[Heartbeat]:
-        """Renew the lease of the running job."""
-        held = () if job is None else (job.job_id, job.token)
-        is_held, preempt, mode = yield self._fcall("heartbeat", worker_id, *held)
-        return Heartbeat(held=bool(is_held), preempt=bool(preempt), mode=WorkerMode(mode.decode()))
+    def heartbeat(self, worker_id: str, jobs: Iterable[Job]) -> Talk[Heartbeat]:
+        """Renew the leases of the jobs in hand."""
+        named = [word for job in jobs for word in (job.job_id, job.token)]
+        preempt, mode, *lost = yield self._fcall("heartbeat", worker_id, *named)
+        return Heartbeat(
+            lost=frozenset(job_id.decode() for job_id in lost), preempt=bool(preempt), mode=WorkerMode(mode.decode())
+        )
 
-    def complete(self, job: Job, metrics: Mapping[str, Scalar], *, claim_next: bool) -> Talk[Job | None]:
-        """End a job with its result."""
-        reply = yield self._fcall("complete", job.job_id, job.token, to_json(dict(metrics)), int(claim_next))
-        return decode_job(reply) if reply else None
+    def complete(self, results: Iterable[tuple[Job, Mapping[str, Scalar]]], *, claim_limit: int) -> Talk[Completion]:
+        """End jobs with their results."""
+        done = {job.job_id: (job.token, to_json(dict(metrics))) for job, metrics in results}
+        words = [word for job_id, said in done.items() for word in (job_id, *said)]
+        message, *refused = yield self._fcall("complete", claim_limit, *words)
+        return Completion(
+            following=decode_jobs(message) if message else (),
+            refused=frozenset(job_id.decode() for job_id in refused),
+        )
 
     def fail(self, job: Job, error: Mapping[str, Any]) -> Talk[str]:
         """End an attempt with an error."""
@@ -265,7 +274,7 @@ class BoardCommands:
         outcome, message = yield self._fcall(
             "release", job.job_id, job.token, int(count_attempt), reason, int(claim_next)
         )
-        return outcome.decode(), decode_job(message) if message else None
+        return outcome.decode(), decode_jobs(message)[0] if message else None
 
     def leave(self, worker_id: str) -> Talk[None]:
         """Take a worker off the board."""
@@ -374,7 +383,7 @@ class BoardCommands:
                 block_s=block_s,
             )
             if reply:
-                return [decode_event(event_id, flat) for event_id, flat in reply[0][1]]
+                return [event for event_id, flat in reply[0][1] for event in decode_events(event_id, flat)]
             if time.monotonic() >= deadline:
                 return []
 

@@ -11,7 +11,7 @@ posting once:
 from enum import StrEnum
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, computed_field, field_validator
 
 from rapid.results.models import DetectorStatus, GatherReason, Scalar
 
@@ -192,7 +192,7 @@ class EventKind(StrEnum):
 class Event(_Message):
     """One entry of the event stream."""
 
-    event_id: str = Field(default="", description="Stream id; give it back to resume after it.")
+    event_id: str = Field(default="", description="Stream id; give it back to resume after it. Shared by events of one entry.")
     kind: EventKind
     at_ms: int = Field(description="Redis time.")
     batch_id: str | None = None
@@ -211,9 +211,21 @@ class Order(StrEnum):
 class Heartbeat(_Message):
     """Answer to a sign of life."""
 
-    held: bool = Field(description="False if the lease was given to another: abandon the job.")
+    lost: frozenset[str] = Field(default=frozenset(), description="Jobs whose lease was given to another: abandon them.")
     preempt: bool = Field(default=False, description="A current job waits for this worker: give up the backlog job.")
     mode: WorkerMode
+
+    @property
+    def held(self) -> bool:
+        """Whether all jobs in hand are still the worker's."""
+        return not self.lost
+
+
+class Completion(_Message):
+    """Answer to the results of one or several jobs."""
+
+    following: tuple[Job, ...] = Field(default=(), description="The worker's next jobs, leased to it.")
+    refused: frozenset[str] = Field(default=frozenset(), description="Jobs whose lease was lost: not counted (I3).")
 
 
 class PostReceipt(_Message):
@@ -286,11 +298,22 @@ class WorkerState(_Message):
 
     worker_id: str
     state: str = Field(description="parked (waits for a job), busy, idle (between two calls), silent (lease lost).")
-    job_id: str = ""
+    jobs: tuple[str, ...] = Field(default=(), description="Jobs in hand; more than one only if they are short.")
     seen_ms: int
     pools: str = ""
     pinned: str = ""
     host: str = ""
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def job_id(self) -> str:
+        """The first job in hand, or nothing."""
+        return self.jobs[0] if self.jobs else ""
+
+    @field_validator("jobs", mode="before")
+    @classmethod
+    def _words(cls, jobs: object) -> object:
+        return tuple(jobs.split()) if isinstance(jobs, str) else jobs
 
 
 class BoardStatus(_Message):

@@ -9,6 +9,7 @@ from rapid.dispatch.models import (
     BatchKey,
     BatchState,
     BoardStatus,
+    Completion,
     DeadLetter,
     Event,
     EventKind,
@@ -19,6 +20,7 @@ from rapid.dispatch.models import (
     QueueDepth,
     WorkerState,
 )
+from rapid.errors import LeaseLostError
 from rapid.results.models import DetectorState, DetectorStatus, GatherReason
 
 
@@ -34,29 +36,48 @@ def parse_key(batch_id: str) -> BatchKey:
     return BatchKey.parse(batch_id)
 
 
-def decode_job(message: bytes) -> Job:
-    """Read the message a worker gets: facts of the job, a newline, the spec of its batch."""
+def decode_jobs(message: bytes) -> tuple[Job, ...]:
+    """Read the message a worker gets: facts of the jobs, a newline, the spec of their batch."""
     head, _, spec_text = message.partition(b"\n")
     facts = json.loads(head)
     spec = _parse_spec(spec_text)
     batch = parse_key(facts["batch"])
-    return Job(
-        job_id=batch.job_id(facts["detector"]),
-        batch=batch,
-        detector=facts["detector"],
-        raw_uri=facts["raw_uri"],
-        camera=spec["camera"],
-        image_type=spec["image_type"],
-        priority=Priority(facts["priority"]),
-        attempt=facts["attempt"],
-        token=int(facts["token"]),
-        lease_ms=facts["lease_ms"],
-        time_limit_ms=spec["time_limit_ms"],
-        posted_ms=facts["posted_ms"],
-        claimed_ms=facts["claimed_ms"],
-        config=spec["config"],
-        inputs=tuple(spec["inputs"]),
+    common = {
+        "batch": batch,
+        "camera": spec["camera"],
+        "image_type": spec["image_type"],
+        "priority": Priority(facts["priority"]),
+        "lease_ms": facts["lease_ms"],
+        "time_limit_ms": spec["time_limit_ms"],
+        "posted_ms": facts["posted_ms"],
+        "claimed_ms": facts["claimed_ms"],
+        "config": spec["config"],
+        "inputs": tuple(spec["inputs"]),
+    }
+    return tuple(
+        Job(
+            job_id=batch.job_id(detector),
+            detector=detector,
+            raw_uri=raw_uri,
+            attempt=attempt,
+            token=int(token),
+            **common,
+        )
+        for detector, raw_uri, attempt, token in facts["jobs"]
     )
+
+
+def next_of(completion: Completion) -> Job | None:
+    """Return the next job after a single one was completed.
+
+    Raises
+    ------
+    LeaseLostError
+        Raised if its result was refused.
+    """
+    for job_id in completion.refused:
+        raise LeaseLostError(f"the lease on {job_id} was given to another", what=job_id)
+    return completion.following[0] if completion.following else None
 
 
 def _numbers(items: Iterable[bytes]) -> frozenset[int]:
@@ -71,6 +92,12 @@ def _optional_int(text: bytes) -> int | None:
     return int(text) if text else None
 
 
+_FINISHED = DetectorStatus(state=DetectorState.FINISHED)
+_RUNNING = DetectorStatus(state=DetectorState.RUNNING)
+_WAITING = DetectorStatus(state=DetectorState.WAITING, reason="its raw has not arrived")
+_QUEUED = DetectorStatus(state=DetectorState.QUEUED, reason="waits for a worker")
+
+
 def _statuses(
     expected: frozenset[int],
     waiting: frozenset[int],
@@ -82,45 +109,55 @@ def _statuses(
     statuses = {}
     for detector in sorted(expected):
         if detector in finished:
-            status = DetectorStatus(state=DetectorState.FINISHED)
+            status = _FINISHED
         elif detector in running:
-            status = DetectorStatus(state=DetectorState.RUNNING)
+            status = _RUNNING
         elif detector in reasons:
             word, _, reason = reasons[detector]
             status = DetectorStatus(state=DetectorState(word), reason=reason or None)
         elif detector in waiting:
-            status = DetectorStatus(state=DetectorState.WAITING, reason="its raw has not arrived")
+            status = _WAITING
         else:
-            status = DetectorStatus(state=DetectorState.QUEUED, reason="waits for a worker")
+            status = _QUEUED
         statuses[detector] = status
     return statuses
 
 
-def decode_state(reply: list[Any]) -> BatchState:
-    """Read the reply of ``state``."""
+def _state_facts(reply: list[Any]) -> dict[str, Any]:
+    """Return what both readings of a batch have in common: what a gather is told of it."""
     batch_id, fields, expected, waiting, running, finished, reasons, metrics = reply
-    spec_text, info, pool, posted, first, last, version, gathering, final, gathered_n, _, _, priority = fields
+    spec_text, info, _, posted, first, last, *_ = fields
     spec = _parse_spec(spec_text)
     expected_set, finished_set = _numbers(expected), _numbers(finished)
+    values = json.loads(b"[" + b",".join(metrics[1::2]) + b"]")
+    return {
+        "camera": spec["camera"],
+        "image_type": spec["image_type"],
+        "expected": expected_set,
+        "finished": finished_set,
+        "detectors": _statuses(expected_set, _numbers(waiting), _numbers(running), finished_set, reasons),
+        "metrics": dict(zip(map(int, metrics[::2]), values, strict=True)),
+        "info": json.loads(info),
+        "key": parse_key(batch_id.decode()),
+        "posted_ms": int(posted),
+        "first_result_ms": _optional_int(first),
+        "last_result_ms": _optional_int(last),
+    }
+
+
+def decode_state(reply: list[Any]) -> BatchState:
+    """Read the reply of ``state``."""
+    facts = _state_facts(reply)
+    spec_text, _, pool, _, _, _, version, gathering, final, gathered_n, _, _, priority = reply[1]
     return BatchState(
-        key=parse_key(batch_id.decode()),
-        camera=spec["camera"],
-        image_type=spec["image_type"],
+        **facts,
         priority=Priority(priority.decode()),
         pool=pool.decode(),
         version=int(version),
         gathering=gathering == b"1",
-        changed=len(finished_set) != int(gathered_n),
-        expected=expected_set,
+        changed=len(facts["finished"]) != int(gathered_n),
         is_expected_final=final == b"1",
-        finished=finished_set,
-        detectors=_statuses(expected_set, _numbers(waiting), _numbers(running), finished_set, reasons),
-        metrics={detector: json.loads(text) for detector, text in _pairs(metrics)},
-        info=json.loads(info),
-        control=spec["control"],
-        posted_ms=int(posted),
-        first_result_ms=_optional_int(first),
-        last_result_ms=_optional_int(last),
+        control=_parse_spec(spec_text)["control"],
     )
 
 
@@ -154,19 +191,24 @@ def decode_letter(fields: list[bytes]) -> DeadLetter:
     )
 
 
-def decode_event(event_id: bytes, flat: list[bytes]) -> Event:
-    """Read one entry of the event stream."""
+def decode_events(event_id: bytes, flat: list[bytes]) -> list[Event]:
+    """Read one entry of the event stream: an event, or the like events of several detectors."""
     facts = {flat[i].decode(): flat[i + 1].decode() for i in range(0, len(flat), 2)}
     batch_id = facts["batch"] or None
-    return Event(
-        event_id=event_id.decode(),
-        kind=EventKind(facts["kind"]),
-        at_ms=int(facts["at_ms"]),
-        batch_id=batch_id,
-        exposure_id=parse_key(batch_id).exposure_id if batch_id else None,
-        detector=int(facts["detector"]) if facts["detector"] else None,
-        data=json.loads(facts["data"]),
-    )
+    detectors = facts["detector"].split(",")
+    data = json.loads(facts["data"])
+    return [
+        Event(
+            event_id=event_id.decode(),
+            kind=EventKind(facts["kind"]),
+            at_ms=int(facts["at_ms"]),
+            batch_id=batch_id,
+            exposure_id=parse_key(batch_id).exposure_id if batch_id else None,
+            detector=int(detector) if detector else None,
+            data=its_data,
+        )
+        for detector, its_data in zip(detectors, data if len(detectors) > 1 else [data], strict=True)
+    ]
 
 
 def decode_receipt(reply: list[Any]) -> PostReceipt:
@@ -184,22 +226,14 @@ def decode_receipt(reply: list[Any]) -> PostReceipt:
 def decode_gather(reply: list[Any], lease_ms: int) -> GatherJob:
     """Read a gather from the reply of ``claim_gather``."""
     _, token, reason, due_ms, state_reply = reply
-    state = decode_state(state_reply)
+    facts = _state_facts(state_reply)
     return GatherJob(
-        batch=state.key,
-        camera=state.camera,
-        image_type=state.image_type,
+        batch=facts.pop("key"),
+        results=facts.pop("metrics"),
         reason=GatherReason(reason.decode()),
-        version=state.version + 1,
+        version=int(state_reply[1][6]) + 1,
         token=int(token),
         lease_ms=lease_ms,
-        expected=state.expected,
-        finished=state.finished,
-        detectors=state.detectors,
-        results=state.metrics,
-        info=state.info,
-        posted_ms=state.posted_ms,
-        first_result_ms=state.first_result_ms,
-        last_result_ms=state.last_result_ms,
         due_ms=due_ms,
+        **facts,
     )

@@ -76,6 +76,8 @@ class DetectorState(StrEnum):
 class DetectorStatus(BaseModel):
     """State of one expected detector in a summary, with the reason if it is not finished."""
 
+    model_config = ConfigDict(frozen=True)
+
     state: DetectorState
     reason: str | None = None
 

@@ -69,8 +69,8 @@ class Model:
     def slot(self, place: tuple[int, int]) -> Slot:
         return self.batches[place[0]].slots[place[1]]
 
-    def held_by(self, worker: str) -> tuple[int, int] | None:
-        return next((place for place in self.slots("running") if self.slot(place).worker == worker), None)
+    def held_by(self, worker: str) -> set[tuple[int, int]]:
+        return {place for place in self.slots("running") if self.slot(place).worker == worker}
 
     # Head
 

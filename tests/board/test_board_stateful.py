@@ -17,7 +17,7 @@ from hypothesis.stateful import (
 )
 
 from rapid.dispatch.board import Board
-from rapid.dispatch.models import GatherJob, Job
+from rapid.dispatch.models import GatherJob, Job, Priority
 from rapid.dispatch.valkey import EmbeddedValkey
 from rapid.errors import LeaseLostError, NotFoundError, RefusedError
 from rapid.results.models import DetectorState
@@ -45,7 +45,7 @@ def make_machine(server: EmbeddedValkey) -> type[RuleBasedStateMachine]:
             self.head = Board(server.url, "LSSTCam", **settings_of_all)
             self.boards = {name: Board(server.url, "LSSTCam", **settings_of_all) for name in WORKERS}
             self.model = Model()
-            self.jobs: dict[str, Job] = {}
+            self.jobs: dict[str, list[Job]] = {}
             self.lost: list[Job] = []
             self.done: list[Job] = []
             self.gathers: list[GatherJob] = []
@@ -66,8 +66,8 @@ def make_machine(server: EmbeddedValkey) -> type[RuleBasedStateMachine]:
         def see_handed(self) -> None:
             parked = set(self.model.parked)
             for state in self.head.workers() if parked else ():
-                if state.worker_id in parked and state.job_id:
-                    batch, _, detector = state.job_id.rpartition(".")
+                for job_id in state.jobs if state.worker_id in parked else ():
+                    batch, _, detector = job_id.rpartition(".")
                     place = int(batch.split(".")[1]) % 100_000, int(detector)
                     self.model.take(place, state.worker_id, 0, is_delivered=False)
             if self.model.parked:
@@ -108,59 +108,73 @@ def make_machine(server: EmbeddedValkey) -> type[RuleBasedStateMachine]:
 
         # Workers
 
-        @rule(name=st.sampled_from(WORKERS))
-        def claim(self, name: str) -> None:
+        @rule(name=st.sampled_from(WORKERS), limit=st.integers(1, 4))
+        def claim(self, name: str, limit: int) -> None:
             self.settle_time()
-            job = self.boards[name].claim(worker(name))
+            jobs = self.boards[name].claim_many(worker(name), limit)
             self.model.seen[name] = self.model.now
-            held = self.model.held_by(name)
-            self.hear(name, job, held)
-            if job is None:
+            self.hear(name, jobs, limit)
+            if not jobs:
                 self.model.parked.add(name)
 
-        def hear(self, name: str, job: Job | None, held: tuple[int, int] | None) -> None:
+        def hear(self, name: str, jobs: tuple[Job, ...], limit: int) -> None:
             """Compare what a worker was given with what the model would give."""
-            if held is not None:
-                assert job is not None
-                assert place_of(job) == held
-                slot = self.model.slot(held)
-                slot.token, slot.is_delivered, slot.until = job.token, True, self.model.now + LEASE_S
-            elif job is None:
+            held = self.model.held_by(name)
+            if held:
+                assert {place_of(job) for job in jobs} == held, "not the jobs it holds"
+                for job in jobs:
+                    slot = self.model.slot(place_of(job))
+                    slot.token, slot.is_delivered, slot.until = job.token, True, self.model.now + LEASE_S
+            elif not jobs:
                 assert not self.model.slots("queued"), "a job is queued and was not given"
                 return
             else:
                 newest = max(seq_num for seq_num, _ in self.model.slots("queued"))
-                assert job.batch == key_of(newest), "I5: not the newest"
-                self.model.take(place_of(job), name, job.token, is_delivered=True)
-            assert job.attempt == self.model.slot(place_of(job)).attempts
-            self.jobs[name] = job
+                assert len(jobs) <= limit
+                for job in jobs:
+                    assert job.batch == key_of(newest), "I5: not the newest"
+                    assert len(jobs) == 1 or job.priority is Priority.CURRENT, "backlog is given singly"
+                    self.model.take(place_of(job), name, job.token, is_delivered=True)
+            for job in jobs:
+                assert job.attempt == self.model.slot(place_of(job)).attempts
+            self.jobs[name] = list(jobs)
 
-        def running(self, name: str) -> Job | None:
-            """The job a worker believes it runs, if it still does; lost ones are put aside."""
-            job = self.jobs.pop(name, None)
-            if job is None:
-                return None
-            place = place_of(job)
-            batch = self.model.batches.get(place[0])
-            slot = batch.slots.get(place[1], Slot()) if batch else Slot()
-            if slot.state != "running" or slot.token != job.token:
-                self.lost.append(job)
-                return None
-            return job
+        def running(self, name: str) -> list[Job]:
+            """The jobs a worker believes it runs, as far as it still does; lost ones are put aside."""
+            kept = []
+            for job in self.jobs.pop(name, []):
+                place = place_of(job)
+                batch = self.model.batches.get(place[0])
+                slot = batch.slots.get(place[1], Slot()) if batch else Slot()
+                if slot.state != "running" or slot.token != job.token:
+                    self.lost.append(job)
+                else:
+                    kept.append(job)
+            return kept
 
-        @rule(name=st.sampled_from(WORKERS), claim_next=st.booleans())
-        def complete(self, name: str, claim_next: bool) -> None:
+        def keep(self, name: str, jobs: list[Job]) -> None:
+            if jobs:
+                self.jobs[name] = jobs
+
+        @rule(name=st.sampled_from(WORKERS), n=st.integers(1, 4), claim_limit=st.integers(0, 3), late=st.booleans())
+        def complete(self, name: str, n: int, claim_limit: int, late: bool) -> None:
             self.settle_time()
-            job = self.running(name)
-            if job is None:
+            jobs = self.running(name)
+            done, left = jobs[:n], jobs[n:]
+            if not done:
                 return
-            following = self.boards[name].complete(job, {"n": 1.0}, claim_next=claim_next)
-            self.model.finish(place_of(job))
-            self.done.append(job)
-            if claim_next:
-                self.hear(name, following, None)
+            refused = self.lost[-1:] if late else []
+            results = [(job, {"n": 1.0}) for job in [*done, *refused]]
+            answer = self.boards[name].complete_many(results, claim_limit=claim_limit)
+            assert answer.refused == {job.job_id for job in refused} - {job.job_id for job in done}
+            for job in done:
+                self.model.finish(place_of(job))
+            self.done += done
+            if claim_limit:
+                self.hear(name, answer.following, claim_limit)
             else:
-                assert following is None
+                assert not answer.following
+                self.keep(name, left)
 
         @precondition(lambda self: self.done)
         @rule(data=st.data())
@@ -192,9 +206,11 @@ def make_machine(server: EmbeddedValkey) -> type[RuleBasedStateMachine]:
         @rule(name=st.sampled_from(WORKERS), retry=st.sampled_from(["later", "never", "ignore"]))
         def fail(self, name: str, retry: str) -> None:
             self.settle_time()
-            job = self.running(name)
-            if job is None:
+            jobs = self.running(name)
+            if not jobs:
                 return
+            job, *left = jobs
+            self.keep(name, left)
             place = place_of(job)
             outcome = self.boards[name].fail(job, {"code": "bad", "message": "bad", "retry": retry})
             if retry == "ignore":
@@ -209,9 +225,11 @@ def make_machine(server: EmbeddedValkey) -> type[RuleBasedStateMachine]:
         @rule(name=st.sampled_from(WORKERS), counted=st.booleans())
         def release(self, name: str, counted: bool) -> None:
             self.settle_time()
-            job = self.running(name)
-            if job is None:
+            jobs = self.running(name)
+            if not jobs:
                 return
+            job, *left = jobs
+            self.keep(name, left)
             outcome = self.boards[name].release(job, count_attempt=counted)
             assert outcome == self.model.give_back(place_of(job), "counted" if counted else "free")
             self.see_handed()
@@ -219,14 +237,15 @@ def make_machine(server: EmbeddedValkey) -> type[RuleBasedStateMachine]:
         @rule(name=st.sampled_from(WORKERS))
         def beat(self, name: str) -> None:
             self.settle_time()
-            job = self.running(name)
-            if job is None:
+            jobs = self.running(name)
+            if not jobs:
                 return
-            assert self.boards[name].heartbeat(name, job).held == (name in self.model.seen)
+            assert self.boards[name].heartbeat(name, *jobs).held == (name in self.model.seen)
             if name in self.model.seen:
                 self.model.seen[name] = self.model.now
-                self.model.slot(place_of(job)).until = self.model.now + LEASE_S
-            self.jobs[name] = job
+                for job in jobs:
+                    self.model.slot(place_of(job)).until = self.model.now + LEASE_S
+            self.jobs[name] = jobs
 
         @rule(data=st.data())
         def retry_letter(self, data: st.DataObject) -> None:
@@ -303,7 +322,7 @@ def make_machine(server: EmbeddedValkey) -> type[RuleBasedStateMachine]:
             flush(server)
             old = self.model
             self.model = Model()
-            self.lost += self.jobs.values()
+            self.lost += [job for jobs in self.jobs.values() for job in jobs]
             self.jobs, self.gathers, self.done = {}, [], []
             for seq_num, batch in old.batches.items():
                 finished = {d: {"n": 1.0} for d in batch.finished}

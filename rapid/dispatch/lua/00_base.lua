@@ -19,6 +19,7 @@ local RECENT_KEPT = 5000
 local WAKE_TTL_MS = 60000
 local NEWEST_TTL_MS = 3600000 -- so that one exposure dated in the future does not make all others backlog for good
 local TIMERS_PER_TICK = 500
+local JOBS_PER_CLAIM = 256
 local GATHER_FAILURES = 5
 local LEASES_TO_LEAVE = 3 -- a worker silent for so many leases is gone
 
@@ -41,6 +42,14 @@ local function emit(c, kind, batch, detector, data)
     'batch', batch or '', 'detector', detector or '', 'data', data or '{}')
 end
 
+-- The same for several detectors, as one entry: detectors with commas between, data a list. Readers take it apart.
+local function emit_all(c, kind, batch, detectors, data)
+  if #detectors == 1 then
+    return emit(c, kind, batch, detectors[1], data[1])
+  end
+  emit(c, kind, batch, table.concat(detectors, ','), '[' .. table.concat(data, ',') .. ']')
+end
+
 local function count(c, what, n)
   redis.call('HINCRBY', c.P .. 'counters', what, n or 1)
 end
@@ -50,6 +59,18 @@ local function call_many(command, key, arguments)
   for from = 1, #arguments, 1000 do
     redis.call(command, key, unpack(arguments, from, math.min(from + 999, #arguments)))
   end
+end
+
+-- The same, where the command answers with a list.
+local function ask_many(command, key, arguments)
+  local answers = {}
+  for from = 1, #arguments, 1000 do
+    local answer = redis.call(command, key, unpack(arguments, from, math.min(from + 999, #arguments)))
+    for i = 1, #answer do
+      answers[from + i - 1] = answer[i]
+    end
+  end
+  return answers
 end
 
 local function split_job(job)
@@ -63,14 +84,18 @@ end
 
 -- Tokens only grow, also over a flush: one given before it must not be valid again after it (I3). Microseconds, as
 -- text: a Lua number would lose its last digits on the way into JSON.
-local function next_token(c)
-  local token = redis.call('INCR', c.P .. 'fence')
-  if token == 1 then
+local function next_tokens(c, n)
+  local last = redis.call('INCRBY', c.P .. 'fence', n)
+  if last == n then
     local t = redis.call('TIME')
-    token = t[1] * 1000000 + t[2]
-    redis.call('SET', c.P .. 'fence', string.format('%.0f', token))
+    last = t[1] * 1000000 + t[2] + n
+    redis.call('SET', c.P .. 'fence', string.format('%.0f', last))
   end
-  return string.format('%.0f', token)
+  local tokens = {}
+  for i = 1, n do
+    tokens[i] = string.format('%.0f', last - n + i)
+  end
+  return tokens
 end
 
 local function wake(c, name)
@@ -86,6 +111,23 @@ local function set_timer(c, timer, when)
   redis.call('ZADD', c.P .. 'timers', when, timer)
   if redis.call('ZRANGE', c.P .. 'timers', 0, 0)[1] == timer then
     wake(c, 'keeper_wake') -- whoever waits for the first timer waits for this one now
+  end
+end
+
+-- Timers of one kind for several jobs, at one time.
+local function set_job_timers(c, letter, jobs, when)
+  local entries = {}
+  for i, job in ipairs(jobs) do
+    entries[2 * i - 1], entries[2 * i] = when, letter .. job
+  end
+  call_many('ZADD', c.P .. 'timers', entries)
+  local first = redis.call('ZRANGE', c.P .. 'timers', 0, 0)[1]
+  if string.sub(first, 1, 1) == letter then
+    for _, job in ipairs(jobs) do
+      if first == letter .. job then
+        wake(c, 'keeper_wake')
+      end
+    end
   end
 end
 

@@ -40,12 +40,48 @@ local function unqueue(c, job, pool, detector, owner)
   return removed
 end
 
+-- Take several jobs out of the one place where choose() found them.
+local function unqueue_all(c, jobs, found)
+  local P, pool = c.P, found.pool
+  if found.place == 'pinned' then
+    call_many('ZREM', found.key, jobs)
+    return
+  end
+  if found.place == 'own' then
+    local held = redis.call('ZREM', P .. 'held:' .. pool, unpack(jobs))
+    if held < #jobs then
+      redis.call('ZREM', P .. 'queue:' .. pool, unpack(jobs))
+    end
+    redis.call('ZREM', found.key, unpack(jobs))
+    redis.call('HDEL', P .. 'owners:' .. pool, unpack(jobs))
+    return
+  end
+  redis.call('ZREM', found.key, unpack(jobs))
+  local owners = redis.call('HMGET', P .. 'owners:' .. pool, unpack(jobs))
+  for i, job in ipairs(jobs) do
+    if owners[i] then
+      redis.call('HDEL', P .. 'owners:' .. pool, job)
+      redis.call('ZREM', P .. 'own:' .. pool .. ':' .. owners[i], job)
+    end
+  end
+end
+
+-- Ids of jobs hold no space: a list of them is a text with spaces.
+local function words(text)
+  local list = {}
+  for word in string.gmatch(text or '', '%S+') do
+    list[#list + 1] = word
+  end
+  return list
+end
+
 local function worker_of(c, id)
-  local f = redis.call('HMGET', c.P .. 'worker:' .. id, 'pools', 'pinned', 'lease_ms', 'job', 'preempt', 'preempt_pool')
+  local f = redis.call('HMGET', c.P .. 'worker:' .. id, 'pools', 'pinned', 'lease_ms', 'jobs', 'preempt', 'preempt_pool', 'limit')
   if not f[1] then
     return nil
   end
-  local worker = {id = id, pools = {}, lease_ms = tonumber(f[3]), job = f[4] or '', preempt = f[5] or '', preempt_pool = f[6]}
+  local worker = {id = id, pools = {}, lease_ms = tonumber(f[3]), jobs = words(f[4]), preempt = f[5] or '', preempt_pool = f[6],
+    limit = tonumber(f[7] or '') or 1}
   for pool in string.gmatch(f[1], '[^,]+') do
     worker.pools[#worker.pools + 1] = pool
   end
@@ -64,38 +100,54 @@ local function unpark(c, worker)
   end
 end
 
-local function message_of(batch, detector, raw, class, attempt, token, lease_ms, posted_ms, claimed_ms, spec)
-  return cjson.encode({batch = batch, detector = tonumber(detector), raw_uri = raw, priority = class, attempt = attempt,
-    token = token, lease_ms = lease_ms, posted_ms = tonumber(posted_ms), claimed_ms = claimed_ms}) .. '\n' .. spec
+-- What a worker is told of jobs of one batch; entries: detector, raw, attempt, token of each.
+local function message_of(batch, entries, class, lease_ms, posted_ms, claimed_ms, spec)
+  return cjson.encode({batch = batch, jobs = entries, priority = class, lease_ms = lease_ms, posted_ms = tonumber(posted_ms),
+    claimed_ms = claimed_ms}) .. '\n' .. spec
 end
 
--- Lease a job to a worker. Returns the message it gets: facts of the job, newline, spec of the batch.
-local function lease(c, job, worker, pool, score, is_own)
-  local P = c.P
-  local batch, detector = split_job(job)
+-- Lease jobs of one batch to a worker. Returns the message it gets: facts of the jobs, newline, spec of the batch.
+local function lease(c, jobs, worker, pool, score, is_own)
+  local P, detectors = c.P, {}
+  local batch = split_job(jobs[1])
+  for i, job in ipairs(jobs) do
+    local _, detector = split_job(job)
+    detectors[i] = detector
+  end
   local f = c.batches[batch]
   if not f then
     f = redis.call('HMGET', P .. 'batch:' .. batch, 'spec', 'posted_ms')
     c.batches[batch] = f
   end
-  local raw = redis.call('HGET', P .. 'raws:' .. batch, detector)
-  local token = next_token(c)
-  local attempt = redis.call('HINCRBY', P .. 'attempts:' .. batch, detector, 1)
+  local raws = ask_many('HMGET', P .. 'raws:' .. batch, detectors)
+  local before = ask_many('HMGET', P .. 'attempts:' .. batch, detectors)
+  local tokens = next_tokens(c, #jobs)
   local class = is_current(c, pool, score) and 'current' or 'backlog'
-  redis.call('HSET', P .. 'leases:' .. batch, detector, token .. '|' .. worker.id .. '|' .. class .. '|' .. string.format('%.0f', c.now) .. '|held')
-  set_timer(c, 'L' .. job, c.now + worker.lease_ms)
-  redis.call('HSET', P .. 'worker:' .. worker.id, 'job', job, 'state', 'busy', 'class', class)
+  local entries, attempts, leases, affinity = {}, {}, {}, {}
+  local rest = '|' .. worker.id .. '|' .. class .. '|' .. string.format('%.0f', c.now) .. '|held'
+  local facts, told = {}, string.format('{"worker":"%s","priority":"%s","queue_ms":%.0f,"attempt":', worker.id, class, c.now - f[2])
+  for i, detector in ipairs(detectors) do
+    local attempt = (tonumber(before[i] or '') or 0) + 1
+    entries[i] = {tonumber(detector), raws[i] or '', attempt, tokens[i]}
+    attempts[2 * i - 1], attempts[2 * i] = detector, attempt
+    leases[2 * i - 1], leases[2 * i] = detector, tokens[i] .. rest
+    affinity[2 * i - 1], affinity[2 * i] = detector, worker.id
+    facts[i] = told .. attempt .. '}'
+  end
+  emit_all(c, 'job_started', batch, detectors, facts)
+  call_many('HSET', P .. 'attempts:' .. batch, attempts)
+  call_many('HSET', P .. 'leases:' .. batch, leases)
+  set_job_timers(c, 'L', jobs, c.now + worker.lease_ms)
+  redis.call('HSET', P .. 'worker:' .. worker.id, 'jobs', table.concat(jobs, ' '), 'state', 'busy', 'class', class)
   if not is_own then
-    redis.call('HSET', P .. 'affinity:' .. pool, detector, worker.id)
+    call_many('HSET', P .. 'affinity:' .. pool, affinity)
   end
   if class == 'backlog' and not worker.pinned then
     for _, name in ipairs(worker.pools) do
       redis.call('ZADD', P .. 'stealable:' .. name, c.now, worker.id)
     end
   end
-  emit(c, 'job_started', batch, detector,
-    cjson.encode({worker = worker.id, attempt = attempt, priority = class, queue_ms = c.now - f[2]}))
-  return message_of(batch, detector, raw, class, attempt, token, worker.lease_ms, f[2], c.now, f[1])
+  return message_of(batch, entries, class, worker.lease_ms, f[2], c.now, f[1])
 end
 
 local function hand_over(c, id, message)
@@ -104,16 +156,16 @@ local function hand_over(c, id, message)
   redis.call('PEXPIRE', key, WAKE_TTL_MS)
 end
 
--- Lease a job to a worker that waits for one.
-local function give(c, job, worker, pool, score)
+-- Lease jobs of one batch to a worker that waits for one.
+local function give(c, jobs, worker, pool, score, is_own)
   unpark(c, worker)
-  hand_over(c, worker.id, lease(c, job, worker, pool, score))
+  hand_over(c, worker.id, lease(c, jobs, worker, pool, score, is_own))
 end
 
 -- Ask a worker to give up its backlog job. Returns whether it was asked.
 local function order_preempt(c, id, pool)
   local P = c.P
-  local f = redis.call('HMGET', P .. 'worker:' .. id, 'job', 'class', 'preempt', 'pools')
+  local f = redis.call('HMGET', P .. 'worker:' .. id, 'jobs', 'class', 'preempt', 'pools')
   if not f[1] or f[1] == '' or f[2] ~= 'backlog' or (f[3] and f[3] ~= '') then
     return false
   end
@@ -152,55 +204,76 @@ end
 -- it for the grace time; any other to the queue for anyone, which spread() then serves. score_of_detector: nil for the
 -- batch's score. Returns how many started.
 local function place_all(c, batch, detectors, pool, score, grace_ms, score_of_detector)
-  local P, started, n_held = c.P, 0, 0
-  local own, owners, held, queue, parked = {}, {}, {}, {}, {}
-  local affinity = #detectors > 0 and redis.call('HMGET', P .. 'affinity:' .. pool, unpack(detectors)) or {}
+  local P, started = c.P, 0
+  local own, owners, held, queue, takers = {}, {}, {}, {}, {}
+  local affinity = ask_many('HMGET', P .. 'affinity:' .. pool, detectors)
+  local has_pins = redis.call('EXISTS', P .. 'pins:' .. pool) == 1
+  local current, may_start, urgent, known
   for i, detector in ipairs(detectors) do
     local job = job_of(batch, detector)
     local job_score = score_of_detector and score_of_detector[detector] or score
-    local current = is_current(c, pool, job_score)
-    local may_start = current or c.mode ~= 'waiting'
-    local urgent = current and c.mode == 'preempting'
-    local pins, owner = pinned_to(c, pool, detector), affinity[i]
-    if owner and parked[owner] == nil then
-      parked[owner] = redis.call('ZSCORE', P .. 'workers', owner) and
-        (redis.call('ZSCORE', P .. 'parked:' .. pool, owner) and 'yes' or 'no') or 'gone'
+    if job_score ~= known then
+      known, current = job_score, is_current(c, pool, job_score)
+      may_start, urgent = current or c.mode ~= 'waiting', current and c.mode == 'preempting'
     end
-    local taker
+    local pins, owner = has_pins and pinned_to(c, pool, detector), affinity[i]
+    if owner and not takers[owner] then
+      -- state: gone, busy, or parked; a parked one takes as many as it asked for, of one score.
+      local state = redis.call('ZSCORE', P .. 'workers', owner) and
+        (redis.call('ZSCORE', P .. 'parked:' .. pool, owner) and 'parked' or 'busy') or 'gone'
+      takers[owner] = {state = state, jobs = {}, room = state == 'parked' and 1 or 0,
+        limit = state == 'parked' and tonumber(redis.call('HGET', P .. 'worker:' .. owner, 'limit') or '1')}
+    end
+    local mine = owner and takers[owner]
     if pins then
+      local taker
       for id in string.gmatch(pins, '[^,]+') do
         if may_start and not taker and redis.call('HGET', P .. 'worker:' .. id, 'state') == 'parked' then
           taker = id
         end
       end
-    elseif owner and may_start and parked[owner] == 'yes' then
-      taker, parked[owner] = owner, 'no'
-    end
-    if taker then
-      give(c, job, worker_of(c, taker), pool, job_score)
-      started = started + 1
-    elseif pins then
-      redis.call('ZADD', P .. 'pinned:' .. pool .. ':' .. detector, job_score, job)
-      for id in string.gmatch(urgent and pins or '', '[^,]+') do
-        if order_preempt(c, id, pool) then
-          break
+      if taker then
+        give(c, {job}, worker_of(c, taker), pool, job_score)
+        started = started + 1
+      else
+        redis.call('ZADD', P .. 'pinned:' .. pool .. ':' .. detector, job_score, job)
+        for id in string.gmatch(urgent and pins or '', '[^,]+') do
+          if order_preempt(c, id, pool) then
+            break
+          end
         end
       end
-    elseif owner and parked[owner] ~= 'gone' then
-      own[owner] = own[owner] or {}
-      table.insert(own[owner], job_score)
-      table.insert(own[owner], job)
-      table.insert(owners, job)
-      table.insert(owners, owner)
+    elseif mine and may_start and mine.room > 0 and (not mine.score or mine.score == job_score) then
+      if not mine.score then
+        mine.score, mine.room = job_score, current and math.min(mine.limit, JOBS_PER_CLAIM) or 1
+      end
+      mine.jobs[#mine.jobs + 1] = job
+      mine.room = mine.room - 1
+    elseif mine and mine.state ~= 'gone' then
+      local entries = own[owner]
+      if not entries then
+        entries = {}
+        own[owner] = entries
+      end
+      entries[#entries + 1] = job_score
+      entries[#entries + 1] = job
+      owners[#owners + 1] = job
+      owners[#owners + 1] = owner
       local place = grace_ms > 0 and held or queue
-      table.insert(place, job_score)
-      table.insert(place, job)
+      place[#place + 1] = job_score
+      place[#place + 1] = job
       if grace_ms > 0 and urgent then
         order_preempt(c, owner, pool)
       end
     else
-      table.insert(queue, job_score)
-      table.insert(queue, job)
+      queue[#queue + 1] = job_score
+      queue[#queue + 1] = job
+    end
+  end
+  for id, mine in pairs(takers) do
+    if #mine.jobs > 0 then
+      give(c, mine.jobs, worker_of(c, id), pool, mine.score, true)
+      started = started + #mine.jobs
     end
   end
   for owner, entries in pairs(own) do
@@ -237,7 +310,7 @@ local function spread(c, pool)
     if worker then
       local _, detector = split_job(top[1])
       unqueue(c, top[1], pool, detector)
-      give(c, top[1], worker, pool, tonumber(top[2]))
+      give(c, {top[1]}, worker, pool, tonumber(top[2]))
       started = started + 1
     else
       redis.call('ZREM', parked, id)
@@ -260,11 +333,13 @@ local function spread(c, pool)
   return started
 end
 
--- The newest job a worker may take now, leased to it; nil if there is none.
-local function choose(c, worker)
+-- The newest job a worker may take now, leased to it; nil if there is none. With a limit above one, up to so many jobs
+-- of the newest exposure from the same queue: for work so short that asking for each would take longer than doing it.
+-- Backlog is given singly, so that it can be taken back singly.
+local function choose(c, worker, limit)
   local P, best = c.P, nil
   local waiting = c.mode == 'waiting'
-  local function consider(key, pool, owner)
+  local function consider(key, pool, place)
     local top = redis.call('ZREVRANGE', key, 0, 0, 'WITHSCORES')
     if top[1] then
       local score = tonumber(top[2])
@@ -272,117 +347,37 @@ local function choose(c, worker)
       -- Strictly greater: among equals the first one asked, its own, wins.
       if (current or not waiting) and (not best or (current and not best.current)
         or (current == best.current and score > best.score)) then
-        best = {job = top[1], score = score, pool = pool, current = current, owner = owner}
+        best = {job = top[1], score = score, pool = pool, current = current, key = key, place = place}
       end
     end
   end
   for _, pool in ipairs(worker.pools) do
     if worker.pinned then
       for _, detector in ipairs(worker.pinned) do
-        consider(P .. 'pinned:' .. pool .. ':' .. detector, pool)
+        consider(P .. 'pinned:' .. pool .. ':' .. detector, pool, 'pinned')
       end
     else
-      consider(P .. 'own:' .. pool .. ':' .. worker.id, pool, worker.id)
-      consider(P .. 'queue:' .. pool, pool)
+      consider(P .. 'own:' .. pool .. ':' .. worker.id, pool, 'own')
+      consider(P .. 'queue:' .. pool, pool, 'queue')
     end
   end
   if not best then
     return nil
   end
-  local _, detector = split_job(best.job)
-  unqueue(c, best.job, best.pool, detector, best.owner)
-  return lease(c, best.job, worker, best.pool, best.score, best.owner ~= nil)
-end
-
--- Leases ---------------------------------------------------------------------------
-
--- Returns token, worker, class, since and state of a detector's newest lease. since: when it began or, over, ended.
-local function lease_of(c, batch, detector)
-  return string.match(redis.call('HGET', c.P .. 'leases:' .. batch, detector) or '', '^(%d+)|([^|]*)|(%a+)|(%d+)|(%a+)$')
-end
-
--- End a lease: the worker is free, the entry says how it ended, so that a repeated call is told from a late one.
--- Returns the worker, if the board knows it. With stays_busy the caller says at once what the worker does next.
-local function end_lease(c, batch, detector, token, id, class, state, stays_busy)
-  local P, job = c.P, job_of(batch, detector)
-  redis.call('HSET', P .. 'leases:' .. batch, detector,
-    token .. '|' .. id .. '|' .. class .. '|' .. string.format('%.0f', c.now) .. '|' .. state)
-  clear_timer(c, 'L' .. job)
-  local worker = worker_of(c, id)
-  if not worker or worker.job ~= job then
-    return worker
-  end
-  worker.job = ''
-  if not stays_busy or worker.preempt ~= '' then
-    redis.call('HSET', P .. 'worker:' .. id, 'job', '', 'state', 'idle', 'class', '', 'preempt', '')
-  end
-  if class == 'backlog' then
-    for _, pool in ipairs(worker.pools) do
-      redis.call('ZREM', P .. 'stealable:' .. pool, id)
+  local jobs = {best.job}
+  if limit > 1 and best.current then
+    if best.place == 'queue' then
+      -- Leave the others their share: what is taken last decides when all is done.
+      limit = math.min(limit, math.ceil(redis.call('ZCARD', best.key) / (2 * redis.call('ZCARD', P .. 'workers'))))
+    end
+    local batch = split_job(best.job)
+    local entries = redis.call('ZREVRANGE', best.key, 1, math.min(limit, JOBS_PER_CLAIM) - 1, 'WITHSCORES')
+    for i = 1, limit > 1 and #entries or 0, 2 do
+      if tonumber(entries[i + 1]) == best.score and split_job(entries[i]) == batch then
+        jobs[#jobs + 1] = entries[i]
+      end
     end
   end
-  if worker.preempt ~= '' then
-    redis.call('ZREM', P .. 'preempting:' .. worker.preempt_pool, id)
-    redis.call('DEL', P .. 'orders:' .. id)
-  end
-  return worker
-end
-
-local function score_of(forced, order)
-  return forced == '1' and order * 2 or order * 2 + 1
-end
-
-local function bury(c, letter, batch, detector, error_json, attempts, raw, spec)
-  local key = c.P .. 'dead:' .. letter
-  redis.call('HSET', key, 'error', error_json, 'attempts', attempts, 'at_ms', c.now, 'raw_uri', raw or '', 'spec', spec or '{}',
-    'batch', batch, 'detector', detector or '')
-  redis.call('ZADD', c.P .. 'dead', c.now, letter)
-  local old = redis.call('ZRANGEBYSCORE', c.P .. 'dead', '-inf', c.now - DEAD_TTL_MS, 'LIMIT', 0, 100)
-  local over = redis.call('ZCARD', c.P .. 'dead') - DEAD_KEPT
-  if #old == 0 and over > 0 then
-    old = redis.call('ZRANGE', c.P .. 'dead', 0, over - 1)
-  end
-  for _, name in ipairs(old) do
-    redis.call('DEL', c.P .. 'dead:' .. name)
-    redis.call('ZREM', c.P .. 'dead', name)
-  end
-  count(c, 'dead_letters')
-end
-
--- A job whose run came to nothing goes back to its queue, or, its attempts used up, to the dead letters.
--- how: 'free' (attempt not counted), 'counted', or 'last' (no further attempt can help).
-local function give_back(c, batch, detector, how, error_json, delayed)
-  local P, job = c.P, job_of(batch, detector)
-  local f = redis.call('HMGET', P .. 'batch:' .. batch, 'max_attempts', 'pool', 'forced', 'order', 'grace_ms', 'backoff_ms', 'spec')
-  if not f[1] then
-    return 'gone'
-  end
-  local attempts = tonumber(redis.call('HGET', P .. 'attempts:' .. batch, detector) or '1')
-  if how == 'free' then
-    attempts = redis.call('HINCRBY', P .. 'attempts:' .. batch, detector, -1)
-  end
-  if redis.call('SISMEMBER', P .. 'unsettled:' .. batch, detector) == 0 then
-    -- Settled meanwhile (excluded, or shed). A shed one stays on the backlog; an excluded one is over.
-    local reason = redis.call('HGET', P .. 'reasons:' .. batch, detector) or ''
-    if string.sub(reason, 1, 10) ~= 'superseded' then
-      return 'settled'
-    end
-    f[3] = '1'
-  end
-  if how == 'last' or (how == 'counted' and attempts >= tonumber(f[1])) then
-    local facts = cjson.decode(error_json)
-    bury(c, job, batch, detector, error_json, attempts, redis.call('HGET', P .. 'raws:' .. batch, detector), f[7])
-    settle(c, batch, detector, 'failed', tostring(facts.message or facts.code or 'failed'))
-    emit(c, 'job_failed', batch, detector, error_json)
-    note_result(c, batch)
-    return 'dead'
-  end
-  emit(c, 'job_returned', batch, detector, error_json)
-  if delayed and tonumber(f[6]) > 0 then
-    set_timer(c, 'R' .. job, c.now + f[6] * attempts * attempts)
-  else
-    place_all(c, batch, {detector}, f[2], score_of(f[3], f[4]), 0)
-    c.touched = f[2]
-  end
-  return 'queued'
+  unqueue_all(c, jobs, best)
+  return lease(c, jobs, worker, best.pool, best.score, best.place == 'own')
 end

@@ -57,7 +57,7 @@ end
 -- The message of a lease, in a worker's wake list: it was never received.
 local function is_undelivered(c, id, token)
   local last = redis.call('LINDEX', c.P .. 'wake:' .. id, -1)
-  return last and string.find(last, '"token":"' .. token .. '"', 1, true) ~= nil
+  return last and string.find(last, '"' .. token .. '"', 1, true) ~= nil
 end
 
 -- Take the job a worker holds away from it. how as in give_back, or nil to find out.
@@ -90,8 +90,8 @@ local function remove_worker(c, id, how, code, message)
   end
   unpark(c, worker)
   unpin(c, worker)
-  if worker.job and worker.job ~= '' then
-    take_back(c, id, worker.job, how, how == 'free' and 'released' or 'expired', error_of(code, message, id))
+  for _, job in ipairs(worker.jobs) do
+    take_back(c, id, job, how, how == 'free' and 'released' or 'expired', error_of(code, message, id))
   end
   for _, pool in ipairs(worker.pools) do
     local own = P .. 'own:' .. pool .. ':' .. id
@@ -111,41 +111,47 @@ local function remove_worker(c, id, how, code, message)
   serve(c, worker)
 end
 
--- The message of the job a worker holds, if it holds one.
+-- The message of the jobs a worker holds, if it holds some: those of one batch.
 local function held_message(c, worker)
-  if not worker.job or worker.job == '' then
+  local P, batch, class, since, jobs, entries = c.P, nil, nil, nil, {}, {}
+  for _, job in ipairs(worker.jobs) do
+    local of, detector = split_job(job)
+    local token, holder, its_class, its_since, state = lease_of(c, of, detector)
+    if state == 'held' and holder == worker.id and (not batch or of == batch) then
+      batch, class, since = of, its_class, its_since
+      jobs[#jobs + 1] = job
+      entries[#entries + 1] = {tonumber(detector), redis.call('HGET', P .. 'raws:' .. of, detector) or '',
+        tonumber(redis.call('HGET', P .. 'attempts:' .. of, detector)), token}
+    end
+  end
+  if not batch then
     return nil
   end
-  local batch, detector = split_job(worker.job)
-  local token, holder, class, since, state = lease_of(c, batch, detector)
-  if state ~= 'held' or holder ~= worker.id then
-    return nil
-  end
-  local f = redis.call('HMGET', c.P .. 'batch:' .. batch, 'spec', 'posted_ms')
-  set_timer(c, 'L' .. worker.job, c.now + worker.lease_ms)
-  return message_of(batch, detector, redis.call('HGET', c.P .. 'raws:' .. batch, detector), class,
-    tonumber(redis.call('HGET', c.P .. 'attempts:' .. batch, detector)), token, worker.lease_ms, f[2], tonumber(since), f[1])
+  local f = redis.call('HMGET', P .. 'batch:' .. batch, 'spec', 'posted_ms')
+  set_job_timers(c, 'L', jobs, c.now + worker.lease_ms)
+  return message_of(batch, entries, class, worker.lease_ms, f[2], tonumber(since), f[1])
 end
 
--- heartbeat: ARGV worker, and job, token if it runs one. Returns held, preempt, mode.
+-- heartbeat: ARGV worker, and job, token of each that it has in hand. Returns preempt, mode, and the jobs it has lost.
 redis.register_function('rapid_v1_heartbeat', function(keys, args)
-  local c, id, held = context(keys), args[1], 1
+  local c, id = context(keys), args[1]
   local f = redis.call('HMGET', c.P .. 'worker:' .. id, 'lease_ms', 'preempt')
   if f[1] then
     redis.call('HSET', c.P .. 'worker:' .. id, 'seen_ms', c.now)
     redis.call('ZADD', c.P .. 'workers', 'XX', c.now, id)
   end
-  if args[2] then
-    -- Only the job it names: a job given to it that it never heard of must run out (I7).
-    local batch, detector = split_job(args[2])
+  local answer = {(f[2] and f[2] ~= '') and 1 or 0, c.mode}
+  for i = 2, #args, 2 do
+    -- Only the jobs it names: one given to it that it never heard of must run out (I7).
+    local batch, detector = split_job(args[i])
     local token, holder, _, _, state = lease_of(c, batch, detector)
-    if f[1] and state == 'held' and holder == id and token == args[3] then
-      redis.call('ZADD', c.P .. 'timers', c.now + f[1], 'L' .. args[2])
+    if f[1] and state == 'held' and holder == id and token == args[i + 1] then
+      redis.call('ZADD', c.P .. 'timers', c.now + f[1], 'L' .. args[i])
     else
-      held = 0
+      answer[#answer + 1] = args[i]
     end
   end
-  return {held, (f[2] and f[2] ~= '') and 1 or 0, c.mode}
+  return answer
 end)
 
 -- Check a job's token. Returns batch, detector, worker, class, since; or nil and what to answer: a repetition of a
@@ -163,36 +169,82 @@ local function entitled(c, job, given, state)
   return nil, nil
 end
 
--- Next job for a worker that has just ended one; '' if there is none.
-local function next_job(c, worker)
-  return worker and (held_message(c, worker) or choose(c, worker)) or ''
+-- Next jobs for a worker that has just ended some; '' if there are none.
+local function next_jobs(c, worker, limit)
+  return worker and limit > 0 and (held_message(c, worker) or choose(c, worker, limit)) or ''
 end
 
--- complete: ARGV job, token, metrics (JSON), claim_next (1 or 0)
-redis.register_function('rapid_v1_complete', function(keys, args)
-  local c = context(keys)
-  local P = c.P
-  local batch, detector, id, class = entitled(c, args[1], args[2], 'done')
-  if not batch then
-    if not detector then
-      return refused('lease_lost', args[1])
-    end
-    return args[4] == '1' and next_job(c, worker_of(c, detector)) or ''
+-- The results of jobs of one batch are here. results: lists of detectors, tokens, metrics. Returns the worker.
+local function finish(c, batch, results, id, class, stays_busy)
+  local P, detectors = c.P, results.detectors
+  local worker = end_leases(c, batch, detectors, results.tokens, id, class, 'done', stays_busy)
+  local metrics = {}
+  for i, detector in ipairs(detectors) do
+    metrics[2 * i - 1], metrics[2 * i] = detector, results.metrics[i]
   end
-  local worker = end_lease(c, batch, detector, args[2], id, class, 'done', args[4] == '1')
-  redis.call('SADD', P .. 'finished:' .. batch, detector)
-  redis.call('HSET', P .. 'metrics:' .. batch, detector, args[3])
-  if redis.call('SREM', P .. 'unsettled:' .. batch, detector) == 0 then
-    redis.call('HDEL', P .. 'reasons:' .. batch, detector)
+  emit_all(c, 'job_finished', batch, detectors, results.metrics)
+  call_many('SADD', P .. 'finished:' .. batch, detectors)
+  call_many('HSET', P .. 'metrics:' .. batch, metrics)
+  local settled = 0
+  for from = 1, #detectors, 1000 do
+    settled = settled + redis.call('SREM', P .. 'unsettled:' .. batch, unpack(detectors, from, math.min(from + 999, #detectors)))
   end
-  count(c, 'finished')
-  emit(c, 'job_finished', batch, detector, args[3])
+  if settled < #detectors then
+    call_many('HDEL', P .. 'reasons:' .. batch, detectors)
+  end
+  count(c, 'finished', #detectors)
   note_result(c, batch)
-  local message = args[4] == '1' and next_job(c, worker) or ''
-  if args[4] == '1' and message == '' and worker then
-    redis.call('HSET', P .. 'worker:' .. id, 'job', '', 'state', 'idle', 'class', '')
+  return worker
+end
+
+-- complete: ARGV how many jobs it may be given next, and job, token, metrics (JSON) of each that is done. Returns the
+-- message of its next jobs or '', and the jobs that were refused: their leases were lost (I3).
+redis.register_function('rapid_v1_complete', function(keys, args)
+  local c, limit, last_id = context(keys), tonumber(args[1]), nil
+  local batches, detectors, order, answer = {}, {}, {}, {''}
+  for i = 2, #args, 3 do
+    local batch, detector = split_job(args[i])
+    if not batches[batch] then
+      batches[batch], detectors[batch] = {}, {}
+      order[#order + 1] = batch
+    end
+    table.insert(batches[batch], i)
+    table.insert(detectors[batch], detector)
   end
-  return message
+  local groups, worker = {}, nil
+  for _, batch in ipairs(order) do
+    local leases = ask_many('HMGET', c.P .. 'leases:' .. batch, detectors[batch])
+    for n, i in ipairs(batches[batch]) do
+      local token, id, class, _, state = read_lease(leases[n])
+      if token == args[i + 1] and state == 'held' then
+        local group = groups[batch .. ' ' .. id]
+        if not group then
+          group = {batch = batch, id = id, class = class, detectors = {}, tokens = {}, metrics = {}}
+          groups[batch .. ' ' .. id] = group
+          groups[#groups + 1] = group
+        end
+        table.insert(group.detectors, detectors[batch][n])
+        table.insert(group.tokens, token)
+        table.insert(group.metrics, args[i + 2])
+      elseif token == args[i + 1] and state == 'done' then
+        last_id = id -- said before; the answer was lost
+      else
+        count(c, 'refused')
+        answer[#answer + 1] = args[i]
+      end
+    end
+  end
+  for _, group in ipairs(groups) do
+    worker = finish(c, group.batch, group, group.id, group.class, limit > 0)
+  end
+  if not worker and last_id then
+    worker = worker_of(c, last_id)
+  end
+  answer[1] = next_jobs(c, worker, limit)
+  if #groups > 0 and limit > 0 and answer[1] == '' and worker and #worker.jobs == 0 then
+    redis.call('HSET', c.P .. 'worker:' .. worker.id, 'jobs', '', 'state', 'idle', 'class', '')
+  end
+  return answer
 end)
 
 -- fail: ARGV job, token, error (JSON), retry (later, never, ignore)
@@ -225,13 +277,13 @@ redis.register_function('rapid_v1_release', function(keys, args)
     if not detector then
       return refused('lease_lost', args[1])
     end
-    return {'repeated', args[5] == '1' and next_job(c, worker_of(c, detector)) or ''}
+    return {'repeated', next_jobs(c, worker_of(c, detector), tonumber(args[5]))}
   end
   local worker = end_lease(c, batch, detector, args[2], id, class, 'released')
   count(c, 'released')
   local error_json = error_of('released', args[4], id)
   local outcome = give_back(c, batch, detector, args[3] == '1' and 'counted' or 'free', error_json, false)
-  local message = args[5] == '1' and next_job(c, worker) or ''
+  local message = next_jobs(c, worker, tonumber(args[5]))
   if c.touched then
     spread(c, c.touched)
   end

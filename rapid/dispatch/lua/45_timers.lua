@@ -107,7 +107,7 @@ redis.register_function('rapid_v1_claim_gather', function(keys, args)
     return {wait_ms < math.huge and math.max(wait_ms, 1) or -1}
   end
   wake(c, 'gather_wake') -- another waiting gatherer takes over waiting for what is left
-  local token = next_token(c)
+  local token = next_tokens(c, 1)[1]
   set_timer(c, 'G' .. best, c.now + args[2])
   local key = P .. 'batch:' .. best
   redis.call('HSET', key, 'gathering', 1, 'gather_token', token, 'gather_n', redis.call('SCARD', P .. 'finished:' .. best))
@@ -121,7 +121,7 @@ redis.register_function('rapid_v1_claim_gather', function(keys, args)
   return {0, token, reason, best_due, state}
 end)
 
--- claim: ARGV worker, boot, pools, pinned, host, lease_ms. A worker that asks holds nothing, or did not
+-- claim: ARGV worker, boot, pools, pinned, host, lease_ms, how many jobs at most. A worker that asks holds nothing, or did not
 -- hear the answer: then it gets its job again. Another boot is another process under the same name.
 redis.register_function('rapid_v1_claim', function(keys, args)
   local c, id = context(keys), args[1]
@@ -133,7 +133,7 @@ redis.register_function('rapid_v1_claim', function(keys, args)
     joins = true
   end
   redis.call('HSET', key, 'boot', args[2], 'pools', args[3], 'pinned', args[4], 'host', args[5], 'lease_ms', args[6],
-    'seen_ms', c.now)
+    'limit', args[7], 'seen_ms', c.now)
   redis.call('ZADD', P .. 'workers', c.now, id)
   local worker = worker_of(c, id)
   if joins then
@@ -142,13 +142,14 @@ redis.register_function('rapid_v1_claim', function(keys, args)
     emit(c, 'worker_joined', nil, nil, cjson.encode({worker = id, host = args[5]}))
   end
   redis.call('DEL', P .. 'wake:' .. id)
-  local message = held_message(c, worker) or choose(c, worker)
+  local limit = tonumber(args[7])
+  local message = held_message(c, worker) or choose(c, worker, limit)
   if not message then
     -- Nothing to do: run what is due, in case no keeper does. Not parked meanwhile, so that it is handed nothing.
     unpark(c, worker)
-    redis.call('HSET', key, 'state', 'idle', 'job', '')
+    redis.call('HSET', key, 'state', 'idle', 'jobs', '')
     run_timers(c)
-    message = choose(c, worker)
+    message = choose(c, worker, limit)
   end
   if message then
     unpark(c, worker)

@@ -9,7 +9,7 @@ redis.register_function('rapid_v1_lead', function(keys, args)
   if not is_free and f[1] ~= args[1] then
     return {0, math.max(f[3] - c.now, 1)}
   end
-  local token = is_free and next_token(c) or f[2]
+  local token = is_free and next_tokens(c, 1)[1] or f[2]
   redis.call('HSET', key, 'id', args[1], 'token', token, 'until_ms', c.now + args[2])
   redis.call('DEL', c.P .. 'leader_wake')
   return {token, tonumber(args[2])}
@@ -135,8 +135,8 @@ redis.register_function('rapid_v1_status', function(keys)
       oldest = oldest and math.floor(oldest / 2)}
   end
   for _, id in ipairs(redis.call('ZRANGE', P .. 'workers', 0, -1)) do
-    local f = redis.call('HMGET', P .. 'worker:' .. id, 'state', 'job', 'seen_ms', 'pools', 'host', 'pinned')
-    workers[#workers + 1] = {worker_id = id, state = f[1] or 'idle', job_id = f[2] or '', seen_ms = tonumber(f[3] or '0'),
+    local f = redis.call('HMGET', P .. 'worker:' .. id, 'state', 'jobs', 'seen_ms', 'pools', 'host', 'pinned')
+    workers[#workers + 1] = {worker_id = id, state = f[1] or 'idle', jobs = f[2] or '', seen_ms = tonumber(f[3] or '0'),
       pools = f[4] or '', host = f[5] or '', pinned = f[6] or ''}
   end
   local flat = redis.call('HGETALL', P .. 'counters')

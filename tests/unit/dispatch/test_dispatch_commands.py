@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from rapid.dispatch.commands import BoardCommands, Command, order_of, to_json
 from rapid.dispatch.models import BatchKey, BatchSpec, DeadLetter, Priority, WorkerMode, WorkerSpec
-from rapid.dispatch.replies import decode_job
+from rapid.dispatch.replies import decode_jobs
 from rapid.errors import LeaseLostError, NotFoundError, RefusedError, StoreError
 
 KEY = BatchKey(exposure_id=2026112000012, pipeline="quicklook")
@@ -50,18 +50,16 @@ def test_a_job_message_is_read_back() -> None:
     spec = {"camera": "LATISS", "image_type": "bias", "time_limit_ms": 9, "config": {"a": 1}, "inputs": [3]}
     head = {
         "batch": KEY.id,
-        "detector": 7,
-        "raw_uri": "s3://b/k\n.fits",
+        "jobs": [[7, "s3://b/k\n.fits", 2, "1795247705591123"], [8, "s3://b/l", 1, "1795247705591124"]],
         "priority": "backlog",
-        "attempt": 2,
-        "token": "1795247705591123",
         "lease_ms": 10,
         "posted_ms": 1,
         "claimed_ms": 2,
     }
-    job = decode_job(json.dumps(head).encode() + b"\n" + json.dumps(spec).encode())
+    job, other = decode_jobs(json.dumps(head).encode() + b"\n" + json.dumps(spec).encode())
     assert job.job_id == "prompt.2026112000012.quicklook.007"
     assert (job.raw_uri, job.token, job.config, job.inputs) == ("s3://b/k\n.fits", 1795247705591123, {"a": 1}, (3,))
+    assert (other.detector, other.attempt, other.token) == (8, 1, 1795247705591124)
 
 
 @given(st.dictionaries(st.text(), st.floats() | st.integers() | st.none() | st.text() | st.booleans()))
@@ -84,7 +82,7 @@ def test_order_follows_day_and_sequence_whoever_took_the_exposure(day_obs: int, 
 
 
 def test_who_waits_blocks_on_its_own_list_and_no_longer_than_asked(say: BoardCommands) -> None:
-    talk = say.claim(WorkerSpec(worker_id="w0"), 2.0)
+    talk = say.claim(WorkerSpec(worker_id="w0"), 1, 2.0)
     assert next(talk).args[1] == "rapid_v1_claim"
     blocked = talk.send(b"")
     assert blocked.args[:2] == ("BLPOP", "rapid:{LSSTCam}:wake:w0")
