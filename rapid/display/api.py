@@ -6,12 +6,12 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Path, Query, Response
 from starlette.responses import StreamingResponse
 
+from rapid.access import ErrorAnswer
 from rapid.display.archive import Archive
 from rapid.display.hub import Hub, Message, heartbeat
 from rapid.display.models import (
     CameraView,
     DetectorView,
-    ErrorAnswer,
     ExposureView,
     FailuresView,
     Health,

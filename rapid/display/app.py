@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 
 import structlog
@@ -17,6 +17,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rapid import __version__
+from rapid.access import Access, AccessSettings, BodyLimit, UnauthorizedError, error_document, status_of
 from rapid.camera.store import load_camera
 from rapid.dispatch.board import AsyncBoard
 from rapid.display.api import api_routes
@@ -26,7 +27,7 @@ from rapid.display.hub import Hub
 from rapid.display.pages import page_routes, wants_page
 from rapid.display.reader import Reader
 from rapid.display.settings import DisplaySettings
-from rapid.errors import ConfigurationError, NotFoundError, RapidError, Retry, StoreError
+from rapid.errors import ConfigurationError, RapidError
 from rapid.products.store import open_products
 from rapid.results.store import open_results
 
@@ -77,6 +78,11 @@ def create_app(settings: DisplaySettings) -> FastAPI:
     StoreError
         Raised if the results store does not answer. The board may be away: the display says so and waits.
     """
+    access = Access(
+        AccessSettings(
+            token=settings.token, proxy_header=settings.proxy_header, trusted_proxies=settings.trusted_proxies
+        )
+    )
     camera = load_camera(settings.camera)
     results = open_results(settings.results_url)
     products = open_products(settings.products_url)
@@ -100,17 +106,20 @@ def create_app(settings: DisplaySettings) -> FastAPI:
     app = FastAPI(
         title=settings.title,
         version=__version__,
-        description="Quick-look results of the newest exposures, read only. Live changes: `/api/events`.",
+        description="Quick-look results of the newest exposures. Live changes: `/api/events`. Reading is open; "
+        "changes need a token.",
         lifespan=lifespan,
         docs_url=None,  # its page loads scripts from the network; the document itself is at /openapi.json
         redoc_url=None,
     )
     app.state.hub = hub
+    app.add_middleware(BodyLimit)
     app.add_middleware(GZipMiddleware, minimum_size=1024, compresslevel=5)
     app.add_middleware(SecurityHeaders)
     app.include_router(api_routes(settings, archive, reader, hub))
     app.include_router(products_routes(products))
     app.include_router(page_routes(settings, archive))
+    app.include_router(access.routes())
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     _answer_errors(app, settings)
     return app
@@ -122,19 +131,25 @@ def _say_why_it_ended(task: asyncio.Task[None]) -> None:
 
 
 def _answer_errors(app: FastAPI, settings: DisplaySettings) -> None:
-    def answer(request: Request, status: int, code: str, message: str, field: str | None = None) -> Response:
+    def answer(
+        request: Request,
+        status: int,
+        code: str,
+        message: str,
+        field: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Response:
         if wants_page(request):
             from rapid.display.pages import error_page
 
             return error_page(settings, status=status, message=message)
-        return JSONResponse({"code": code, "message": message, "field": field}, status_code=status)
+        return JSONResponse(error_document(code, message, field), status_code=status, headers=headers)
 
     @app.exception_handler(RapidError)
     async def refused(request: Request, error: RapidError) -> Response:
-        if isinstance(error, NotFoundError):
-            return answer(request, 404, error.code, error.message)
-        later = isinstance(error, StoreError) or error.retry is Retry.LATER
-        return answer(request, 503 if later else 500, error.code, error.message)
+        headers = {"WWW-Authenticate": "Bearer"} if isinstance(error, UnauthorizedError) else None
+        field = error.facts.get("field")
+        return answer(request, status_of(error), error.code, error.message, field, headers)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:
@@ -144,9 +159,8 @@ def _answer_errors(app: FastAPI, settings: DisplaySettings) -> None:
 
     @app.exception_handler(HTTPException)
     async def http_error(request: Request, error: HTTPException) -> Response:
-        return answer(
-            request, error.status_code, "not_found" if error.status_code == 404 else "bad_request", error.detail
-        )
+        code = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}.get(error.status_code, "bad_request")
+        return answer(request, error.status_code, code, error.detail, None, error.headers)
 
     @app.exception_handler(Exception)
     async def broken(request: Request, error: Exception) -> Response:
@@ -179,7 +193,13 @@ async def serve(settings: DisplaySettings, *, host: str, port: int, ready: Calla
             raise ConfigurationError("port", f"cannot listen on {host}:{port}: {error.strerror}") from error
         bound = listener.getsockname()[1]
         config = uvicorn.Config(
-            app, log_config=None, access_log=False, timeout_graceful_shutdown=5, lifespan="on", server_header=False
+            app,
+            log_config=None,
+            access_log=False,
+            timeout_graceful_shutdown=5,
+            lifespan="on",
+            server_header=False,
+            proxy_headers=False,  # the peer's own address decides whether a proxy's word is believed
         )
         server = _Server(config, lambda: ready(f"http://{_shown(host)}:{bound}/"), app.state.hub.close)
         running = asyncio.create_task(server.serve(sockets=[listener]))

@@ -248,14 +248,6 @@ class CameraView(_Answer):
     tiles: dict[str, list[TileView]] = Field(description="Tiles for the sky and for calibrations.")
 
 
-class ErrorAnswer(_Answer):
-    """What every refused request is answered with."""
-
-    code: str
-    message: str
-    field: str | None = None
-
-
 class Health(_Answer):
     """Liveness or readiness."""
 

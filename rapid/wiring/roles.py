@@ -170,6 +170,8 @@ async def run_display(settings: RoleSettings, stop: asyncio.Event | None = None)
         results_url=settings.results,
         products_url=settings.products,
         token=settings.token,
+        proxy_header=settings.proxy_header,
+        trusted_proxies=settings.trusted_proxies,
     )
 
     def announce(url: str) -> None:

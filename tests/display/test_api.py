@@ -119,8 +119,8 @@ def test_a_night_without_exposures_is_empty_not_an_error(url):
 def test_a_refusal_is_json_with_a_code(url, path, status, code):
     answer = get(url, path)
     assert answer.status_code == status
-    assert answer.json()["code"] == code
-    assert answer.json()["message"]
+    assert answer.json()["error"]["code"] == code
+    assert answer.json()["error"]["message"]
 
 
 @pytest.mark.parametrize("path", ["/", "/api/now", "/api/exposures/1", "/products/a.jpg", "/api/status"])
@@ -232,7 +232,7 @@ def test_it_is_alive_but_not_ready_without_a_board(make_stage):
         answer = get(url, "/readyz")
         assert answer.status_code == 503
         assert {source["name"]: source["is_up"] for source in answer.json()["sources"]}["board"] is False
-        assert get(url, "/api/status").json()["code"] == "store_failed"
+        assert get(url, "/api/status").json()["error"]["code"] == "store_failed"
         assert get(url, "/").status_code == 200
 
 

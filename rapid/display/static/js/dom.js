@@ -64,9 +64,10 @@ export function theme() {
 
 export class RequestError extends Error {
   constructor(status, answer) {
-    super(answer?.message ?? `the server answered ${status}`);
+    super(answer?.error?.message ?? `the server answered ${status}`);
     this.status = status;
-    this.code = answer?.code;
+    this.code = answer?.error?.code;
+    this.field = answer?.error?.field;
   }
 }
 
