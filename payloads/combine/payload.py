@@ -69,6 +69,7 @@ class _Build:
                 defects=self.kind in {"dark", "flat"},
                 flat=False,
                 interpolate=False,
+                cosmic_rays=False,  # the clipping finds them, and keeps the hot pixels
             )
         )
 

@@ -1,7 +1,8 @@
 """Payload ``isr``: calibrate one detector with whatever calibs there are, and say what was applied.
 
-It never fails for want of a calib. Kinds it asks for: ``bias dark flat defects crosstalk linearity ptc``.
-The last three are tables: ``crosstalk`` ``{target amp: {source amp: fraction}}``; ``linearity`` ``{amp: {level
+It never fails for want of a calib. Kinds it asks for: ``bias dark flat defects crosstalk linearity ptc``, and
+``serial_cti brighter_fatter`` where the configuration asks (`payloads.isr.optional`).
+Three are tables: ``crosstalk`` ``{target amp: {source amp: fraction}}``; ``linearity`` ``{amp: {level
 [electron]: what to subtract [electron]}}``; ``ptc`` ``{amp: {gain, read_noise [electron], turnoff_electron}}``.
 """
 
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from payloads.isr.assemble import raw_detector
+from payloads.isr.cosmic_rays import find_cosmic_rays
 from payloads.isr.inputs import (
     AmpLayout,
     IsrInputs,
@@ -22,16 +24,17 @@ from payloads.isr.inputs import (
     linearity_tables,
 )
 from payloads.isr.kernels import run_kernels
+from payloads.isr.optional import OptionalSteps, OptionalWorkspace, apply_optional_steps
 from payloads.isr.statistics import measure_region
 from payloads.isr.steps import run_steps
-from payloads.plugin import CalibPlane, Frame, PayloadConfig
+from payloads.plugin import CalibPlane, Frame
 from payloads.raw.guider import measure_stamps
 from payloads.raw.segments import SegmentReader, Segments
 from rapid.errors import PayloadError
 from rapid.exposure.fits_header import scan
 
 
-class IsrConfig(PayloadConfig):
+class IsrConfig(OptionalSteps):
     """Which corrections are made; each that needs a calib is made if there is one."""
 
     serial_overscan: bool = Field(default=True, description="Subtract each row's overscan level.")
@@ -96,6 +99,7 @@ class Isr:
         self.config = config
         self._reader = SegmentReader()
         self._pool = PlanePool()
+        self._optional = OptionalWorkspace()
         self._derived: dict[str, tuple[Any, Any]] = {}
 
     def warm_up(self) -> None:
@@ -110,7 +114,9 @@ class Isr:
         )  # fmt: skip
         layout = layout_of((amp,), height=4, width=8)
         one = np.ones(1, dtype=np.float32)
-        run_kernels(stack, IsrInputs(layout, one, one, one, one, one), PlanePool().planes(layout, 8))
+        planes = PlanePool().planes(layout, 8)
+        run_kernels(stack, IsrInputs(layout, one, one, one, one, one), planes)
+        find_cosmic_rays(planes.image, planes.variance, planes.mask, pixel_scale_arcsec=0.2)
 
     def run(self, frame: Frame) -> None:
         """Fill the frame's image, mask, variance, binned image and metrics.
@@ -139,9 +145,10 @@ class Isr:
             run_kernels(segments.pixels, inputs, planes)
         else:
             planes = run_steps(segments.pixels, inputs)
+        frame.unit = "electron" if self.config.gain else "ADU"
+        apply_optional_steps(frame, inputs, planes, self.config, self._optional)
         frame.image, frame.mask, frame.variance = planes.image, planes.mask, planes.variance
         frame.binned = planes.binned
-        frame.unit = "electron" if self.config.gain else "ADU"
         self._measure(frame, inputs, planes)
 
     def _calib(self, frame: Frame, kind: str, *, wanted: bool) -> CalibPlane | None:

@@ -11,10 +11,10 @@ import numpy as np
 import sep
 from numpy.typing import NDArray
 
-from payloads.mask import BAD, NO_DATA, SAT, UNMASKEDNAN
+from payloads.mask import BAD, CR, NO_DATA, SAT, UNMASKEDNAN
 from payloads.quality.kernels import MAD_TO_SIGMA, bin_image, sample_residuals
 
-NOT_DETECTABLE = BAD | NO_DATA | UNMASKEDNAN
+NOT_DETECTABLE = BAD | CR | NO_DATA | UNMASKEDNAN
 """Pixels without information. Saturated ones stay: a saturated star is to be one source, not a ring of them."""
 BACKGROUND_BOX_PX = 128
 """Side of a background cell, full-resolution pixels: wider than any star's wings that matter, 1/32 of a CCD."""

@@ -37,7 +37,8 @@ def test_sky_comes_back_in_electrons_with_unit_pulls(det):
     assert abs(pulls.std() - 1.0) < 0.03
     assert n == det.width * det.height
     assert frame.unit == "electron"
-    assert frame.applied == ["serial_overscan", "saturation", "gain", "assemble", "variance", "interpolate"]
+    steps = ["serial_overscan", "saturation", "gain", "assemble", "variance", "interpolate", "cosmic_rays"]
+    assert frame.applied == steps
     for amp in det.amps:
         assert abs(frame.amps[amp.name]["read_noise_electron"] / amp.read_noise - 1) < 0.25  # six overscan columns
         assert abs(frame.amps[amp.name]["image_mean_electron"] - 900) < 10
