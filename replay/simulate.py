@@ -171,17 +171,24 @@ class NightSimulator:
         header = primary_header(exposure, self.camera, detector)
         return number, raw_bytes(header, stack, detector, compress=self._compress), stars
 
-    def take(self, exposure: PlannedExposure) -> Iterator[int]:
-        """Take one exposure: yield each detector's number once its raw is delivered."""
+    def raws(self, exposure: PlannedExposure) -> Iterator[tuple[str, bytes]]:
+        """Yield key and bytes of everything the camera writes of an exposure: the side-car first, then each raw."""
         base = raw_key(self.camera.name, exposure.obs_id, "R").rsplit("/", 1)[0]
-        self._sink(f"{base}/{exposure.obs_id}_expectedSensors.json", expected_sensors(exposure, self.camera))
+        yield f"{base}/{exposure.obs_id}_expectedSensors.json", expected_sensors(exposure, self.camera)
         stars: dict[int, StarTruth | None] = {}
         jobs = [self._pool.submit(self._render, exposure, number) for number in exposure.detectors]
         for job in jobs:
             number, data, truth = job.result()
-            self._sink(raw_key(self.camera.name, exposure.obs_id, self.camera.by_id[number].name), data)
             stars[number] = truth
-            yield number
+            yield raw_key(self.camera.name, exposure.obs_id, self.camera.by_id[number].name), data
         if self._truth_dir is not None:
             path = self._truth_dir / f"{exposure.obs_id}.json"
             write_whole(path, _truth_of_exposure(exposure, stars, self.camera))
+
+    def take(self, exposure: PlannedExposure) -> Iterator[int]:
+        """Take one exposure: yield each detector's number once its raw is delivered."""
+        numbers = iter(exposure.detectors)
+        for key, data in self.raws(exposure):
+            self._sink(key, data)
+            if not key.endswith(".json"):
+                yield next(numbers)

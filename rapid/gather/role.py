@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from rapid.camera.store import load_camera
 from rapid.dispatch.board import AsyncBoard
 from rapid.dispatch.models import GatherJob
+from rapid.dispatch.settings import GATHER_LEASE_MS
 from rapid.errors import LeaseLostError, NotFoundError, RapidError, StoreError
 from rapid.exposure.models import ImageType
 from rapid.gather.decide import summarise
@@ -40,6 +41,8 @@ class Gatherer:
         How it introduces itself to the board.
     steps
         Functions that add to a summary, in order.
+    lease_ms
+        How long it may be silent before another makes the summary.
     """
 
     def __init__(
@@ -51,6 +54,7 @@ class Gatherer:
         *,
         steps: tuple[SummaryStep, ...] = (add_focus_sweep, add_donut_pair),
         wait_s: float = 10.0,
+        lease_ms: int = GATHER_LEASE_MS,
     ) -> None:
         self._id = gatherer_id
         self._board = board
@@ -58,6 +62,7 @@ class Gatherer:
         self._products = products
         self._steps = steps
         self._wait_s = wait_s
+        self._lease_ms = lease_ms
 
     async def run(self, stop: asyncio.Event) -> None:
         """Gather until ``stop`` is set; a gather in hand is finished first."""
@@ -65,7 +70,9 @@ class Gatherer:
         log.info("gather ready")
         stopped = asyncio.create_task(stop.wait())
         while not stop.is_set():
-            waiting = asyncio.create_task(self._board.next_gather(self._id, timeout_s=self._wait_s))
+            waiting = asyncio.create_task(
+                self._board.next_gather(self._id, timeout_s=self._wait_s, lease_ms=self._lease_ms)
+            )
             await asyncio.wait({waiting, stopped}, return_when=asyncio.FIRST_COMPLETED)
             if not waiting.done():
                 waiting.cancel()

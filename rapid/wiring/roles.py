@@ -151,7 +151,11 @@ async def run_gather(settings: RoleSettings, stop: asyncio.Event | None = None) 
     async with _board(settings) as board:
         await board.load()
         gatherer = Gatherer(
-            settings.name or f"{settings.process_name('gather')}.{os.getpid()}", board, results, products
+            settings.name or f"{settings.process_name('gather')}.{os.getpid()}",
+            board,
+            results,
+            products,
+            lease_ms=settings.gather_lease_ms,
         )
         ready.set()
         await _with_health(settings, board, ready, lambda: gatherer.run(stop))

@@ -42,6 +42,9 @@ class RoleSettings(Settings):
     gather_timeout_s: float = Field(default=5.0, gt=0, description="From the first result to the gather [s].")
     regather_timeout_s: float = Field(default=45.0, gt=0, description="From the first result to the re-gather [s].")
     deadline_s: float = Field(default=120.0, gt=0, description="From the post to a gather with whatever there is [s].")
+    gather_lease_ms: int = Field(
+        default=15_000, ge=500, description="How long a gather may be silent before another makes the summary [ms]."
+    )
     lead_ttl_s: float = Field(default=3.0, gt=0.2, description="How soon a standby head takes over [s].")
     build_calibs: bool = Field(default=True, description="Build calibs when an afternoon sequence is whole.")
     pools: str = Field(default="science,wavefront,build", description="Worker groups a worker serves, by preference.")

@@ -147,6 +147,18 @@ class Supervisor:
             raise StoreError(f"{name} does not run after {timeout_s:.0f} s; see {self.log_of(name)}")
         return int(found)
 
+    def wait_for_end(self, name: str, pid: int, *, timeout_s: float) -> None:
+        """Wait until a role's process has ended.
+
+        Raises
+        ------
+        StoreError
+            Raised if it goes on for longer.
+        """
+        with self._changed:
+            if not self._changed.wait_for(lambda: self.processes().get(name) != pid, timeout=timeout_s):
+                raise StoreError(f"{name} still runs after {timeout_s:.0f} s")
+
     def leave_down(self, name: str, seconds: float) -> None:
         """Leave a role down for so long the next time it ends: rehearse an outage."""
         self._down_s[name] = seconds
