@@ -48,7 +48,7 @@ from rapid.results.models import DetectorState, Scalar
 
 T = TypeVar("T")
 
-SLICE_S = 5.0
+SLICE_S = 20.0
 """Longest single blocking command: a server that hangs is noticed after this plus the socket timeout."""
 
 

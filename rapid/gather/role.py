@@ -19,6 +19,7 @@ from rapid.dispatch.settings import GATHER_LEASE_MS
 from rapid.errors import LeaseLostError, NotFoundError, RapidError, StoreError
 from rapid.exposure.models import ImageType
 from rapid.gather.decide import summarise
+from rapid.gather.metrics import GatherMetrics
 from rapid.gather.mosaic import make_mosaic, mosaic_scale, stretch, to_jpeg
 from rapid.gather.sweep import add_donut_pair, add_focus_sweep
 from rapid.products.naming import summary_key
@@ -53,9 +54,11 @@ class Gatherer:
         products: ProductsStore,
         *,
         steps: tuple[SummaryStep, ...] = (add_focus_sweep, add_donut_pair),
-        wait_s: float = 10.0,
+        wait_s: float = 60.0,
+        metrics: GatherMetrics | None = None,
         lease_ms: int = GATHER_LEASE_MS,
     ) -> None:
+        self._metrics = metrics or GatherMetrics()
         self._id = gatherer_id
         self._board = board
         self._results = results
@@ -94,6 +97,12 @@ class Gatherer:
         try:
             summary = await asyncio.to_thread(self.make_summary, gather)
             await self._board.complete_gather(gather, event_data(summary))
+            now_ms = await self._board.now_ms()
+            self._metrics.observe(
+                summary,
+                arrival_s=(now_ms - gather.posted_ms) / 1000 + float(summary.info.get("posted_after_s") or 0.0),
+                due_s=(now_ms - gather.due_ms) / 1000,
+            )
             log.info(
                 "summary ready",
                 exposure_id=summary.exposure,
@@ -105,8 +114,10 @@ class Gatherer:
                 total_s=summary.timings.get("total_s"),
             )
         except LeaseLostError:
+            self._metrics.leases_lost.inc()
             log.warning("gather given to another", batch=gather.batch.id)
         except Exception as error:
+            self._metrics.failures.labels(pipeline=gather.batch.pipeline).inc()
             log.exception("gather failed", batch=gather.batch.id, error=str(error))
             with contextlib.suppress(RapidError):
                 await self._board.fail_gather(gather)

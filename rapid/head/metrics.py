@@ -11,7 +11,7 @@ class HeadMetrics:
         self.quarantined = Counter("rapid_raws_quarantined", "Raws set aside", ["code"], registry=registry)
         self.dispatch_seconds = Histogram(
             "rapid_arrival_to_dispatch_seconds",
-            "From arrivals taken in to their jobs posted",
+            "From the arrival of a raw to the post of its job",
             buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1, 5),
             registry=registry,
         )

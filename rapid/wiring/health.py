@@ -11,6 +11,10 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from rapid.errors import RapidError
 
 
+SCRAPE_S = 2.0
+"""How long a scrape waits for the board; then it gets what was known before."""
+
+
 class Health:
     """What a role knows of its own health.
 
@@ -22,11 +26,19 @@ class Health:
         Set once the role may get work.
     routers
         Further doors of the role, e.g. for bucket notifications.
+    before_scrape
+        Awaited before metrics are given, e.g. to read the board.
     """
 
     def __init__(
-        self, check: Callable[[], Awaitable[None]], ready: asyncio.Event, *, routers: tuple[APIRouter, ...] = ()
+        self,
+        check: Callable[[], Awaitable[None]],
+        ready: asyncio.Event,
+        *,
+        routers: tuple[APIRouter, ...] = (),
+        before_scrape: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
+        self.before_scrape = before_scrape
         self.check = check
         self.ready = ready
         self.routers = routers
@@ -55,6 +67,10 @@ def health_app(health: Health) -> FastAPI:
 
     @app.get("/metrics")
     async def metrics() -> Response:
+        if health.before_scrape is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(SCRAPE_S):
+                    await health.before_scrape()
         return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
     for router in health.routers:

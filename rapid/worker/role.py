@@ -7,6 +7,8 @@ finishes within its drain time or gives back.
 
 import asyncio
 import contextlib
+import time
+from collections import deque
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -16,9 +18,11 @@ import structlog
 from rapid.dispatch.board import AsyncBoard
 from rapid.dispatch.models import Job, Order, Priority, WorkerMode, WorkerSpec
 from rapid.errors import LeaseLostError, RapidError, Retry, StoreError
+from rapid.results.models import DetectorResult
 from rapid.results.store import ResultsStore
 from rapid.worker.messages import ChildAnswer, ChildSettings
 from rapid.worker.metrics import WorkerMetrics
+from rapid.worker.pace import Pace
 from rapid.worker.process import ChildDiedError, PayloadChild
 
 log = structlog.get_logger()
@@ -48,6 +52,10 @@ class Worker:
         What its payload child is told.
     drain_s
         How long a job may still run after the worker was told to stop.
+    idle_wait_s
+        How long one claim waits for a job before it is made anew.
+    pace
+        How many short jobs to take at once.
     """
 
     def __init__(
@@ -58,6 +66,8 @@ class Worker:
         child_settings: ChildSettings,
         *,
         drain_s: float = 25.0,
+        idle_wait_s: float = 60.0,
+        pace: Pace | None = None,
         metrics: WorkerMetrics | None = None,
     ) -> None:
         self.spec = spec
@@ -65,6 +75,8 @@ class Worker:
         self._results = results
         self._settings = child_settings
         self._drain_s = drain_s
+        self._idle_wait_s = idle_wait_s
+        self._pace = pace or Pace()
         self._metrics = metrics or WorkerMetrics()
         self._child: PayloadChild | None = None
         self._spare: PayloadChild | None = None
@@ -80,14 +92,14 @@ class Worker:
             self.ready.set()
             log.info("worker ready", pools=self.spec.pools, child_pid=self._child.pid if self._child else None)
             while not stop.is_set():
-                job = await self._claim(stop)
-                while job is not None:
-                    job = await self._work(job, stop)
+                jobs = await self._claim(stop)
+                while jobs:
+                    jobs = await self._work(jobs, stop)
         finally:
             await self._shut_down()
 
-    async def _claim(self, stop: asyncio.Event) -> Job | None:
-        claim = asyncio.create_task(self._board.claim(self.spec))
+    async def _claim(self, stop: asyncio.Event) -> tuple[Job, ...]:
+        claim = asyncio.create_task(self._board.claim_many(self.spec, self._pace.limit, timeout_s=self._idle_wait_s))
         stopped = asyncio.create_task(stop.wait())
         done, _ = await asyncio.wait({claim, stopped}, return_when=asyncio.FIRST_COMPLETED)
         stopped.cancel()
@@ -96,31 +108,48 @@ class Worker:
                 return claim.result()
             except StoreError as error:
                 log.error("cannot claim", error=error.message)
-                return None
+                return ()
         claim.cancel()
         with contextlib.suppress(asyncio.CancelledError, RapidError):
             await claim
-        return None
+        return ()
 
-    async def _work(self, job: Job, stop: asyncio.Event) -> Job | None:
-        """Run a job to its end; return the next one if the completion brought it."""
-        bound = structlog.contextvars.bind_contextvars(
-            job_id=job.job_id, exposure_id=job.batch.exposure_id, detector=job.detector
-        )
+    async def _work(self, jobs: tuple[Job, ...], stop: asyncio.Event) -> tuple[Job, ...]:
+        """Run jobs to their end; return the next ones if the completion brought some.
+
+        Several jobs are taken only if they are short. Should one take long all the same, the others are
+        handed back: somebody may be free for them.
+        """
+        waiting, done = deque(jobs), list[tuple[Job, DetectorResult]]()
+        begin = time.monotonic()
         try:
-            outcome = await self._run(job, stop)
-            return await self._conclude(job, outcome, stop)
+            while waiting:
+                job = waiting.popleft()
+                with structlog.contextvars.bound_contextvars(
+                    job_id=job.job_id, exposure_id=job.batch.exposure_id, detector=job.detector
+                ):
+                    outcome = await self._run(job, (*waiting, *(said for said, _ in done)), stop)
+                    result = outcome.answer.result if outcome.answer else None
+                    if result is None or outcome.lost:
+                        await self._hand_back(waiting, "an earlier job of its worker went wrong")
+                        await self._report(done, limit=0)
+                        following = await self._conclude(job, outcome)
+                        return () if following is None else (following,)
+                    await self._keep(job, result)
+                    done.append((job, result))
+                    self._pace.observe(time.monotonic() - begin, len(done))
+                    if waiting and (stop.is_set() or time.monotonic() - begin > self._pace.window_s):
+                        await self._hand_back(waiting, "its worker is slower than it thought")
+            return await self._report(done, limit=0 if stop.is_set() else self._pace.limit)
         except LeaseLostError:
             self._metrics.leases_lost.inc()
             log.warning("lease lost, result dropped")
-            return None
         except StoreError as error:
             log.error("cannot conclude the job, its lease will expire", error=error.message)
-            return None
-        finally:
-            structlog.contextvars.reset_contextvars(**bound)
+        return ()
 
-    async def _conclude(self, job: Job, outcome: _Outcome, stop: asyncio.Event) -> Job | None:
+    async def _conclude(self, job: Job, outcome: _Outcome) -> Job | None:
+        """End a job that gave no result; return a current one if it makes room for that."""
         if outcome.lost:
             raise LeaseLostError("given to another")
         if outcome.preempted:
@@ -130,19 +159,41 @@ class Worker:
             await self._board.release(job, count_attempt=False, reason="its worker stopped")
             log.info("job given back", reason="its worker stopped")
             return None
-        answer = outcome.answer
-        if answer is None or answer.result is None:
-            error = outcome.error or (answer.error if answer else None) or {"code": "no_answer", "retry": "later"}
-            await self._fail(job, error)
-            return None
-        result = answer.result
+        told = outcome.answer.error if outcome.answer else None
+        await self._fail(job, outcome.error or told or {"code": "no_answer", "retry": "later"})
+        return None
+
+    async def _keep(self, job: Job, result: DetectorResult) -> None:
+        """Store a result: before its completion, so that whoever hears of it finds it."""
         await asyncio.to_thread(self._results.put_result, result)
         if job.attempt > 1:
             await asyncio.to_thread(self._results.forget_failure, job.job_id)
-        self._metrics.observe(result)
-        following = await self._board.complete(job, result.metrics, claim_next=not stop.is_set())
-        log.info("job finished", total_s=result.timings.get("total_s"), max_rss_mb=result.resources.get("max_rss_mb"))
-        return following
+
+    async def _report(self, done: list[tuple[Job, DetectorResult]], *, limit: int) -> tuple[Job, ...]:
+        """Complete jobs on the board, and take the next ones."""
+        if not done:
+            return ()
+        answer = await self._board.complete_many([(job, result.metrics) for job, result in done], claim_limit=limit)
+        for job, result in done:
+            facts = {"job_id": job.job_id, "exposure_id": job.batch.exposure_id, "detector": job.detector}
+            if job.job_id in answer.refused:
+                self._metrics.leases_lost.inc()
+                log.warning("lease lost, result dropped", **facts)
+                continue
+            self._metrics.observe(job, result)
+            log.info(
+                "job finished",
+                total_s=result.timings.get("total_s"),
+                max_rss_mb=result.resources.get("max_rss_mb"),
+                **facts,
+            )
+        return answer.following
+
+    async def _hand_back(self, waiting: deque[Job], reason: str) -> None:
+        while waiting:
+            job = waiting.popleft()
+            with contextlib.suppress(LeaseLostError):
+                await self._board.release(job, count_attempt=False, reason=reason)
 
     async def _fail(self, job: Job, error: dict[str, Any]) -> None:
         end = await self._board.fail(job, error)
@@ -162,14 +213,14 @@ class Worker:
                 )
             )
 
-    async def _run(self, job: Job, stop: asyncio.Event) -> _Outcome:
-        """Run a job in the child, watching lease, orders, time limit and stop."""
+    async def _run(self, job: Job, others: tuple[Job, ...], stop: asyncio.Event) -> _Outcome:
+        """Run a job in the child, watching lease, orders, time limit and stop; others: also in hand."""
         try:
             child = await self._ensure_child()
         except ChildDiedError as error:
             return _Outcome(error=error.to_dict())
         work = asyncio.create_task(child.run(job))
-        lease = asyncio.create_task(self._keep_lease(job))
+        lease = asyncio.create_task(self._keep_lease(job, others))
         watchers: set[asyncio.Task[Any]] = {work, lease}
         orders: asyncio.Task[None] | None = None
         if job.priority is Priority.BACKLOG:
@@ -202,19 +253,19 @@ class Worker:
                 task.cancel()
             await asyncio.gather(*watchers, return_exceptions=True)
 
-    async def _keep_lease(self, job: Job) -> None:
-        """Renew the lease until it is lost."""
+    async def _keep_lease(self, job: Job, others: tuple[Job, ...]) -> None:
+        """Renew the leases until that of the running job is lost."""
         while True:
             # A wait that nothing ends: the pause between two signs of life.
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(asyncio.Event().wait(), job.lease_ms / 3000)
             try:
-                beat = await self._board.heartbeat(self.spec.worker_id, job)
+                beat = await self._board.heartbeat(self.spec.worker_id, job, *others)
             except StoreError as error:
                 log.warning("no sign of life possible", error=error.message)
                 continue
             self._set_mode(beat.mode)
-            if not beat.held:
+            if job.job_id in beat.lost:
                 return
 
     async def _wait_for_preemption(self, job: Job) -> None:
