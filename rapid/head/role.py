@@ -15,23 +15,19 @@ from typing import Protocol
 import structlog
 
 from rapid.arrival.models import Arrival, ExpectedSensors, RawArrived, RawHeader, RawQuarantined
-from rapid.camera.models import Camera, Purpose
+from rapid.camera.models import Camera
 from rapid.dispatch.board import AsyncBoard
-from rapid.dispatch.models import BatchKey, BatchSpec, Event, EventKind
+from rapid.dispatch.models import BatchKey, BatchSpec, EventKind
 from rapid.errors import RapidError, RawError, RefusedError, StoreError
 from rapid.head.assemble import Exposures, OpenExposure
-from rapid.head.decide import BUILD_ORDER, calib_groups, choose_builds, expected_detectors, info_facts, plan_batches
+from rapid.head.builds import RUN, CalibBuilder
+from rapid.head.decide import expected_detectors, info_facts, plan_batches
 from rapid.head.metrics import HeadMetrics
-from rapid.head.models import CalibGroup
 from rapid.pipeline.models import PipelineBook
-from rapid.pipeline.store import load_pipeline
 from rapid.results.models import DetectorState, QuarantineRecord, Scalar
 from rapid.results.store import ResultsStore
 
 log = structlog.get_logger()
-
-RUN = "prompt"
-CALIBRATION_PIPELINES = frozenset(kind.value for kind in BUILD_ORDER)
 
 
 class RawSource(Protocol):
@@ -135,8 +131,10 @@ class Head:
             "lead": asyncio.create_task(self._keep_lead(token)),
             "arrivals": asyncio.create_task(self._watch_arrivals()),
             "leases": asyncio.create_task(self._board.lease_keeper()),
-            "calibs": asyncio.create_task(self._follow_summaries()),
         }
+        if self._build_calibs:
+            builder = CalibBuilder(self._camera, self._board, self._results, self._book, lead_token=token)
+            tasks["calibs"] = asyncio.create_task(builder.run())
         try:
             await asyncio.wait({*tasks.values(), stopped}, return_when=asyncio.FIRST_COMPLETED)
             for name, task in tasks.items():
@@ -325,82 +323,6 @@ class Head:
         version = max((s.version for s in versions if s.pipeline == pipeline and s.run == RUN), default=0)
         return version, {result.detector: dict(result.metrics) for result in results}
 
-    # Calibs
-
-    async def _follow_summaries(self) -> None:
-        """Build calibs when the afternoon's sequences are whole."""
-        if not self._build_calibs:
-            await asyncio.Event().wait()
-        last = await self._board.last_event_id()
-        nights = await asyncio.to_thread(self._results.nights, self._camera.name)
-        if nights:
-            await self._build(nights[0][0])
-        while True:
-            try:
-                events = await self._board.events(last, timeout_s=30.0)
-            except StoreError as error:
-                log.warning("events cannot be followed", error=error.message)
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(asyncio.Event().wait(), 1.0)
-                continue
-            if events:
-                last = events[-1].event_id
-            for day_obs in sorted({_day_of(event) for event in events if _may_complete_sequence(event)}):
-                await self._build(day_obs)
-
-    async def _build(self, day_obs: int) -> None:
-        summaries = await asyncio.to_thread(
-            lambda: self._results.summaries(self._camera.name, day_obs=day_obs, limit=10_000, run=RUN)
-        )
-        groups = calib_groups(summaries)
-        built: dict[int, bool] = {}
-        for group in groups:
-            key = BatchKey(run=RUN, exposure_id=group.members[-1], pipeline=f"build_{group.image_type}")
-            done = next((s for s in summaries if s.exposure == key.exposure_id and s.pipeline == key.pipeline), None)
-            if done is not None:
-                built[group.members[-1]] = True
-            elif await self._board.state(key) is not None:
-                built[group.members[-1]] = False
-        recent = await self._board.recent(500)
-        gathered = {(summary.exposure, summary.pipeline) for summary in summaries}
-        ungathered = {
-            key.exposure_id
-            for key in recent
-            if key.pipeline in CALIBRATION_PIPELINES and (key.exposure_id, key.pipeline) not in gathered
-        }
-        for group in choose_builds(groups, built, ungathered=ungathered):
-            await self._post_build(group)
-
-    async def _post_build(self, group: CalibGroup) -> None:
-        last = group.members[-1]
-        results = await asyncio.to_thread(lambda: self._results.results(last, camera=self._camera.name, run=RUN))
-        raws = {
-            result.detector: result.provenance.raw
-            for result in results
-            if result.pipeline == group.image_type and self._camera.by_id[result.detector].purpose is not Purpose.GUIDER
-        }
-        if not raws:
-            return
-        pipeline = load_pipeline(f"build_{group.image_type}", self._book)
-        summaries = await asyncio.to_thread(self._results.summary_versions, self._camera.name, last)
-        await self._board.post(
-            BatchSpec(
-                key=BatchKey(run=RUN, exposure_id=last, pipeline=pipeline.name),
-                camera=self._camera.name,
-                image_type=group.image_type,
-                expected=frozenset(raws),
-                raws=raws,
-                pool=pipeline.pool,
-                info=summaries[0].info if summaries else {},
-                inputs=group.members,
-                time_limit_ms=int(pipeline.time_limit_s * 1000),
-                gather_timeout_ms=int(pipeline.time_limit_s * 1000),
-                deadline_ms=int(4 * pipeline.time_limit_s * 1000),
-            ),
-            lead_token=self._token,
-        )
-        log.info("calib build posted", kind=group.image_type, n_inputs=len(group.members), n_detectors=len(raws))
-
 
 def _set_aside_of(arrival: RawArrived, code: str, reason: str) -> RawQuarantined:
     return RawQuarantined(
@@ -411,11 +333,3 @@ def _set_aside_of(arrival: RawArrived, code: str, reason: str) -> RawQuarantined
         exposure_id=arrival.exposure_id,
         quarantined_at=datetime.now(UTC),
     )
-
-
-def _may_complete_sequence(event: Event) -> bool:
-    return event.kind is EventKind.SUMMARY_READY and event.data.get("image_type") in {"bias", "dark", "flat"}
-
-
-def _day_of(event: Event) -> int:
-    return int(event.data.get("day_obs") or (event.exposure_id or 0) // 100_000)

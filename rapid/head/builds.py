@@ -1,0 +1,122 @@
+"""Build calibs when the afternoon's sequences are whole: a policy of the leading head."""
+
+import asyncio
+import contextlib
+
+import structlog
+
+from rapid.camera.models import Camera, Purpose
+from rapid.dispatch.board import AsyncBoard
+from rapid.dispatch.models import BatchKey, BatchSpec, Event, EventKind
+from rapid.errors import StoreError
+from rapid.head.decide import BUILD_ORDER, calib_groups, choose_builds
+from rapid.head.models import CalibGroup
+from rapid.pipeline.models import PipelineBook
+from rapid.pipeline.store import load_pipeline
+from rapid.results.store import ResultsStore
+
+log = structlog.get_logger()
+
+RUN = "prompt"
+CALIBRATION_PIPELINES = frozenset(kind.value for kind in BUILD_ORDER)
+
+
+class CalibBuilder:
+    """Posts builds of combined calibs, as long as its head leads.
+
+    Parameters
+    ----------
+    camera, board, results, book
+        As for the head.
+    lead_token
+        The lead under which it posts.
+    """
+
+    def __init__(
+        self, camera: Camera, board: AsyncBoard, results: ResultsStore, book: PipelineBook, *, lead_token: int
+    ) -> None:
+        self._camera = camera
+        self._board = board
+        self._results = results
+        self._book = book
+        self._token = lead_token
+
+    async def run(self) -> None:
+        """Build what is due, now and after every summary that may complete a sequence."""
+        last = await self._board.last_event_id()
+        nights = await asyncio.to_thread(self._results.nights, self._camera.name)
+        if nights:
+            await self._build(nights[0][0])
+        while True:
+            try:
+                events = await self._board.events(last, timeout_s=30.0)
+            except StoreError as error:
+                log.warning("events cannot be followed", error=error.message)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(asyncio.Event().wait(), 1.0)
+                continue
+            if events:
+                last = events[-1].event_id
+            for day_obs in sorted({_day_of(event) for event in events if _may_complete_sequence(event)}):
+                await self._build(day_obs)
+
+    async def _build(self, day_obs: int) -> None:
+        summaries = await asyncio.to_thread(
+            lambda: self._results.summaries(self._camera.name, day_obs=day_obs, limit=10_000, run=RUN)
+        )
+        groups = calib_groups(summaries)
+        built: dict[int, bool] = {}
+        for group in groups:
+            key = BatchKey(run=RUN, exposure_id=group.members[-1], pipeline=f"build_{group.image_type}")
+            done = next((s for s in summaries if s.exposure == key.exposure_id and s.pipeline == key.pipeline), None)
+            if done is not None:
+                built[group.members[-1]] = True
+            elif await self._board.state(key) is not None:
+                built[group.members[-1]] = False
+        recent = await self._board.recent(500)
+        gathered = {(summary.exposure, summary.pipeline) for summary in summaries}
+        ungathered = {
+            key.exposure_id
+            for key in recent
+            if key.pipeline in CALIBRATION_PIPELINES and (key.exposure_id, key.pipeline) not in gathered
+        }
+        for group in choose_builds(groups, built, ungathered=ungathered):
+            await self._post_build(group)
+
+    async def _post_build(self, group: CalibGroup) -> None:
+        last = group.members[-1]
+        results = await asyncio.to_thread(lambda: self._results.results(last, camera=self._camera.name, run=RUN))
+        raws = {
+            result.detector: result.provenance.raw
+            for result in results
+            if result.pipeline == group.image_type and self._camera.by_id[result.detector].purpose is not Purpose.GUIDER
+        }
+        if not raws:
+            return
+        pipeline = load_pipeline(f"build_{group.image_type}", self._book)
+        summaries = await asyncio.to_thread(self._results.summary_versions, self._camera.name, last)
+        await self._board.post(
+            BatchSpec(
+                key=BatchKey(run=RUN, exposure_id=last, pipeline=pipeline.name),
+                camera=self._camera.name,
+                image_type=group.image_type,
+                expected=frozenset(raws),
+                raws=raws,
+                pool=pipeline.pool,
+                info=summaries[0].info if summaries else {},
+                inputs=group.members,
+                time_limit_ms=int(pipeline.time_limit_s * 1000),
+                gather_timeout_ms=int(pipeline.time_limit_s * 1000),
+                deadline_ms=int(4 * pipeline.time_limit_s * 1000),
+            ),
+            lead_token=self._token,
+        )
+        log.info("calib build posted", kind=group.image_type, n_inputs=len(group.members), n_detectors=len(raws))
+
+
+def _may_complete_sequence(event: Event) -> bool:
+    return event.kind is EventKind.SUMMARY_READY and event.data.get("image_type") in {"bias", "dark", "flat"}
+
+
+def _day_of(event: Event) -> int:
+    return int(event.data.get("day_obs") or (event.exposure_id or 0) // 100_000)
