@@ -1,0 +1,227 @@
+"""Is every raw accounted for, exactly once? Read from the stores and the board, after the night."""
+
+import io
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from astropy.io import fits
+
+from rapid.dispatch.board import Board
+from rapid.dispatch.models import BatchState
+from rapid.products.directory import DirectoryStore
+from rapid.results.models import DetectorResult, DetectorState, ExposureSummary
+from rapid.results.store import ResultsStore
+from tests.chaos.camera import Delivered
+
+SETTLED = frozenset(
+    {
+        DetectorState.FINISHED,
+        DetectorState.FAILED,
+        DetectorState.SUPERSEDED,
+        DetectorState.QUARANTINED,
+        DetectorState.EXCLUDED,
+    }
+)
+
+
+@dataclass
+class Fates:
+    """What became of the raws of one exposure, by detector."""
+
+    finished: Counter[int] = field(default_factory=Counter)
+    failed: set[int] = field(default_factory=set)
+    quarantined: set[int] = field(default_factory=set)
+    superseded: set[int] = field(default_factory=set)
+
+    def of(self, detector: int) -> list[str]:
+        """Return every fate of a detector's raw; there should be one."""
+        fates = ["finished"] * self.finished[detector]
+        for name in ("failed", "quarantined", "superseded"):
+            if detector in getattr(self, name):
+                fates.append(name)
+        return fates
+
+
+class Accountant:
+    """Compares what was delivered with what the installation says became of it.
+
+    Each method yields problems, as sentences; none is what we want.
+    """
+
+    def __init__(
+        self, camera: str, delivered: Delivered, results: ResultsStore, products: DirectoryStore, board: Board
+    ) -> None:
+        self._camera = camera
+        self._delivered = delivered
+        self._results = results
+        self._products = products
+        self._board = board
+
+    def _batches(self) -> dict[int, list[BatchState]]:
+        states = [self._board.state(key) for key in self._board.recent(5000)]
+        batches: dict[int, list[BatchState]] = {}
+        for state in states:
+            if state is not None:
+                batches.setdefault(state.key.exposure_id, []).append(state)
+        return batches
+
+    def fates(self) -> dict[int, Fates]:
+        """Return, by exposure, what became of its raws."""
+        fates = {exposure_id: Fates() for exposure_id in self._delivered.raws}
+        for exposure_id, found in fates.items():
+            for detectors in self._results.finished_detectors(self._camera, exposure_id).values():
+                found.finished.update(detectors)
+        for row in self._results.failures(self._camera, limit=100_000):
+            fates[row["exposure"]].failed.add(row["detector"])
+        for record in self._results.quarantined(self._camera, limit=100_000):
+            if record.exposure in fates and record.detector is not None:
+                fates[record.exposure].quarantined.add(record.detector)
+        for exposure_id, states in self._batches().items():
+            for state in states:
+                for detector, status in state.detectors.items():
+                    if status.state is DetectorState.SUPERSEDED and not fates[exposure_id].finished[detector]:
+                        fates[exposure_id].superseded.add(detector)
+        return fates
+
+    def unsettled(self) -> Iterator[str]:
+        """What is still to come: cheap enough to ask again and again."""
+        fates = self.fates()
+        for exposure_id, raws in self._delivered.raws.items():
+            missing = sorted(detector for detector in raws if not fates[exposure_id].of(detector))
+            if missing:
+                yield f"exposure {exposure_id}: nothing became of detectors {missing}"
+        batches = self._batches()
+        for exposure_id in self._delivered.raws:
+            if exposure_id not in batches:
+                yield f"exposure {exposure_id} is not on the board"
+        for states in batches.values():
+            for state in states:
+                yield from _unsettled_batch(state)
+        status = self._board.status()
+        for name in ("running", "delayed", "gathers_due", "gathers_running"):
+            if getattr(status, name):
+                yield f"the board has {getattr(status, name)} {name}"
+        for queue in status.queues:
+            if queue.current or queue.backlog:
+                yield f"pool {queue.pool} has {queue.current} + {queue.backlog} queued"
+
+    def unaccounted(self) -> Iterator[str]:
+        """I1 and I3: every raw has exactly one fate, and it is the one it deserves."""
+        fates = self.fates()
+        n_failed = 0
+        for exposure_id, raws in self._delivered.raws.items():
+            for detector, delivery in raws.items():
+                found = fates[exposure_id].of(detector)
+                n_failed += found == ["failed"]
+                wanted = {"finished", "failed", "superseded"} if delivery.is_whole else {"quarantined"}
+                if len(found) != 1 or found[0] not in wanted:
+                    kind = "whole" if delivery.is_whole else "truncated"
+                    yield f"{exposure_id} detector {detector}, delivered {kind}: {found or 'lost'}"
+            invented = set(fates[exposure_id].finished) - set(raws)
+            if invented:
+                yield f"{exposure_id}: results of raws that never came: {sorted(invented)}"
+        letters = self._board.dead_letters(100_000)
+        if len(letters) != len(self._results.failures(self._camera, limit=100_000)):
+            yield f"{len(letters)} dead letters, but not as many failures in the results store"
+        yield from self._wrong_batches()
+
+    def _wrong_batches(self) -> Iterator[str]:
+        """I4: the board's sets are those of the results store; each completion counted once."""
+        n_finished = 0
+        for exposure_id, states in self._batches().items():
+            stored = self._results.finished_detectors(self._camera, exposure_id)
+            for state in states:
+                n_finished += len(state.finished)
+                if state.finished != stored.get(state.key.pipeline, frozenset()):
+                    odd = sorted(state.finished ^ stored.get(state.key.pipeline, frozenset()))
+                    yield f"{state.key.id}: board and results store differ about detectors {odd}"
+        counted = self._board.status().counters.get("finished", 0)
+        if counted != n_finished:
+            yield f"{counted} completions were counted, {n_finished} detectors are finished"
+
+    def wrong_summaries(self) -> Iterator[str]:
+        """I4, I10: each batch has summaries with versions 1 to n, the last of which shows everything."""
+        for states in self._batches().values():
+            for state in states:
+                mine = [
+                    summary
+                    for summary in self._results.summary_versions(self._camera, state.key.exposure_id)
+                    if summary.pipeline == state.key.pipeline and summary.run == state.key.run
+                ]
+                yield from _wrong_versions(state, sorted(mine, key=lambda summary: summary.version))
+
+    def wrong_products(self) -> Iterator[str]:
+        """I3: every product is whole and of the raw that was delivered, and nothing half-written is left."""
+        named: set[str] = set()
+        for exposure_id, raws in self._delivered.raws.items():
+            for result in self._results.results(exposure_id, camera=self._camera):
+                named |= set(result.products.values())
+                wanted = raws[result.detector].sha256
+                if result.provenance.raw_sha256 != wanted:
+                    yield f"{exposure_id} detector {result.detector}: result of another raw"
+                yield from self._wrong_result(result)
+            for summary in self._results.summary_versions(self._camera, exposure_id):
+                named |= set(summary.products.values())
+                for key in summary.products.values():
+                    if key.endswith(".jpg") and self._products.get(key)[-2:] != b"\xff\xd9":
+                        yield f"{key} is cut off"
+        for path in sorted(self._products.root.rglob("*")):
+            if path.is_dir():
+                continue
+            key = str(path.relative_to(self._products.root))
+            if path.name.startswith("."):
+                yield f"{key} is left of a product half-written"
+            elif path.suffix == ".json" and not _is_json(path):
+                yield f"{key} is no JSON"
+            elif key not in named and not path.name.startswith("summary."):
+                yield f"{key} belongs to no result"
+
+    def _wrong_result(self, result: DetectorResult) -> Iterator[str]:
+        key = result.products.get("binned")
+        if key is None:
+            yield f"{result.exposure} detector {result.detector} has no image"
+            return
+        with fits.open(io.BytesIO(self._products.get(key)), checksum=True) as hdus:
+            if hdus[0].header["RAWSHA"] != result.provenance.raw_sha256 or not hdus[0].data.size:
+                yield f"{key} is not the image of its result"
+
+
+def _unsettled_batch(state: BatchState) -> Iterator[str]:
+    waiting = sorted(number for number, status in state.detectors.items() if status.state not in SETTLED)
+    if waiting:
+        yield f"{state.key.id} waits for detectors {waiting}"
+    if state.gathering or state.changed or state.version == 0:
+        yield f"{state.key.id} has a gather to come"
+
+
+def _wrong_versions(state: BatchState, mine: list[ExposureSummary]) -> Iterator[str]:
+    versions = [summary.version for summary in mine]
+    if not mine or versions != list(range(1, len(mine) + 1)):
+        yield f"{state.key.id} has summaries of versions {versions}"
+        return
+    last = mine[-1]
+    if last.version != state.version:
+        yield f"{state.key.id}: the board knows version {state.version}, the results store {last.version}"
+    sizes = [summary.n_finished for summary in mine]
+    if sizes != sorted(sizes):
+        yield f"{state.key.id}: detectors vanished between versions: {sizes}"
+    shown = frozenset(n for n, status in last.detectors.items() if status.state is DetectorState.FINISHED)
+    if shown != state.finished:
+        yield f"{state.key.id}: the last summary lacks detectors {sorted(state.finished - shown)}"
+
+
+def _is_json(path: Path) -> bool:
+    try:
+        json.loads(path.read_bytes())
+    except ValueError:
+        return False
+    return True
+
+
+def one_each(problems: Iterable[str], limit: int = 20) -> list[str]:
+    """Return the first problems, and how many more there are."""
+    found = list(problems)
+    return found[:limit] + ([f"and {len(found) - limit} more"] if len(found) > limit else [])
