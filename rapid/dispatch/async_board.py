@@ -17,6 +17,7 @@ from rapid.dispatch.models import (
     GatherJob,
     Heartbeat,
     Job,
+    Load,
     Order,
     PostReceipt,
     WorkerMode,
@@ -185,6 +186,10 @@ class AsyncBoard(BoardSettings):
         await self._connection.run(self._say.keep_leases(timeout_s))
 
     # Control, events, looking ------------------------------------------------
+
+    async def load_of(self, pool: str, pipeline: str) -> Load:
+        """See `Board.load_of`."""
+        return await self._connection.run(self._say.load(pool, pipeline))
 
     async def set_mode(self, mode: WorkerMode) -> WorkerMode:
         """See `Board.set_mode`."""

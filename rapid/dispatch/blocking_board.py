@@ -16,6 +16,7 @@ from rapid.dispatch.models import (
     GatherJob,
     Heartbeat,
     Job,
+    Load,
     Order,
     PostReceipt,
     WorkerMode,
@@ -224,6 +225,10 @@ class Board(BoardSettings):
         self._connection.run(self._say.keep_leases(timeout_s))
 
     # Control, events, looking ------------------------------------------------
+
+    def load_of(self, pool: str, pipeline: str) -> Load:
+        """Tell how much lies ahead of a new exposure in a pool: what load shedding decides on."""
+        return self._connection.run(self._say.load(pool, pipeline))
 
     def set_mode(self, mode: WorkerMode) -> WorkerMode:
         """Switch the worker mode at once; returns it as read back."""

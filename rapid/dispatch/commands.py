@@ -27,6 +27,7 @@ from rapid.dispatch.models import (
     GatherJob,
     Heartbeat,
     Job,
+    Load,
     Order,
     PostReceipt,
     Priority,
@@ -44,6 +45,7 @@ from rapid.dispatch.replies import (
     parse_key,
 )
 from rapid.errors import Retry
+from rapid.exposure.pairs import awaits_partner
 from rapid.results.models import DetectorState, Scalar
 
 T = TypeVar("T")
@@ -168,6 +170,8 @@ class BoardCommands:
             "version": spec.version,
             "gathered_n": gathered_n,
             "final": int(spec.is_expected_final),
+            "choice": to_json(spec.control),
+            "pair": int(awaits_partner({**spec.info, "image_type": spec.image_type})),
         }
         reply = yield self._fcall(
             "post",
@@ -178,7 +182,7 @@ class BoardCommands:
             to_json(sorted(spec.expected)),
             to_json(spec.raws),
             to_json(spec.excluded),
-            to_json(sorted(spec.superseded)),
+            to_json(spec.superseded),
             to_json({detector: to_json(metrics) for detector, metrics in spec.finished.items()}),
             "" if lead_token is None else lead_token,
         )
@@ -334,6 +338,17 @@ class BoardCommands:
             yield from self._wait(remaining if wait_s is None else min(wait_s, remaining), "keeper_wake")
 
     # Control, events, looking ----------------------------------------------
+
+    def load(self, pool: str, pipeline: str) -> Talk[Load]:
+        """Tell what lies ahead of a new exposure."""
+        workers, current, backlog, waiting, cost = yield self._fcall("load", pool, pipeline)
+        return Load(
+            workers=workers,
+            running_current=current,
+            running_backlog=backlog,
+            queued_current=waiting,
+            job_s=float(cost) / 1000 if cost else None,
+        )
 
     def set_mode(self, mode: WorkerMode) -> Talk[WorkerMode]:
         """Switch the worker mode."""

@@ -87,8 +87,9 @@ class BatchSpec(_Message):
         default_factory=dict, description="URI of the raw, for each detector whose raw has arrived."
     )
     excluded: dict[int, str] = Field(default_factory=dict, description="Detectors switched off, with the reason.")
-    superseded: frozenset[int] = Field(
-        default=frozenset(), description="Shed detectors: posted as backlog, settled for the gather."
+    superseded: dict[int, str] = Field(
+        default_factory=dict,
+        description="Detectors left for later, with the reason: posted as backlog, settled for the gather.",
     )
     priority: Priority = Priority.CURRENT
     pool: str = Field(default="science", pattern=NAME, description="Which worker group may take the jobs.")
@@ -187,6 +188,16 @@ class EventKind(StrEnum):
     CONTROL_CHANGED = "control_changed"
     WORKER_JOINED = "worker_joined"
     WORKER_LEFT = "worker_left"
+
+
+class Load(_Message):
+    """What lies ahead of a new exposure in a pool."""
+
+    workers: int = Field(description="Workers that serve the pool and give signs of life.")
+    running_current: int
+    running_backlog: int
+    queued_current: int
+    job_s: float | None = Field(default=None, description="Running mean of what a job takes [s]; None if none ran yet.")
 
 
 class Event(_Message):

@@ -193,7 +193,7 @@ def test_i4_a_running_detector_is_not_excluded_under_its_worker(board: Board) ->
 
 
 def test_i1_shed_detectors_are_settled_and_stay_on_the_backlog(board: Board) -> None:
-    board.post(spec_of(1, range(4), superseded=frozenset({2, 3})))
+    board.post(spec_of(1, range(4), superseded={2: "shed", 3: "shed"}))
     board.post(spec_of(2, [0], key=key_of(2)))
     assert board.claim(worker("x")).batch == key_of(2)
     first = board.claim(worker())

@@ -10,7 +10,7 @@
 --   lease    'token|worker|class|since|state'; state is held, done, failed, released or expired
 --   timer    member of the timers ZSET, a letter and what it is for:
 --            L job lease, R job retry, H jobs of a batch held for their preferred workers, G batch gather lease,
---            X batch leaves the backlog, B batch is forgotten, W worker gave no sign of life
+--            X batch leaves the backlog, B batch is forgotten, W worker gave no sign of life, M the worker mode changed
 
 local EVENTS_KEPT = 20000
 local DEAD_KEPT = 5000
@@ -20,6 +20,7 @@ local WAKE_TTL_MS = 60000
 local NEWEST_TTL_MS = 3600000 -- so that one exposure dated in the future does not make all others backlog for good
 local TIMERS_PER_TICK = 500
 local JOBS_PER_CLAIM = 256
+local COST_WEIGHT = 0.1
 local GATHER_FAILURES = 5
 local LEASES_TO_LEAVE = 3 -- a worker silent for so many leases is gone
 

@@ -174,7 +174,8 @@ local function next_jobs(c, worker, limit)
   return worker and limit > 0 and (held_message(c, worker) or choose(c, worker, limit)) or ''
 end
 
--- The results of jobs of one batch are here. results: lists of detectors, tokens, metrics. Returns the worker.
+-- The results of jobs of one batch are here. results: lists of detectors, tokens, metrics; held_ms: how long they were
+-- leased together. Returns the worker.
 local function finish(c, batch, results, id, class, stays_busy)
   local P, detectors = c.P, results.detectors
   local worker = end_leases(c, batch, detectors, results.tokens, id, class, 'done', stays_busy)
@@ -193,6 +194,10 @@ local function finish(c, batch, results, id, class, stays_busy)
     call_many('HDEL', P .. 'reasons:' .. batch, detectors)
   end
   count(c, 'finished', #detectors)
+  -- What a job of this pipeline takes a worker, as a running mean: how soon an exposure will be done is told from it.
+  local pipeline, each_ms = string.match(batch, '([^.]*)$'), results.held_ms / #detectors
+  local mean_ms = tonumber(redis.call('HGET', P .. 'costs', pipeline) or '') or each_ms
+  redis.call('HSET', P .. 'costs', pipeline, string.format('%.3f', mean_ms + COST_WEIGHT * (each_ms - mean_ms)))
   note_result(c, batch)
   return worker
 end
@@ -215,11 +220,11 @@ redis.register_function('rapid_v1_complete', function(keys, args)
   for _, batch in ipairs(order) do
     local leases = ask_many('HMGET', c.P .. 'leases:' .. batch, detectors[batch])
     for n, i in ipairs(batches[batch]) do
-      local token, id, class, _, state = read_lease(leases[n])
+      local token, id, class, since, state = read_lease(leases[n])
       if token == args[i + 1] and state == 'held' then
         local group = groups[batch .. ' ' .. id]
         if not group then
-          group = {batch = batch, id = id, class = class, detectors = {}, tokens = {}, metrics = {}}
+          group = {batch = batch, id = id, class = class, detectors = {}, tokens = {}, metrics = {}, held_ms = c.now - since}
           groups[batch .. ' ' .. id] = group
           groups[#groups + 1] = group
         end

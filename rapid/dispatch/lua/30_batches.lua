@@ -55,8 +55,8 @@ local function arrive(c, batch, raws)
 end
 
 -- The first post of a batch: as arrive, with a few commands for all detectors.
-local function begin_batch(c, batch, facts, expected, raws, excluded, superseded, finished)
-  local P, wanted, shed, scores, unexpected = c.P, {}, {}, {}, {}
+local function begin_batch(c, batch, facts, expected, raws, excluded, shed, finished)
+  local P, wanted, scores, unexpected = c.P, {}, {}, {}
   local order_score = score_of(tostring(facts.forced), facts.order)
   for _, detector in ipairs(expected) do
     wanted[detector] = true
@@ -77,9 +77,6 @@ local function begin_batch(c, batch, facts, expected, raws, excluded, superseded
       unexpected[#unexpected + 1] = tonumber(detector)
     end
   end
-  for _, detector in ipairs(superseded) do
-    shed[detector] = true
-  end
   local unsettled, waiting, queue, uris, reasons, done, metrics = {}, {}, {}, {}, {}, {}, {}
   for _, detector in ipairs(expected) do
     if finished[detector] then
@@ -93,7 +90,7 @@ local function begin_batch(c, batch, facts, expected, raws, excluded, superseded
       if shed[detector] then
         -- Settled for the gather, and on the backlog all the same.
         table.insert(reasons, detector)
-        table.insert(reasons, 'superseded|shed: a newer image goes first')
+        table.insert(reasons, 'superseded|' .. shed[detector])
         scores[detector] = facts.order * 2
       else
         unsettled[#unsettled + 1] = detector
@@ -147,25 +144,30 @@ redis.register_function('rapid_v1_post', function(keys, args)
       'posted_ms', c.now, 'gather_ms', facts.gather_ms, 'regather_ms', facts.regather_ms,
       'deadline_ms', c.now + facts.deadline_ms, 'max_attempts', facts.max_attempts, 'ttl_ms', facts.ttl_ms,
       'grace_ms', facts.grace_ms, 'backoff_ms', facts.backoff_ms, 'version', facts.version, 'gathered_n', facts.gathered_n,
-      'gathering', 0, 'final', facts.final)
+      'gathering', 0, 'final', facts.final, 'choice', facts.choice)
     redis.call('SADD', P .. 'pools', facts.pool)
     redis.call('ZADD', P .. 'recent', c.now, batch)
     redis.call('ZREMRANGEBYRANK', P .. 'recent', 0, -1 - RECENT_KEPT)
     count(c, 'posted')
+    note_pair(c, facts)
   elseif facts.final == 1 then
     redis.call('HSET', key, 'final', 1)
   end
   local expected, raws = list_of(args[5]), cjson.decode(args[6])
-  local excluded, superseded = cjson.decode(args[7]), list_of(args[8])
+  local excluded, superseded = cjson.decode(args[7]), cjson.decode(args[8])
   local started, queued, unexpected
   if created then
     started, queued, unexpected =
       begin_batch(c, batch, facts, expected, raws, excluded, superseded, cjson.decode(args[9]))
   else
+    -- Which detectors an exposure gets is decided once: a later choice, made under another control state, adds only
+    -- what was not expected at all (I9).
+    local same, added = redis.call('HGET', key, 'choice') == facts.choice, {}
     for _, detector in ipairs(expected) do
       if redis.call('SADD', P .. 'expected:' .. batch, detector) == 1 then
         redis.call('SADD', P .. 'unsettled:' .. batch, detector)
         redis.call('SADD', P .. 'waiting:' .. batch, detector)
+        added[detector] = true
       end
     end
     for detector, reason in pairs(excluded) do
@@ -173,9 +175,9 @@ redis.register_function('rapid_v1_post', function(keys, args)
         settle(c, batch, detector, 'excluded', reason)
       end
     end
-    for _, detector in ipairs(superseded) do
-      if redis.call('SISMEMBER', P .. 'waiting:' .. batch, detector) == 1 then
-        redis.call('HSET', P .. 'reasons:' .. batch, detector, 'superseded|shed: a newer image goes first')
+    for detector, reason in pairs(superseded) do
+      if (same or added[detector]) and redis.call('SISMEMBER', P .. 'waiting:' .. batch, detector) == 1 then
+        redis.call('HSET', P .. 'reasons:' .. batch, detector, 'superseded|' .. reason)
         redis.call('SREM', P .. 'unsettled:' .. batch, detector)
       end
     end

@@ -33,14 +33,10 @@ local function serve_all(c)
   end
 end
 
--- mode: ARGV mode. What waits in a worker's own queue is offered to it anew.
-redis.register_function('rapid_v1_mode', function(keys, args)
-  local c = context(keys)
-  redis.call('HSET', c.P .. 'control', 'mode', args[1])
-  c.mode = args[1]
-  emit(c, 'control_changed', nil, nil, cjson.encode({mode = args[1]}))
+-- Hand out what the worker mode now allows. What waits in a worker's own queue is offered to it anew.
+local function serve_anew(c)
   serve_all(c)
-  if args[1] ~= 'waiting' then
+  if c.mode ~= 'waiting' then
     -- Pinned workers and those with jobs of their own wait in no queue that is spread: let them ask again.
     for _, id in ipairs(redis.call('ZRANGE', c.P .. 'workers', 0, -1)) do
       if redis.call('HGET', c.P .. 'worker:' .. id, 'state') == 'parked' and redis.call('EXISTS', c.P .. 'wake:' .. id) == 0 then
@@ -48,6 +44,15 @@ redis.register_function('rapid_v1_mode', function(keys, args)
       end
     end
   end
+end
+
+-- mode: ARGV mode.
+redis.register_function('rapid_v1_mode', function(keys, args)
+  local c = context(keys)
+  redis.call('HSET', c.P .. 'control', 'mode', args[1])
+  c.mode = args[1]
+  emit(c, 'control_changed', nil, nil, cjson.encode({mode = args[1]}))
+  serve_anew(c)
   return args[1]
 end)
 
