@@ -54,6 +54,23 @@ class CalibPlane:
     table: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class ProductFile:
+    """A file that a payload wants to have kept beside its result: a picture, cut-outs.
+
+    Attributes
+    ----------
+    extension
+        End of its name, without the dot: ``jpg``, ``fits``.
+    content_type
+        As a browser wants to be told: ``image/jpeg``.
+    """
+
+    data: bytes
+    extension: str
+    content_type: str
+
+
 class NoCalibs:
     """A calib source that has nothing: what `rapid process` uses without a store."""
 
@@ -84,6 +101,8 @@ class Frame:
         Numbers per amp, by amp name.
     tables
         Row-wise results by name (e.g. ``"stars"``): lists of equal length by column.
+    files
+        Files to keep, by name (e.g. ``"preview"``); the worker puts them into the products store.
     applied
         Names of the corrections that were applied, in order.
     calib_ids
@@ -104,6 +123,7 @@ class Frame:
     metrics: dict[str, Metric] = field(default_factory=dict)
     amps: dict[str, dict[str, Metric]] = field(default_factory=dict)
     tables: dict[str, dict[str, list[Any]]] = field(default_factory=dict)
+    files: dict[str, ProductFile] = field(default_factory=dict)
     applied: list[str] = field(default_factory=list)
     calib_ids: dict[str, str] = field(default_factory=dict)
     inputs: "list[Callable[[], Frame]]" = field(default_factory=list)

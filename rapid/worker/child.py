@@ -135,6 +135,10 @@ class ChildWorker:
             text = json.dumps(_plain(table), allow_nan=False)
             self.products.put(key, text.encode(), content_type="application/json")
             result.products[name] = key
+        for name, file in frame.files.items():
+            key = detector_key(result, kind=name, extension=file.extension)
+            self.products.put(key, file.data, content_type=file.content_type)
+            result.products[name] = key
 
     def _certify(self, run: PipelineRun, pipeline: Pipeline, camera: Camera, inputs: list[int]) -> str:
         frame: Frame = run.frame
