@@ -44,6 +44,11 @@ class AsyncBoard(BoardSettings):
         super().__init__(url, instrument, **settings)
         self._connection = AsyncConnection(self._url, outage_s=self._outage_s)
 
+    @property
+    def connection(self) -> AsyncConnection:
+        """What other protocols of the same instrument speak over."""
+        return self._connection
+
     async def close(self) -> None:
         """Close all connections."""
         await self._connection.close()

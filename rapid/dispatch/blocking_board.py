@@ -47,6 +47,11 @@ class Board(BoardSettings):
         super().__init__(url, instrument, **settings)
         self._connection = BlockingConnection(self._url, outage_s=self._outage_s)
 
+    @property
+    def connection(self) -> BlockingConnection:
+        """What other protocols of the same instrument speak over."""
+        return self._connection
+
     def close(self) -> None:
         """Close all connections."""
         self._connection.close()

@@ -111,3 +111,18 @@ calib = Table(
     UniqueConstraint("camera", "detector", "kind", "physical_filter", "valid_from", "version", name="uq_calib"),
     Index("ix_calib_choice", "camera", "kind", "detector", "physical_filter", "valid_from"),
 )
+
+control_change = Table(
+    "control_change",
+    metadata,
+    Column("id", BigKey, primary_key=True, autoincrement=True),
+    Column("camera", String(64), nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("changed_ms", BigInteger, nullable=False),
+    Column("changed_by", String(200), nullable=False),
+    Column("door", String(32), nullable=False),
+    Column("reason", String(1000), nullable=False),
+    Column("change", JSON, nullable=False),
+    Column("state", JSON, nullable=False),
+    UniqueConstraint("camera", "version", name="uq_control_change"),
+)
