@@ -5,7 +5,7 @@ It is validated as a whole, so that no combination of settings that cannot be ca
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_serializer, field_validator, model_validator
 
 from rapid.dispatch.models import WorkerMode
 from rapid.exposure.models import ImageType
@@ -39,8 +39,10 @@ class SheddingPolicy(_Document):
     """When to process fewer detectors rather than fall behind, and when to come back.
 
     The predicted finish of an exposure is compared with the time until the next one. Above ``step_down_at``
-    of it the next exposure gets the next pattern of the ladder; after ``calm_exposures`` in a row below
-    ``step_up_at`` it goes one step back. The gap between the two and the count keep it from flapping.
+    of it the exposure gets the first pattern down the ladder that fits; when for ``calm_exposures`` in a
+    row the step above would take less than ``step_up_at`` of it, it goes one step back. The gap between
+    the two and the count keep it from flapping. Calibration images are never shed: their builds want all
+    detectors, and nobody waits for them.
     """
 
     enabled: bool = True
@@ -79,16 +81,23 @@ class ControlState(_Document):
     pipelines: dict[ImageType, str] = Field(
         default_factory=dict, description="Pipeline by image type, where it differs from the rules of the book."
     )
+    wavefront_pipeline: str | None = Field(
+        default=None, max_length=64, description="Pipeline of the corner wavefront sensors; by the rules if left out."
+    )
     timeouts: Timeouts = Timeouts()
     shedding: SheddingPolicy = SheddingPolicy()
     witness_detector: int | None = Field(
         default=None, ge=0, le=100_000, description="Detector shown on its own; the camera's first choice if left out."
     )
     guaranteed: frozenset[int] = Field(
-        default=frozenset(), max_length=10_000, description="Exposures processed on every detector, whatever the pattern."
+        default=frozenset(),
+        max_length=10_000,
+        description="Exposures processed on every detector, whatever the pattern.",
     )
     guaranteed_header: str = Field(
-        default="RAPIDALL", pattern=r"^[A-Z0-9_-]{1,8}$", description="Header key that, if true, guarantees an exposure."
+        default="RAPIDALL",
+        pattern=r"^[A-Z0-9_-]{1,8}$",
+        description="Header key that, if true, guarantees an exposure.",
     )
     patterns: dict[str, str] = Field(
         default_factory=dict, max_length=MAX_SAVED, description="Patterns saved by name: name and expression."
@@ -99,6 +108,10 @@ class ControlState(_Document):
     def _pattern(cls, text: str) -> str:
         _check_pattern(text)
         return text
+
+    @field_serializer("guaranteed")
+    def _in_order(self, ids: frozenset[int]) -> list[int]:
+        return sorted(ids)  # so that two dumps of one state are the same
 
     @property
     def facts(self) -> dict[str, Any]:
