@@ -15,6 +15,12 @@ def up(
     raws: Annotated[str, typer.Option(help="Where they arrive: a directory (made if need be) or s3://bucket/prefix.")],
     data: Annotated[Path, typer.Option(help="Folder of results, products, calibs, logs.")] = Path("rapid-data"),
     workers: Annotated[int, typer.Option(min=1, help="Workers; one per core by default.")] = os.cpu_count() or 2,
+    wavefront_workers: Annotated[
+        int | None,
+        typer.Option(
+            min=0, help="Workers for wavefronts alone; 1 if the camera and the installation can, 0 leaves them to all."
+        ),
+    ] = None,
     port: Annotated[int, typer.Option(help="Port of the display; 0 for a free one.")] = 8080,
     host: Annotated[str, typer.Option(help="Address the display listens on.")] = "127.0.0.1",
     redis: Annotated[str, typer.Option(help="Use this Redis or Valkey instead of an embedded one.")] = "",
@@ -27,6 +33,7 @@ def up(
     """
     from rapid.pipeline.store import default_book, packaged_book
     from rapid.wiring.camera import adopt_camera
+    from rapid.wiring.pools import own_pools
     from rapid.wiring.settings import make_settings
     from rapid.wiring.supervisor import Supervisor
     from rapid.worker.registry import check_book
@@ -44,14 +51,18 @@ def up(
         host=host,
         redis_url=redis or None,
     )
-    supervisor = Supervisor(settings, n_workers=workers, embedded=not redis)
+    pool_workers = own_pools(default_book(), camera=name)
+    if wavefront_workers is not None:
+        pool_workers["wavefront"] = wavefront_workers
+    supervisor = Supervisor(settings, n_workers=workers, pool_workers=pool_workers, embedded=not redis)
     supervisor.on_restart = lambda role, status: print(
         f"{role} ended with status {status}; starting it again (see {supervisor.log_of(role)})", file=sys.stderr
     )
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    print(f"rapid: starting head, gather, {workers} workers and display for {name}; data in {data}", flush=True)
+    own = "".join(f", {n} for {pool}" for pool, n in pool_workers.items() if n)
+    print(f"rapid: starting head, gather, {workers} workers{own} and display for {name}; data in {data}", flush=True)
     try:
         supervisor.start()
         print(f"display   {supervisor.display_url}", flush=True)

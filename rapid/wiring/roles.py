@@ -111,6 +111,8 @@ async def run_head(settings: RoleSettings, stop: asyncio.Event | None = None) ->
 
 async def run_worker(settings: RoleSettings, stop: asyncio.Event | None = None) -> None:
     """Run a worker."""
+    from rapid.pipeline.store import default_book
+    from rapid.wiring.pools import warm_pipelines
     from rapid.worker.messages import ChildSettings
     from rapid.worker.role import Worker
 
@@ -130,7 +132,7 @@ async def run_worker(settings: RoleSettings, stop: asyncio.Event | None = None) 
         results_url=settings.results,
         products_url=settings.products,
         calibs_path=Path(settings.calibs),
-        warm=["quicklook", "donut"],
+        warm=list(warm_pipelines(default_book(), camera=adopt_camera(settings.camera).name, pools=spec.pools)),
     )
     async with _board(settings) as board:
         await board.load()

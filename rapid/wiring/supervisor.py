@@ -12,13 +12,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from rapid.dispatch.valkey import EmbeddedValkey
 from rapid.errors import StoreError
+from rapid.pipeline.store import default_book
 from rapid.wiring.lifeline import Lifeline
+from rapid.wiring.pools import other_pools, own_pools
 from rapid.wiring.settings import RoleSettings
 
 RESTART_PAUSE_S = 0.5
@@ -53,6 +55,9 @@ class Supervisor:
         Shared by all roles; its ``data`` folder holds everything that is written.
     n_workers, n_heads, n_gathers
         How many to run of each. Of two heads one stands by.
+    pool_workers
+        By pool, how many workers to run for it alone; the others then leave it to them, unless it is 0. Left out: one
+        for each pool of its own that a pipeline of this camera asks for (`rapid.wiring.pools`).
     embedded
         Start a Valkey below the data folder; else use the settings' ``redis_url``.
     restart_pause_s, restart_pause_max_s
@@ -71,6 +76,7 @@ class Supervisor:
         n_workers: int,
         n_heads: int = 1,
         n_gathers: int = 1,
+        pool_workers: Mapping[str, int] | None = None,
         embedded: bool = True,
         with_display: bool = True,
         restart_pause_s: float = RESTART_PAUSE_S,
@@ -83,10 +89,17 @@ class Supervisor:
         self._pause_s = restart_pause_s
         self._pause_max_s = restart_pause_max_s
         names = [*_numbered("head", n_heads), *_numbered("gather", n_gathers)]
-        names += [f"worker-{n}" for n in range(n_workers)]
         if with_display:
             names.append("display")
         self._roles = [RoleProcess(name, [name.split("-")[0]]) for name in names]
+        own = own_pools(default_book(), camera=settings.camera) if pool_workers is None else dict(pool_workers)
+        pools = ",".join(other_pools(settings.pools, own))
+        self._roles += [RoleProcess(f"worker-{n}", ["worker", "--pools", pools]) for n in range(n_workers)]
+        self._roles += [
+            RoleProcess(f"worker-{pool}-{n}", ["worker", "--pools", pool])
+            for pool, n_own in own.items()
+            for n in range(n_own)
+        ]
         self._keepers: list[threading.Thread] = []
         self._stopping = threading.Event()
         self._starting = threading.Lock()
@@ -279,7 +292,7 @@ class Supervisor:
             self._stopping.set()
         # The head first, so that nothing new is handed out; the gather last, so that it sees the last results.
         for kind in ("head", "worker", "display", "gather"):
-            self._end([role for role in self._roles if role.arguments == [kind]])
+            self._end([role for role in self._roles if role.arguments[0] == kind])
         if self._valkey:
             self._valkey.stop()
             self._valkey_pid = None

@@ -18,6 +18,7 @@ from typing import Any, TextIO
 import cv2
 import numba
 import numpy as np
+import structlog
 from astropy.io import fits
 
 from payloads.plugin import Frame
@@ -35,6 +36,8 @@ from rapid.products.store import ProductsStore, open_products
 from rapid.results.store import ResultsStore, open_results
 from rapid.worker.messages import ChildAnswer, ChildSettings
 from rapid.worker.run import PipelineRun, PipelineRunner, RawInput
+
+log = structlog.get_logger()
 
 
 def describe_error(error: BaseException) -> dict[str, Any]:
@@ -80,7 +83,13 @@ class ChildWorker:
         self._cache = CalibCache(self.calibs, self.results)
         self.runner = PipelineRunner(calibs_for=self._calibs_for)
         for name in settings.warm:
-            for payload in self.runner.payloads_of(load_pipeline(name)):
+            try:
+                payloads = self.runner.payloads_of(load_pipeline(name))
+            except RapidError as error:
+                # Its jobs will fail and say so; those of other pipelines must not.
+                log.warning("pipeline cannot be built", pipeline=name, error=error.message)
+                continue
+            for payload in payloads:
                 warm_up = getattr(payload, "warm_up", None)
                 if warm_up is not None:
                     warm_up()
