@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from payloads.quality.kernels import MAD_TO_SIGMA
 from payloads.quality.photometry import Fluxes, measure_fluxes
-from payloads.quality.profile import measure_half_maximum
+from payloads.quality.profile import StackedProfile, measure_profile
 from payloads.quality.sky import Sky, Sources, Workspace, choose_bin_factor, detect_sources, measure_sky
 from payloads.quality.stars import Stars, choose_candidates, mark_star_locus, measure_moments
 
@@ -36,8 +36,10 @@ class Quality:
 
     Attributes
     ----------
-    fwhm_direct_px
-        Width at half maximum of the stacked profile; None if there are too few stars.
+    profile
+        Of the stacked PSF stars; None if there are too few.
+    aperture_px
+        Radius within which the fluxes were summed.
     n_star_like
         Detected sources as large as the PSF stars, bright or faint.
     note
@@ -48,7 +50,8 @@ class Quality:
     sources: Sources
     stars: Stars
     fluxes: Fluxes
-    fwhm_direct_px: float | None
+    profile: StackedProfile | None
+    aperture_px: float
     n_star_like: int
     note: str
 
@@ -118,9 +121,9 @@ def measure_quality(
     nothing = measure_moments(image, mask, none, none, half_size_px=8, guess_sigma_px=1.0)
     no_flux = Fluxes(none, none, none)
     if sky.level is None:
-        return Quality(sky, sources, nothing, no_flux, None, 0, "no usable pixels")
+        return Quality(sky, sources, nothing, no_flux, None, 0.0, 0, "no usable pixels")
     if len(sources) == 0:
-        return Quality(sky, sources, nothing, no_flux, None, 0, "no sources detected")
+        return Quality(sky, sources, nothing, no_flux, None, 0.0, 0, "no sources detected")
     lonely = np.flatnonzero(~sources.is_blended)[:N_GUESS]
     guess = max(1.0, float(np.median(sources.sigma_px[lonely]))) if len(lonely) else 2.0
     reach = float(np.median(sources.major_px[lonely])) if len(lonely) else 2.0
@@ -148,9 +151,9 @@ def measure_quality(
     radius = min(told.aperture_fwhm * SIGMA_TO_FWHM * sigma, half - 1.0)
     fluxes = measure_fluxes(image, stars, radius_px=radius, pixel_noise=sky.noise or 0.0, gain=gain)
     if n_psf < 3:
-        return Quality(sky, sources, stars, fluxes, None, 0, f"too few stars ({n_psf})")
-    direct = measure_half_maximum(image, mask, psf_stars, half_size_px=half)
-    return Quality(sky, sources, stars, fluxes, direct, _count_star_like(sources, stars), "")
+        return Quality(sky, sources, stars, fluxes, None, radius, 0, f"too few stars ({n_psf})")
+    profile = measure_profile(image, mask, psf_stars, half_size_px=half)
+    return Quality(sky, sources, stars, fluxes, profile, radius, _count_star_like(sources, stars), "")
 
 
 def robust_scatter(values: NDArray[np.float64]) -> float:

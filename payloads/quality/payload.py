@@ -1,6 +1,7 @@
 """The payload ``quality``: image quality of one detector."""
 
 import math
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -8,11 +9,14 @@ from pydantic import Field
 
 from payloads.focus.donut import DonutSettings, donut_columns, donut_metrics, measure_donuts
 from payloads.plugin import Frame, Metric, PayloadConfig
+from payloads.quality.calibrate import CALIBRATION_METRICS, StarCalibrator
+from payloads.quality.catalogue import ReferenceCatalogue
 from payloads.quality.measure import SIGMA_TO_FWHM, Quality, Settings, measure_quality, robust_scatter
 from payloads.quality.mode import Mode, choose_mode
 from payloads.quality.photometry import MAGNITUDE
 from payloads.quality.sky import Workspace, choose_bin_factor, measure_sky
 from payloads.quality.standard import band_of, standardise_fwhm
+from payloads.quality.zero_point import PACKAGED, load_reference_values
 from rapid.errors import PayloadError
 
 PSF_METRICS = (
@@ -34,7 +38,9 @@ PSF_METRICS = (
     "psf_trefoil1",
     "psf_trefoil2",
     "psf_kurtosis",
-    "transparency",
+    "psf_e4_1",
+    "psf_e4_2",
+    *CALIBRATION_METRICS,
 )
 """Every key is in every result of the payload, None where it could not be measured."""
 
@@ -50,6 +56,15 @@ class QualityConfig(PayloadConfig):
     detection_sigma: float = Field(default=5.0, gt=0, description="Detection threshold over the sky noise.")
     bin_factor: int | None = Field(default=None, ge=1, le=16, description="Binning for sky and detection [px].")
     aperture_fwhm: float = Field(default=2.0, gt=0, description="Radius of the flux aperture, in FWHM.")
+    reference_catalogue: Path | None = Field(
+        default=None, description="Directory of a reference catalogue; without one there is no zero point."
+    )
+    reference_values: Path | None = Field(
+        default=None, description="Clear-sky zero points and extinctions (YAML); those of the package if left out."
+    )
+    max_pointing_error_arcsec: float = Field(
+        default=60.0, gt=0, le=600, description="How far the header's pointing may be off."
+    )
     donut: DonutSettings = Field(default=DonutSettings(), description="Used when stars are donuts.")
 
 
@@ -70,7 +85,8 @@ class ImageQuality:
     ``psf_fwhm_arcsec`` is 2.355 sigma of the adaptive moments, the convention of the LSST pipelines;
     ``psf_fwhm_direct_arcsec`` is the width at half maximum of the stacked profile. They agree for a Gaussian only.
     Ellipticities are distortions (a^2-b^2)/(a^2+b^2) in the detector's pixel frame. Medians over the PSF stars;
-    scatters are 1.4826 MAD.
+    scatters are 1.4826 MAD. Higher moments are of the image weighted by its adaptive Gaussian, in units of its width:
+    a Gaussian has kurtosis 2 and all others 0.
     """
 
     name: ClassVar[str] = "quality"
@@ -87,6 +103,11 @@ class ImageQuality:
             detection_sigma=config.detection_sigma,
             bin_factor=config.bin_factor,
             aperture_fwhm=config.aperture_fwhm,
+        )
+        self._calibrator = StarCalibrator(
+            ReferenceCatalogue(config.reference_catalogue) if config.reference_catalogue else None,
+            load_reference_values(config.reference_values or PACKAGED),
+            max_pointing_error_arcsec=config.max_pointing_error_arcsec,
         )
 
     def run(self, frame: Frame) -> None:
@@ -158,8 +179,10 @@ class ImageQuality:
             band = band_of(frame.info.band, frame.info.physical_filter)
             if isinstance(fwhm, float):
                 metrics["psf_fwhm_zenith_arcsec"] = standardise_fwhm(fwhm, airmass=frame.info.airmass, band=band)
+        stars = star_columns(quality, scale, gain=gain, exposure_time_s=frame.info.exposure_time_s)
+        metrics |= self._calibrator.run(frame, quality, stars, gain=gain)
         frame.metrics.update(metrics)
-        frame.tables["stars"] = star_columns(quality, scale, gain=gain, exposure_time_s=frame.info.exposure_time_s)
+        frame.tables["stars"] = stars
 
 
 def _sky_metrics(level: float | None, noise: float | None, gradient: float | None, gain: float) -> dict[str, Metric]:
@@ -175,12 +198,11 @@ def _psf_metrics(quality: Quality, scale_arcsec: float) -> dict[str, Metric]:
     stars, psf = quality.stars, quality.stars.is_psf
     fwhm_arcsec = SIGMA_TO_FWHM * stars.sigma_px[psf] * scale_arcsec
     e1, e2 = stars.e1[psf], stars.e2[psf]
-    m30, m21, m12, m03, m40, _, m22, _, m04 = np.median(stars.higher[psf], axis=0)
-    direct = quality.fwhm_direct_px
+    higher = {name: float(np.median(values[psf])) for name, values in stars.named_higher().items()}
     return {
         "psf_fwhm_arcsec": float(np.median(fwhm_arcsec)),
         "psf_fwhm_scatter_arcsec": robust_scatter(fwhm_arcsec),
-        "psf_fwhm_direct_arcsec": None if direct is None else direct * scale_arcsec,
+        "psf_fwhm_direct_arcsec": quality.profile.fwhm_px * scale_arcsec if quality.profile else None,
         "psf_sigma_px": float(np.median(stars.sigma_px[psf])),
         "psf_ixx_px2": float(np.median(stars.ixx[psf])),
         "psf_iyy_px2": float(np.median(stars.iyy[psf])),
@@ -190,11 +212,7 @@ def _psf_metrics(quality: Quality, scale_arcsec: float) -> dict[str, Metric]:
         "psf_e2": float(np.median(e2)),
         "psf_e1_scatter": robust_scatter(e1),
         "psf_e2_scatter": robust_scatter(e2),
-        "psf_coma1": float(m30 + m12),
-        "psf_coma2": float(m21 + m03),
-        "psf_trefoil1": float(m30 - 3.0 * m12),
-        "psf_trefoil2": float(3.0 * m21 - m03),
-        "psf_kurtosis": float(m40 + 2.0 * m22 + m04),
+        **{f"psf_{name}": value for name, value in higher.items()},
     }
 
 
@@ -222,6 +240,7 @@ def star_columns(
         "ixx_px2": stars.ixx.tolist(),
         "iyy_px2": stars.iyy.tolist(),
         "ixy_px2": stars.ixy.tolist(),
+        **{name: values.tolist() for name, values in stars.named_higher().items()},
         "peak_e": (stars.peak * gain).tolist(),
         "background_e": (stars.background * gain).tolist(),
         "is_psf_star": stars.is_psf.tolist(),

@@ -1,6 +1,7 @@
-"""The width at half maximum of the stacked star, as one would read it off a profile plot."""
+"""The profile of the stacked star: its width at half maximum, and how much of its light an aperture holds."""
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,10 +17,31 @@ REACH = 3.0
 """How far out the profile is fitted, in adaptive sigmas: to about 1.3 FWHM, core and shoulders but not the wings."""
 
 
-def measure_half_maximum(
+@dataclass(frozen=True)
+class StackedProfile:
+    """A Moffat profile: its full width at half maximum [px], pixel included, and its index."""
+
+    fwhm_px: float
+    beta: float
+
+    def enclosed(self, radius_px: float) -> float:
+        """Return the part of a star's light within a radius; 1 for a profile without a finite total.
+
+        Examples
+        --------
+        >>> round(StackedProfile(4.0, 3.5).enclosed(8.0), 4)
+        0.9768
+        """
+        if self.beta <= 1.05:
+            return 1.0
+        alpha2 = (0.5 * self.fwhm_px) ** 2 / math.expm1(math.log(2.0) / self.beta)
+        return 1.0 - math.pow(1.0 + radius_px**2 / alpha2, 1.0 - self.beta)
+
+
+def measure_profile(
     image: NDArray[np.float32], mask: NDArray[np.int32] | None, stars: Stars, *, half_size_px: int
-) -> float | None:
-    """Return the full width at half maximum of the stacked profile.
+) -> StackedProfile | None:
+    """Return the stacked profile of the brightest stars.
 
     Parameters
     ----------
@@ -28,8 +50,8 @@ def measure_half_maximum(
 
     Returns
     -------
-    fwhm_px
-        Geometric mean over the position angle, the pixel's own width included; None if the fit fails.
+    profile
+        Its width is the geometric mean over the position angle; None if the fit fails.
 
     Notes
     -----
@@ -84,4 +106,4 @@ def measure_half_maximum(
         return None
     half_radius2 = math.exp(log_alpha2) * math.expm1(math.log(2.0) * math.exp(-log_beta))
     fwhm_px = 2.0 * math.sqrt(half_radius2) * float(np.median(sigma[:n]))
-    return fwhm_px if 0.0 < fwhm_px < size else None
+    return StackedProfile(fwhm_px, math.exp(log_beta)) if 0.0 < fwhm_px < size else None

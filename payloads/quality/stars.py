@@ -83,6 +83,19 @@ class Stars:
         """Distortion 2 Ixy / (Ixx + Iyy)."""
         return 2.0 * self.ixy / (self.ixx + self.iyy)
 
+    def named_higher(self) -> dict[str, NDArray[np.float64]]:
+        """Return the higher moments as coma, trefoil, kurtosis and fourth-order ellipticity; arrays of shape (n,)."""
+        m30, m21, m12, m03, m40, m31, m22, m13, m04 = self.higher.T
+        return {
+            "coma1": m30 + m12,
+            "coma2": m21 + m03,
+            "trefoil1": m30 - 3.0 * m12,
+            "trefoil2": 3.0 * m21 - m03,
+            "kurtosis": m40 + 2.0 * m22 + m04,
+            "e4_1": m40 - m04,
+            "e4_2": 2.0 * (m31 + m13),
+        }
+
 
 def choose_candidates(
     sources: Sources, *, min_snr: float, pixel_noise: float, n_max: int, half_size_px: int, shape: tuple[int, int]
