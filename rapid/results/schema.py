@@ -126,3 +126,22 @@ control_change = Table(
     Column("state", JSON, nullable=False),
     UniqueConstraint("camera", "version", name="uq_control_change"),
 )
+
+exclusion = Table(
+    "exclusion",
+    metadata,
+    Column("id", BigKey, primary_key=True, autoincrement=True),
+    Column("camera", String(64), nullable=False),
+    Column("detector", Integer, nullable=False),
+    Column("detector_name", String(32), nullable=False),
+    Column("amp", String(32), nullable=False, server_default=""),
+    Column("reason", String(500), nullable=False),
+    Column("author", String(200), nullable=False),
+    Column("created_at", DateTime, nullable=False),
+    Column("valid_from", DateTime, nullable=False),
+    Column("valid_to", DateTime, nullable=True),
+    Column("ended_by", String(200), nullable=True),
+    Column("ended_at", DateTime, nullable=True),
+    Column("end_reason", String(500), nullable=True),
+    Index("ix_exclusion_when", "camera", "valid_from"),
+)
