@@ -6,7 +6,7 @@ had named them. Nothing is imported before it is used.
 """
 
 from functools import lru_cache
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, distributions
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -22,10 +22,13 @@ GATHER_STEPS = "rapid.gather_steps"
 @lru_cache(maxsize=16)
 def entries_of(group: str) -> dict[str, EntryPoint]:
     """Return a group's entry points by name, in the names' order."""
-    # The first one on the path wins, as it does for modules.
+    # Of every distribution, not only of the first of each name as importlib.metadata.entry_points has it: metadata
+    # that a build left in the working directory would hide what is installed. The first on the path wins.
     found: dict[str, EntryPoint] = {}
-    for entry in entry_points(group=group):
-        found.setdefault(entry.name, entry)
+    for distribution in distributions():
+        for entry in distribution.entry_points:
+            if entry.group == group:
+                found.setdefault(entry.name, entry)
     return dict(sorted(found.items()))
 
 

@@ -23,8 +23,11 @@ J_MAX = 28
 """Where the series of intrinsic aberrations is cut; what is beyond blurs by less than a pixel."""
 N_RINGS = 20
 """Rings of triangles in the pupil model."""
-OPTICS = {"LSSTCam": ("LSST_{band}.yaml", "RubinObsc.yaml"), "LSSTComCam": ("ComCam_{band}.yaml", "ComCamObsc.yaml")}
-"""By camera, batoid's prescription and danish's pupil mask."""
+OPTICS = {
+    "LSSTCam": ("LSST_{band}.yaml", "RubinObsc.yaml", "LSSTCamera"),
+    "LSSTComCam": ("ComCam_{band}.yaml", "ComCamObsc.yaml", "ComCam"),
+}
+"""By camera, batoid's prescription, danish's pupil mask, and what the camera is called in the prescription."""
 WAVELENGTH_M = {"u": 365e-9, "g": 476e-9, "r": 619e-9, "i": 754e-9, "z": 868e-9, "y": 973e-9}
 
 
@@ -52,7 +55,7 @@ def pupil_mask(camera: str) -> dict[str, Any]:
     return mask
 
 
-def _optics(camera: str) -> tuple[str, str]:
+def _optics(camera: str) -> tuple[str, str, str]:
     if camera not in OPTICS:
         raise PayloadError(f"no optics are known for camera {camera}", camera=camera)
     return OPTICS[camera]
@@ -66,14 +69,17 @@ def _telescope(camera: str, band: str) -> Any:
 
 @lru_cache(maxsize=512)
 def intrinsic_zernikes_m(
-    camera: str, *, band: str, defocus_mm: float, thx_rad: float, thy_rad: float
+    camera: str, *, band: str, defocus_mm: float, thx_rad: float, thy_rad: float, camera_mm: float = 0.0
 ) -> tuple[float, ...]:
-    """Return the wavefront of the perfect telescope with a displaced detector.
+    """Return the wavefront of the perfect telescope with a displaced detector or camera.
 
     Parameters
     ----------
     defocus_mm
-        Displacement of the detector, positive beyond focus.
+        Displacement of the detector in the camera, positive beyond focus.
+    camera_mm
+        Displacement of the whole camera, lenses and all, positive beyond focus. Its Z4 is that of the detector's to
+        1 %, but off the axis lenses that moved add astigmatism and coma: 0.19 and 0.11 um at 1.4 degrees.
     thx_rad, thy_rad
         Field angle along the camera's axes.
 
@@ -85,7 +91,8 @@ def intrinsic_zernikes_m(
     batoid, _ = _packages()
     if band not in WAVELENGTH_M:
         raise PayloadError(f"no optics are known for band {band}", band=band)
-    shifted = _telescope(camera, band).withGloballyShiftedOptic("Detector", [0.0, 0.0, defocus_mm * 1e-3])
+    shifted = _telescope(camera, band).withGloballyShiftedOptic(_optics(camera)[2], [0.0, 0.0, camera_mm * 1e-3])
+    shifted = shifted.withGloballyShiftedOptic("Detector", [0.0, 0.0, defocus_mm * 1e-3])
     waves = batoid.zernikeTA(
         shifted,
         thx_rad,
@@ -96,6 +103,21 @@ def intrinsic_zernikes_m(
         focal_length=FOCAL_LENGTH_M,
     )
     return tuple(float(value) for value in np.asarray(waves) * WAVELENGTH_M[band])
+
+
+@lru_cache(maxsize=8)
+def z4_um_per_mm(camera: str, band: str) -> float:
+    """Return the focus term that a millimetre of detector displacement makes on the axis [um/mm].
+
+    Examples
+    --------
+    >>> round(z4_um_per_mm("LSSTCam", "r"), 1)
+    15.8
+    """
+    far, near = (
+        intrinsic_zernikes_m(camera, band=band, defocus_mm=dz, thx_rad=0.0, thy_rad=0.0)[4] for dz in (0.1, -0.1)
+    )
+    return (far - near) * 1e6 / 0.2
 
 
 def donut_factory(camera: str, *, pixel_m: float) -> Any:

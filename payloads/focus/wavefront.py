@@ -49,7 +49,9 @@ class DonutStamp:
     pixel_arcsec
         The same on the sky.
     defocus_mm
-        Displacement of the detector, positive beyond focus.
+        Displacement of the detector in the camera, positive beyond focus.
+    camera_mm
+        Displacement of the whole camera, positive beyond focus.
     thx_rad, thy_rad
         Field angle along the camera's axes.
     """
@@ -61,6 +63,7 @@ class DonutStamp:
     defocus_mm: float
     thx_rad: float
     thy_rad: float
+    camera_mm: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,8 @@ class WavefrontFit:
         What the aberrations add to the seeing in quadrature.
     converged
         Whether the fit came to rest.
+    models : ndarrays of the stamps' shapes, electron
+        The fitted donuts, one for each stamp.
     """
 
     zernikes_um: NDArray[np.float64]
@@ -87,6 +92,7 @@ class WavefrontFit:
     chi2_per_dof: float
     aberration_fwhm_arcsec: float
     converged: bool
+    models: tuple[NDArray[np.float64], ...] = ()
 
 
 def bin_stamp(image: NDArray[np.float64], factor: int) -> NDArray[np.float64]:
@@ -109,7 +115,12 @@ def _model(stamp: DonutStamp, camera: str, band: str) -> Any:
     if stamp.image.shape != (n, n) or n % 2 == 0:
         raise ValueError("a donut stamp is square with an odd number of pixels")
     reference = intrinsic_zernikes_m(
-        camera, band=band, defocus_mm=stamp.defocus_mm, thx_rad=stamp.thx_rad, thy_rad=stamp.thy_rad
+        camera,
+        band=band,
+        defocus_mm=stamp.defocus_mm,
+        camera_mm=stamp.camera_mm,
+        thx_rad=stamp.thx_rad,
+        thy_rad=stamp.thy_rad,
     )
     return danish.SingleDonutModel(
         donut_factory(camera, pixel_m=stamp.pixel_m),
@@ -119,6 +130,11 @@ def _model(stamp: DonutStamp, camera: str, band: str) -> Any:
         thy=stamp.thy_rad,
         npix=n,
     )
+
+
+def _spread(parameters: NDArray[np.float64]) -> tuple[Any, ...]:
+    flux, x, y, fwhm, *zernikes_m = (float(value) for value in parameters)
+    return flux, x, y, fwhm, zernikes_m
 
 
 def _centre(stamp: DonutStamp) -> tuple[float, float]:
@@ -139,6 +155,7 @@ def fit_wavefront(
     camera: str = "LSSTCam",
     band: str = "r",
     seeing_arcsec: float = 0.9,
+    start_um: NDArray[np.float64] | None = None,
 ) -> WavefrontFit:
     """Fit one wavefront to one donut, or jointly to several that share it.
 
@@ -148,6 +165,8 @@ def fit_wavefront(
         One donut; or an intra- and an extra-focal one near each other in the field.
     seeing_arcsec
         Where the fit of the blur starts.
+    start_um : ndarray of shape (19,), float64, or None
+        Where that of Z4 to Z22 starts; zero if left out.
 
     Raises
     ------
@@ -171,7 +190,7 @@ def fit_wavefront(
         start += [1.0, x, y, seeing_arcsec]
         low += [0.1, x - reach, y - reach, FWHM_RANGE_ARCSEC[0]]
         high += [10.0, x + reach, y + reach, FWHM_RANGE_ARCSEC[1]]
-    start += [0.0] * len(NOLL)
+    start += [0.0] * len(NOLL) if start_um is None else [float(z) * 1e-6 / SCALE_M for z in start_um]
     low += [-np.inf] * len(NOLL)
     high += [np.inf] * len(NOLL)
 
@@ -211,4 +230,5 @@ def fit_wavefront(
         chi2_per_dof=float(2.0 * fit.cost / n_dof),
         aberration_fwhm_arcsec=fwhm_of_zernikes(NOLL, zernikes_um),
         converged=bool(fit.status > 0),
+        models=tuple(model.model(*_spread(parameters_of(k, fit.x))) for k, model in enumerate(models)),
     )

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import io
+import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -16,7 +17,7 @@ from rapid.camera.store import load_camera
 from rapid.dispatch.board import AsyncBoard
 from rapid.dispatch.models import GatherJob
 from rapid.dispatch.settings import GATHER_LEASE_MS
-from rapid.errors import LeaseLostError, NotFoundError, RapidError, StoreError
+from rapid.errors import LeaseLostError, NotFoundError, RapidError, Retry, StoreError
 from rapid.exposure.models import ImageType
 from rapid.gather.decide import summarise
 from rapid.gather.metrics import GatherMetrics
@@ -41,7 +42,12 @@ class Gatherer:
     gatherer_id
         How it introduces itself to the board.
     steps
-        Functions that add to a summary, in order.
+        Functions that add to a summary, in order. One that fails leaves a note in the summary; a `RapidError` that a
+        retry can help fails the gather, which is then tried again.
+    n_parallel
+        Gathers in hand at a time. They draw one after the other; but a slow step keeps no other gather waiting.
+    on_stop
+        Called when it is told to stop, before it waits for the gathers in hand.
     lease_ms
         How long it may be silent before another makes the summary.
     """
@@ -54,6 +60,8 @@ class Gatherer:
         products: ProductsStore,
         *,
         steps: tuple[SummaryStep, ...] = (add_focus_sweep, add_donut_pair),
+        n_parallel: int = 4,
+        on_stop: Callable[[], None] = lambda: None,
         wait_s: float = 60.0,
         metrics: GatherMetrics | None = None,
         lease_ms: int = GATHER_LEASE_MS,
@@ -64,6 +72,9 @@ class Gatherer:
         self._results = results
         self._products = products
         self._steps = steps
+        self._n_parallel = n_parallel
+        self._on_stop = on_stop
+        self._drawing = threading.Lock()
         self._wait_s = wait_s
         self._lease_ms = lease_ms
 
@@ -72,7 +83,11 @@ class Gatherer:
         structlog.contextvars.bind_contextvars(role="gather", gatherer_id=self._id)
         log.info("gather ready")
         stopped = asyncio.create_task(stop.wait())
+        in_hand: set[asyncio.Task[None]] = set()
         while not stop.is_set():
+            if len(in_hand) >= self._n_parallel:
+                await asyncio.wait({*in_hand, stopped}, return_when=asyncio.FIRST_COMPLETED)
+                continue
             waiting = asyncio.create_task(
                 self._board.next_gather(self._id, timeout_s=self._wait_s, lease_ms=self._lease_ms)
             )
@@ -88,8 +103,13 @@ class Gatherer:
                 log.error("cannot look for gathers", error=error.message)
                 continue
             if gather is not None:
-                await self._gather(gather)
+                task = asyncio.create_task(self._gather(gather))
+                in_hand.add(task)
+                task.add_done_callback(in_hand.discard)
         stopped.cancel()
+        if in_hand:
+            self._on_stop()
+            await asyncio.gather(*in_hand)
         log.info("gather stopped")
 
     async def _gather(self, gather: GatherJob) -> None:
@@ -136,12 +156,15 @@ class Gatherer:
         """Make and store one version of a summary."""
         begin = time.perf_counter()
         summary = summarise(gather, run=gather.batch.run)
-        images = self._load_binned(summary)
-        summary.timings["load_s"] = time.perf_counter() - begin
-        if images and not gather.batch.pipeline.startswith("build_"):
-            self._add_mosaic(summary, images)
+        # One at a time: the images of a whole focal plane are large.
+        with self._drawing:
+            images = self._load_binned(summary)
+            summary.timings["load_s"] = time.perf_counter() - begin
+            if images and not gather.batch.pipeline.startswith("build_"):
+                self._add_mosaic(summary, images)
+            del images
         for step in self._steps:
-            step(summary, self._results, self._products)
+            self._take_step(step, summary)
         summary.timings["total_s"] = time.perf_counter() - begin
         summary.timings = {name: round(value, 4) for name, value in summary.timings.items()}
         summary.gathered_at = datetime.now(UTC)
@@ -149,6 +172,19 @@ class Gatherer:
         self._products.put(key, summary.model_dump_json().encode(), content_type="application/json")
         self._results.put_summary(summary)
         return summary
+
+    def _take_step(self, step: SummaryStep, summary: ExposureSummary) -> None:
+        name = getattr(step, "__name__", type(step).__name__)
+        begin = time.perf_counter()
+        try:
+            step(summary, self._results, self._products)
+        except Exception as error:
+            if isinstance(error, RapidError) and error.retry is Retry.LATER:
+                raise
+            log.exception("summary step failed", step=name, exposure_id=summary.exposure)
+            summary.metrics[f"{name}_note"] = f"failed: {error}"
+        if (took_s := time.perf_counter() - begin) > 0.01:
+            summary.timings[f"{name}_s"] = took_s
 
     def _load_binned(self, summary: ExposureSummary) -> dict[int, NDArray[np.float32]]:
         images = {}

@@ -19,6 +19,12 @@ MIN_POINTS = 4
 """A quadrature curve has three parameters; fewer points than four say nothing about their own error."""
 
 
+FOCUSZ_REVERSED = frozenset({"LATISS"})
+"""Cameras whose FOCUSZ grows towards the intra-focal side. Of LSSTCam and LSSTComCam positive is beyond focus; the
+Auxiliary Telescope focuses with its secondary mirror, whose axis points at the primary. Source: the observatory's
+wavefront pipeline, which tells the sides of a pair by the same rule."""
+
+
 def group_of(summary: ExposureSummary, results: ResultsStore) -> list[ExposureSummary]:
     """Return the newest summaries of the exposures of a summary's group, itself included, in order."""
     group_id = summary.info.get("group_id")
@@ -36,6 +42,11 @@ def group_of(summary: ExposureSummary, results: ResultsStore) -> list[ExposureSu
 
 def _number(value: object) -> float | None:
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def focus_position_mm(summary: ExposureSummary) -> float | None:
+    """Return FOCUSZ of an exposure, positive beyond focus; None if its header does not tell."""
+    return _number(summary.info.get("focus_z_mm"))
 
 
 def add_focus_sweep(summary: ExposureSummary, results: ResultsStore, products: ProductsStore) -> None:
@@ -84,7 +95,7 @@ def add_donut_pair(summary: ExposureSummary, results: ResultsStore, _products: P
         z = _number(member.info.get("focus_z_mm"))
         diameter = _number(member.metrics.get("donut_diameter_px_median"))
         if z and diameter is not None:
-            sides[z > 0] = diameter
+            sides[(z > 0) != (summary.camera in FOCUSZ_REVERSED)] = diameter
     if len(sides) < 2:
         return
     camera = load_camera(summary.camera)

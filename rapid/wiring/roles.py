@@ -143,13 +143,17 @@ async def run_worker(settings: RoleSettings, stop: asyncio.Event | None = None) 
 
 async def run_gather(settings: RoleSettings, stop: asyncio.Event | None = None) -> None:
     """Run a gather."""
+    from rapid.gather.installed import installed_steps
     from rapid.gather.role import Gatherer
+    from rapid.gather.sweep import add_donut_pair, add_focus_sweep
+    from rapid.gather.wavefront import WavefrontStep
     from rapid.products.store import open_products
 
     stop = stop or stop_on_signals()
     results = await asyncio.to_thread(open_results, settings.results)
     products = open_products(settings.products)
     ready = asyncio.Event()
+    wavefront = WavefrontStep(budget_s=settings.wavefront_fit_s, n_pairs=settings.wavefront_pairs)
     async with _board(settings) as board:
         await board.load()
         gatherer = Gatherer(
@@ -157,6 +161,8 @@ async def run_gather(settings: RoleSettings, stop: asyncio.Event | None = None) 
             board,
             results,
             products,
+            steps=(add_focus_sweep, add_donut_pair, wavefront, *installed_steps()),
+            on_stop=wavefront.stop,
             lease_ms=settings.gather_lease_ms,
         )
         ready.set()

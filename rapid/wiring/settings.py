@@ -45,6 +45,10 @@ class RoleSettings(Settings):
     gather_lease_ms: int = Field(
         default=15_000, ge=500, description="How long a gather may be silent before another makes the summary [ms]."
     )
+    wavefront_fit_s: float = Field(
+        default=120.0, gt=0, description="Begin no further joint wavefront fit of an exposure after this [s]."
+    )
+    wavefront_pairs: int = Field(default=3, ge=1, description="Pairs of donuts fitted per corner or detector.")
     lead_ttl_s: float = Field(default=3.0, gt=0.2, description="How soon a standby head takes over [s].")
     build_calibs: bool = Field(default=True, description="Build calibs when an afternoon sequence is whole.")
     pools: str = Field(default="science,wavefront,build", description="Worker groups a worker serves, by preference.")

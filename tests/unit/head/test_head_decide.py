@@ -49,21 +49,23 @@ def test_one_science_raw_makes_a_batch_that_expects_all_science_detectors():
         pytest.param(ImageType.BIAS, "bias", id="a bias is checked as a bias"),
         pytest.param(ImageType.DARK, "dark", id="a dark as a dark"),
         pytest.param(ImageType.FLAT, "flat", id="a flat as a flat"),
-        pytest.param(ImageType.CWFS, "donut", id="a defocused image is measured as donuts"),
+        pytest.param(
+            ImageType.CWFS, "donut wavefront", id="a defocused image is measured as donuts, and its wavefront"
+        ),
         pytest.param(ImageType.FOCUS, "quicklook", id="a sweep image is a sky image"),
         pytest.param(ImageType.UNKNOWN, "quicklook", id="an unknown type gets a look all the same"),
     ],
 )
 def test_the_image_type_chooses_the_pipeline(image_type: ImageType, pipeline: str):
-    assert [batch.pipeline for batch in plan(make_header(94, image_type=image_type))] == [pipeline]
+    assert [batch.pipeline for batch in plan(make_header(94, image_type=image_type))] == pipeline.split()
 
 
-def test_wavefront_sensors_of_a_science_image_are_a_batch_of_donuts_that_expects_what_came():
-    science, wavefront = sorted(
-        plan(make_header(94), make_header(191), make_header(192)), key=lambda b: -len(b.expected)
-    )
-    assert science.pipeline == "quicklook"
-    assert (wavefront.pipeline, wavefront.expected) == ("donut", frozenset({191, 192}))
+def test_wavefront_sensors_of_a_science_image_are_batches_that_expect_what_came():
+    batches = {batch.pipeline: batch for batch in plan(make_header(94), make_header(191), make_header(192))}
+    assert sorted(batches) == ["donut", "quicklook", "wavefront"]
+    for name, pool in (("donut", "science"), ("wavefront", "wavefront")):
+        assert (batches[name].expected, batches[name].pool) == (frozenset({191, 192}), pool)
+    assert batches["quicklook"].raws.keys() == {94}
 
 
 def test_guider_files_go_their_own_way():
