@@ -7,6 +7,7 @@ Three are tables: ``crosstalk`` ``{target amp: {source amp: fraction}}``; ``line
 """
 
 import sys
+from collections.abc import Collection, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -27,7 +28,7 @@ from payloads.isr.kernels import run_kernels
 from payloads.isr.optional import OptionalSteps, OptionalWorkspace, apply_optional_steps
 from payloads.isr.statistics import measure_region
 from payloads.isr.steps import run_steps
-from payloads.plugin import CalibPlane, Frame
+from payloads.plugin import CalibPlane, Frame, Metric
 from payloads.raw.guider import measure_stamps
 from payloads.raw.segments import SegmentReader, Segments
 from rapid.errors import PayloadError
@@ -45,6 +46,10 @@ class IsrConfig(OptionalSteps):
     bias: bool = Field(default=True, description="Subtract the combined bias.")
     dark: bool = Field(default=True, description="Subtract the combined dark, scaled by dark time.")
     defects: bool = Field(default=True, description="Mask known bad pixels.")
+    excluded_amps: dict[str, dict[str, str]] = Field(
+        default_factory=dict,
+        description="Amps that are switched off: reason by detector and amp name. They are masked, and not measured.",
+    )
     flat: bool = Field(default=True, description="Divide by the combined flat of the filter.")
     interpolate: bool = Field(default=True, description="Give masked pixels a value from their neighbours.")
     suspect_fraction: float = Field(
@@ -137,7 +142,8 @@ class Isr:
             return
         frame.detector = raw_detector(structure, frame)
         segments = self._reader.read(structure, frame.detector)
-        inputs = self._inputs(frame, segments)
+        off = self.config.excluded_amps.get(frame.detector.name, {})
+        inputs = self._inputs(frame, segments, off)
         if segments.pixels.dtype == np.int32:
             # Let go of an image this frame may still hold from an earlier run.
             frame.image = frame.mask = frame.variance = None
@@ -149,7 +155,7 @@ class Isr:
         apply_optional_steps(frame, inputs, planes, self.config, self._optional)
         frame.image, frame.mask, frame.variance = planes.image, planes.mask, planes.variance
         frame.binned = planes.binned
-        self._measure(frame, inputs, planes)
+        self._measure(frame, inputs, planes, off)
 
     def _calib(self, frame: Frame, kind: str, *, wanted: bool) -> CalibPlane | None:
         calib = frame.calibs.get(kind) if wanted else None
@@ -174,7 +180,7 @@ class Isr:
             kept = self._derived[kind] = (key, make())
         return kept[1]
 
-    def _inputs(self, frame: Frame, segments: Segments) -> IsrInputs:
+    def _inputs(self, frame: Frame, segments: Segments, off: Collection[str]) -> IsrInputs:
         config, amps = self.config, segments.amps
         layout = layout_of(amps, height=frame.detector.height, width=frame.detector.width)
         names = layout.names
@@ -208,6 +214,7 @@ class Isr:
             "bias": bias is not None,
             "dark": dark is not None,
             "defects": defects is not None,
+            "excluded_amps": bool(off),
             "variance": True,
             "flat": flat is not None,
             "interpolate": config.interpolate,
@@ -239,11 +246,29 @@ class Isr:
             dark=dark.image if dark else None,
             dark_scale=dark_time_s or 0.0,
             flat=flat.image if flat else None,
-            defects=self._derive("defects", defects.calib_id, lambda: (defects.image != 0).astype(np.uint8))
-            if defects
-            else None,
+            defects=self._bad_pixels(frame.detector.name, defects, off, layout),
             interpolate=config.interpolate,
         )
+
+    def _bad_pixels(
+        self, detector_name: str, defects: CalibPlane | None, off: Collection[str], layout: AmpLayout
+    ) -> NDArray[np.uint8] | None:
+        """Return what is masked whatever it holds: known defects, and all of the amps that are off."""
+        if defects is None and not off:
+            return None
+
+        def make() -> NDArray[np.uint8]:
+            bad = np.zeros((layout.height, layout.width), np.uint8)
+            if defects is not None:
+                bad[...] = defects.image != 0
+            for name, (x0, y0, _, _) in zip(layout.names, layout.place, strict=True):
+                if name in off:
+                    bad[y0 : y0 + layout.data.height, x0 : x0 + layout.data.width] = 1
+            return bad
+
+        key = (detector_name, defects and defects.calib_id, tuple(sorted(off)))
+        found: NDArray[np.uint8] = self._derive("defects", key, make)
+        return found
 
     def _amp_variance(self, kind: str, calib: CalibPlane | None, layout: AmpLayout) -> NDArray[np.float64]:
         """Return each amp's median variance of a calib: it is noise the calib adds to the image."""
@@ -260,7 +285,7 @@ class Isr:
         found: NDArray[np.float64] = self._derive(f"{kind} variance", calib.calib_id, medians)
         return found
 
-    def _measure(self, frame: Frame, inputs: IsrInputs, planes: IsrPlanes) -> None:
+    def _measure(self, frame: Frame, inputs: IsrInputs, planes: IsrPlanes, off: Mapping[str, str]) -> None:
         layout = inputs.layout
         unit = frame.unit.lower()
         box = layout.data
@@ -272,29 +297,35 @@ class Isr:
             level = planes.levels[place, box.y0 : box.y1]
             has_level = inputs.serial_overscan and not np.isnan(level).all()
             noise = float(planes.overscan_noise[place] * used[place])
-            frame.amps.setdefault(amp_name, {}).update(
-                {
-                    "gain_electron_per_adu": float(used[place]),
-                    "overscan_level_adu": float(np.nanmedian(level)) if has_level else None,
-                    "overscan_row_scatter_adu": float(np.nanstd(level)) if has_level else None,
-                    "overscan_drift_adu": float(level[-100:].mean() - level[:100].mean()) if has_level else None,
-                    "read_noise_electron": noise if np.isfinite(noise) else None,
-                    f"parallel_overscan_{unit}": float(np.median(planes.parallel_levels[place]))
-                    if inputs.parallel_overscan
-                    else None,
-                    "n_saturated": int(planes.counts[place, 0]),
-                    "n_suspect": int(planes.counts[place, 1]),
-                    "n_bad": int(planes.counts[place, 2]),
-                    f"image_median_{unit}": found[0] if found else None,
-                    f"image_mean_{unit}": found[1] if found else None,
-                    f"image_stdev_{unit}": found[2] if found else None,
-                }
-            )
+            row: dict[str, Metric] = {
+                "gain_electron_per_adu": float(used[place]),
+                "overscan_level_adu": float(np.nanmedian(level)) if has_level else None,
+                "overscan_row_scatter_adu": float(np.nanstd(level)) if has_level else None,
+                "overscan_drift_adu": float(level[-100:].mean() - level[:100].mean()) if has_level else None,
+                "read_noise_electron": noise if np.isfinite(noise) else None,
+                f"parallel_overscan_{unit}": float(np.median(planes.parallel_levels[place]))
+                if inputs.parallel_overscan
+                else None,
+                "n_saturated": int(planes.counts[place, 0]),
+                "n_suspect": int(planes.counts[place, 1]),
+                "n_bad": int(planes.counts[place, 2]),
+                f"image_median_{unit}": found[0] if found else None,
+                f"image_mean_{unit}": found[1] if found else None,
+                f"image_stdev_{unit}": found[2] if found else None,
+            }
+            if amp_name in off:
+                row = {**dict.fromkeys(row), "excluded": off[amp_name]}
+            frame.amps.setdefault(amp_name, {}).update(row)
+            if amp_name in off:
+                continue
             if found:
                 medians.append(found[0])
                 stdevs.append(found[2])
             if np.isfinite(noise):
                 noises.append(noise)
+        on = planes.counts[[name not in off for name in layout.names]].sum(axis=0)
+        if off:
+            frame.metrics["n_excluded_amps"] = len(layout.names) - int(sum(name not in off for name in layout.names))
         frame.metrics.update(
             {
                 f"image_median_{unit}": float(np.median(medians)) if medians else None,
@@ -304,9 +335,9 @@ class Isr:
                 else None,
                 "read_noise_median_electron": float(np.median(noises)) if noises else None,
                 "read_noise_max_electron": float(np.max(noises)) if noises else None,
-                "n_saturated": int(planes.counts[:, 0].sum()),
-                "n_suspect": int(planes.counts[:, 1].sum()),
-                "n_bad": int(planes.counts[:, 2].sum()),
+                "n_saturated": int(on[0]),
+                "n_suspect": int(on[1]),
+                "n_bad": int(on[2]),
                 "n_calibs": len(frame.calib_ids),
             }
         )

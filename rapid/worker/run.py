@@ -28,6 +28,10 @@ from rapid.pipeline.store import choose_pipeline
 from rapid.results.models import DetectorResult, Provenance, Scalar
 from rapid.worker.registry import make_payloads, resolved_hash
 
+KEPT_CONFIGURATIONS = 2
+"""Configurations of one pipeline whose payloads stay built: the usual one, and that of a request or of excluded amps.
+Each holds the planes of an image, 200 MB for an LSSTCam detector."""
+
 
 @dataclass(frozen=True)
 class RawInput:
@@ -151,11 +155,17 @@ class PipelineRunner:
     book: PipelineBook | None = None
     _built: dict[str, list[Payload]] = field(default_factory=dict)
     _hashes: dict[str, str] = field(default_factory=dict)
+    _kept: dict[str, list[str]] = field(default_factory=dict)
 
     def payloads_of(self, pipeline: Pipeline) -> list[Payload]:
         """Return the pipeline's payloads, built once per configuration."""
         key = pipeline.config_hash
         if key not in self._built:
+            kept = self._kept.setdefault(pipeline.name, [])
+            if len(kept) >= KEPT_CONFIGURATIONS:
+                oldest = kept.pop(0)
+                del self._built[oldest], self._hashes[oldest]
+            kept.append(key)
             self._built[key] = make_payloads(pipeline)
             self._hashes[key] = resolved_hash(pipeline)
         return self._built[key]
