@@ -61,6 +61,51 @@ def test_any_bytes_give_a_status_and_touch_nothing_else(stream, byte_pix, block_
     assert (out[-guard:] == 123456789).all()
 
 
+@given(
+    st.binary(max_size=300),
+    st.binary(max_size=300),
+    st.sampled_from([1, 2, 4]),
+    st.integers(1, 64),
+    st.integers(1, 100),
+)
+@settings(max_examples=400, deadline=None)
+def test_two_tiles_at_once_are_as_one_after_the_other(first, second, byte_pix, block_size, n):
+    guard = 8
+    buffer = rice.padded(b"\xff" * 16 + first + second)
+    streams = ((16, len(first)), (16 + len(first), len(second)))
+    together = np.full((2, n + 2 * guard), 123456789, dtype=np.int32)
+    alone = together.copy()
+    rows = together[:, guard:-guard]
+    statuses = rice.decode_two_tiles(buffer, *streams[0], *streams[1], rows[0], rows[1], byte_pix, block_size)
+    for place, (start, length) in enumerate(streams):
+        row = alone[place, guard:-guard]
+        assert rice.decode_tile(buffer, start, length, row, byte_pix, block_size) == statuses[place]
+        if statuses[place] == rice.OK:
+            np.testing.assert_array_equal(rows[place], row)
+    assert (together[:, :guard] == 123456789).all()
+    assert (together[:, -guard:] == 123456789).all()
+
+
+@given(st.data())
+@settings(max_examples=60, deadline=None)
+def test_rows_of_any_noise_decode_as_one_code_at_a_time(data):
+    rng = np.random.default_rng(data.draw(st.integers(0, 1000)))
+    width = data.draw(st.integers(1, 200))
+    n_rows = data.draw(st.integers(1, 7))
+    # Quiet stretches, noise and steps next to each other: every kind of block, in step and out of it.
+    scale = 10.0 ** rng.uniform(-1, 5, (n_rows, 1 + width // 16)).repeat(16, axis=1)[:, :width]
+    image = np.rint(rng.normal(0, 1, (n_rows, width)) * scale).astype(np.int32)
+    raw = compressed(image)
+    np.testing.assert_array_equal(decoded(raw), image)
+    hdu = scan(raw).hdus[1]
+    table = np.frombuffer(raw, ">i4", 2 * n_rows, hdu.data_offset).astype(np.int64).reshape(n_rows, 2)
+    heap = hdu.data_offset + hdu.header.get("THEAP", 8 * n_rows)
+    for row, (length, offset) in enumerate(table):
+        out = np.empty(width, dtype=np.int32)
+        assert rice.decode_tile(rice.padded(raw), heap + offset, length, out, 4, 32) == rice.OK
+        np.testing.assert_array_equal(out, image[row])
+
+
 @given(st.data())
 @settings(max_examples=100, deadline=None)
 def test_damaged_file_decodes_or_names_the_row(data):
