@@ -186,6 +186,7 @@ class EventKind(StrEnum):
     RAW_QUARANTINED = "raw_quarantined"
     CALIB_CERTIFIED = "calib_certified"
     CONTROL_CHANGED = "control_changed"
+    REQUEST_CHANGED = "request_changed"
     EXCLUSION_CHANGED = "exclusion_changed"
     WORKER_JOINED = "worker_joined"
     WORKER_LEFT = "worker_left"
