@@ -34,6 +34,7 @@ class KeySpec:
             "WORKER": r"[\w.-]+",
             "DETECTOR": r"\d+",
             "LETTER": r"[\w.-]+",
+            "REQUEST": r"\d+-\d+",
         }.items():
             text = text.replace(word, expression)
         return re.compile(text)
@@ -81,6 +82,13 @@ KEYS = (
     KeySpec("control", "hash", "person, head, replay", "all", "never; one", "worker mode, newest exposure of each pool, whether a pair is under way, ms the clock is ahead"),
     KeySpec("control_state", "hash", "person, head", "all", "never; one", "what is done with the next exposure: the state as JSON, its version, who made it so"),
     KeySpec("control_log", "list", "person, head", "all", "500 are kept", "who changed what in the control state, newest first; all are in the results store"),
+    KeySpec("requests", "stream", "anyone who may ask", "head", "entries leave when they were looked at", "inbox of requests and cancellations"),
+    KeySpec("request:REQUEST", "string", "head", "all", "7 d after it ended", "a request and what became of it, JSON; or which one it repeats"),
+    KeySpec("request_log:REQUEST", "stream", "head", "all", "with its request; about 200 entries are kept", "changes of a request: waiters block on it"),
+    KeySpec("answer:REQUEST", "list", "head", "all", "with its request", "the request once it has ended: one element"),
+    KeySpec("requests_open", "set", "head", "head", "entries leave when the request ends", "requests that have not ended"),
+    KeySpec("requests_recent", "zset", "head", "all", "5000 are kept", "requests by time of acceptance"),
+    KeySpec("requests_refused", "list", "head", "all", "500 are kept", "requests that were refused, newest first"),
 )  # fmt: skip
 
 

@@ -145,3 +145,21 @@ exclusion = Table(
     Column("end_reason", String(500), nullable=True),
     Index("ix_exclusion_when", "camera", "valid_from"),
 )
+
+request = Table(
+    "request",
+    metadata,
+    Column("id", BigKey, primary_key=True, autoincrement=True),
+    Column("camera", String(64), nullable=False),
+    Column("request_id", String(64), nullable=False),
+    Column("client_key", String(128), nullable=True),
+    Column("run", String(64), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("is_open", Boolean, nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+    Column("document", JSON, nullable=False),
+    UniqueConstraint("camera", "request_id", name="uq_request"),
+    Index("ix_request_open", "camera", "is_open", "created_ms"),
+    Index("ix_request_key", "camera", "client_key"),
+    Index("ix_request_run", "camera", "run"),
+)

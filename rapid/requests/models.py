@@ -1,0 +1,355 @@
+"""What a request says, what became of it, and what is answered.
+
+`RequestSpec` is the one schema, whatever door it comes in by; `rapid request schema` prints it. `RequestRecord` is the
+document that everybody reads: the request as it was understood, its state, its progress, and in the end its answer.
+"""
+
+from collections.abc import Iterator
+from enum import StrEnum
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from rapid.exposure.models import ImageType
+from rapid.pipeline.models import NAME as PIPELINE_NAME
+from rapid.results.models import Scalar
+
+SCHEMA_VERSION = 1
+
+MAX_EXPOSURES = 1000
+"""A long night. More is several requests, so that each can be cancelled, and answered, on its own."""
+
+MAX_DEADLINE_S = 7 * 86400.0
+DEFAULT_DEADLINE_S = 3600.0
+
+LARGEST_ID = 9999_12_31_99999
+"""Of an exposure: simulated ones carry a thousand years and more in their day, none has five digits."""
+
+KEY = r"^[A-Za-z0-9][A-Za-z0-9._:@-]{0,127}$"
+RUN = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$"
+REQUEST_ID = r"^[0-9]{1,20}-[0-9]{1,20}$"
+
+PROMPT = "prompt"
+"""The run of what the head processes by itself."""
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def _range_of(value: Any) -> Any:
+    """Read ``first-last`` and ``first..last`` as a range; leave anything else."""
+    if isinstance(value, str):
+        text = value.replace("..", "-").replace(" ", "")
+        first, dash, last = text.partition("-")
+        if dash and first.isdecimal() and last.isdecimal() and len(text) < 40:
+            return {"first": int(first), "last": int(last)}
+        if first.isdecimal() and not dash and len(text) < 20:
+            return int(first)
+    return value
+
+
+ExposureId = Annotated[int, Field(gt=0, le=LARGEST_ID)]
+
+
+class ExposureRange(_Message):
+    """Exposures from one id to another, both included, of one night."""
+
+    first: ExposureId
+    last: ExposureId
+
+    @model_validator(mode="after")
+    def _in_order(self) -> "ExposureRange":
+        if self.last < self.first:
+            raise ValueError(f"the last exposure, {self.last}, is before the first, {self.first}")
+        if self.last - self.first >= MAX_EXPOSURES:
+            raise ValueError(f"{self.last - self.first + 1} exposures are too many; {MAX_EXPOSURES} at most")
+        return self
+
+
+ExposureItem = Annotated[ExposureId | ExposureRange, BeforeValidator(_range_of)]
+
+
+class NextExposures(_Message):
+    """The next exposures of a kind, taken after the request was accepted."""
+
+    n: int = Field(ge=1, le=MAX_EXPOSURES)
+    image_type: ImageType | None = Field(default=None, description="Any if left out.")
+
+
+class GroupExposures(_Message):
+    """The exposures of a group, those still to be taken included."""
+
+    group_id: str = Field(min_length=1, max_length=256, description="GROUPID in their headers.")
+    n: int | None = Field(
+        default=None, ge=1, le=MAX_EXPOSURES, description="How many there will be; MAXINDEX in their headers if left out."
+    )
+    image_type: ImageType | None = Field(default=None, description="Only those of this kind.")
+
+
+class SequenceExposures(_Message):
+    """The exposures counted together by CURINDEX and MAXINDEX, those still to be taken included."""
+
+    of: ExposureId = Field(description="Any exposure of the sequence.")
+
+
+class Selection(_Message):
+    """Which exposures: exactly one of the four ways."""
+
+    exposures: tuple[ExposureItem, ...] | None = Field(
+        default=None, min_length=1, max_length=MAX_EXPOSURES, description='Ids and ranges: 2026112000012, "2026112000012-2026112000020".'
+    )
+    group: GroupExposures | None = None
+    next: NextExposures | None = None
+    sequence: SequenceExposures | None = None
+
+    @model_validator(mode="after")
+    def _one_way(self) -> "Selection":
+        given = [name for name in ("exposures", "group", "next", "sequence") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"give exactly one of exposures, group, next, sequence; got {', '.join(given) or 'none'}")
+        n = sum(item.last - item.first + 1 if isinstance(item, ExposureRange) else 1 for item in self.exposures or ())
+        if n > MAX_EXPOSURES:
+            raise ValueError(f"{n} exposures are too many; {MAX_EXPOSURES} at most")
+        return self
+
+    def listed(self) -> tuple[int, ...]:
+        """Return the listed exposure ids, each once, in order of the list."""
+
+        def expand() -> Iterator[int]:
+            for item in self.exposures or ():
+                yield from range(item.first, item.last + 1) if isinstance(item, ExposureRange) else (item,)
+
+        return tuple(dict.fromkeys(expand()))
+
+
+class Combine(StrEnum):
+    """What is made of all exposures together."""
+
+    FOCUS_SWEEP = "focus_sweep"
+    DONUT_PAIR = "donut_pair"
+    BUILD_BIAS = "build_bias"
+    BUILD_DARK = "build_dark"
+    BUILD_FLAT = "build_flat"
+
+    @property
+    def builds(self) -> ImageType | None:
+        """Kind of calib that is built and verified; None if none is."""
+        return ImageType(self.value.removeprefix("build_")) if self.value.startswith("build_") else None
+
+
+class RequestPriority(StrEnum):
+    """When the jobs of a request are taken."""
+
+    URGENT = "urgent"
+    """As if it were the newest exposure."""
+
+    NORMAL = "normal"
+    """By the time of the exposure, as those of the night: newest first."""
+
+    BACKLOG = "backlog"
+    """After everything else."""
+
+
+Detectors = Annotated[str, Field(min_length=1, max_length=4096)] | Annotated[
+    tuple[Annotated[int | str, Field()], ...], Field(min_length=1, max_length=1000)
+]
+
+
+class RequestSpec(_Message):
+    """A request, version 1 of the schema."""
+
+    version: Literal[1] = Field(default=1, description="Of this schema.")
+    select: Selection = Field(description="Which exposures.")
+    detectors: Detectors | None = Field(
+        default=None,
+        description="A pattern expression, or a list of numbers and names; all science detectors if left out.",
+    )
+    pipeline: str | None = Field(
+        default=None, pattern=PIPELINE_NAME, max_length=64, description="What to run; by the rules if left out."
+    )
+    config: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, max_length=50, description="Settings to change, by payload: {isr: {flat: false}}."
+    )
+    combine: Combine | None = Field(default=None, description="What to make of all exposures together.")
+    priority: RequestPriority = RequestPriority.NORMAL
+    deadline_s: float = Field(
+        default=DEFAULT_DEADLINE_S, gt=0, le=MAX_DEADLINE_S, description="From acceptance until it is given up [s]."
+    )
+    guaranteed: bool = Field(
+        default=False, description="Process the exposures on every detector, whatever pattern is in force."
+    )
+    reuse: bool = Field(
+        default=True,
+        description="Take what the night's own processing gives, where it is what is asked for; false processes anew.",
+    )
+    run: str | None = Field(
+        default=None, pattern=RUN, description="Name under which results are stored; made from the request's id if left out."
+    )
+    label: str = Field(default="", max_length=200, description="For people who read the list.")
+    client_key: str | None = Field(
+        default=None, pattern=KEY, description="Asking twice with one key is asking once."
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "RequestSpec":
+        if self.run == PROMPT:
+            raise ValueError(f"run: {PROMPT} is what the night's own processing is called")
+        if self.combine is not None and self.combine.builds is not None and self.pipeline is not None:
+            raise ValueError(f"pipeline: {self.combine.value} chooses its own")
+        if self.combine is not None and self.select.exposures is not None:
+            n, least = len(self.select.listed()), 4 if self.combine is Combine.FOCUS_SWEEP else 2
+            if n < least or (self.combine is Combine.DONUT_PAIR and n != 2):
+                raise ValueError(f"select.exposures: {self.combine.value} needs {least} exposures, not {n}")
+        if self.guaranteed and self.detectors is not None:
+            raise ValueError("detectors: a guaranteed exposure is processed on every detector")
+        return self
+
+
+class RequestState(StrEnum):
+    """Where a request stands."""
+
+    POSTED = "posted"
+    """In the inbox: no head has looked at it yet."""
+
+    ACCEPTED = "accepted"
+    WAITING = "waiting"
+    """For exposures that are not there yet."""
+
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+    """Its deadline passed; what was finished by then is in the answer."""
+
+    REFUSED = "refused"
+    """Never accepted; the error says why."""
+
+    @property
+    def is_final(self) -> bool:
+        """Whether it stays so."""
+        return self not in {RequestState.POSTED, RequestState.ACCEPTED, RequestState.WAITING, RequestState.RUNNING}
+
+
+class RequestFault(_Message):
+    """Why a request was refused, or failed."""
+
+    code: str = Field(description="Stable word for programs.")
+    message: str = Field(description="One sentence for a person.")
+    field: str | None = Field(default=None, description="Dotted path of the value that is not valid.")
+
+
+class Progress(_Message):
+    """How far it is."""
+
+    done: int = Field(default=0, description="Detectors with a result, or known to have none.")
+    of: int = Field(default=0, description="Detectors known to be wanted so far.")
+    exposures_done: int = 0
+    exposures_of: int | None = Field(default=None, description="None while it is not known how many there will be.")
+
+
+class ExposureAnswer(_Message):
+    """What became of one exposure under one pipeline."""
+
+    exposure_id: int
+    pipeline: str
+    run: str
+    n_finished: int
+    n_expected: int
+    is_complete: bool
+    metrics: dict[str, Scalar] = Field(default_factory=dict)
+    products: dict[str, str] = Field(default_factory=dict, description="Keys in the products store, by kind.")
+    not_finished: dict[str, str] = Field(default_factory=dict, description="Detector: state and reason.")
+
+
+class AmpTest(_Message):
+    """One test of one amp that failed."""
+
+    detector: str
+    amp: str
+    test: str
+    value: float | None = Field(description="What was measured; None if it could not be.")
+    limit: float | None
+    message: str
+
+
+class CalibAnswer(_Message):
+    """The calib that was built, and whether it passed."""
+
+    kind: str
+    inputs: tuple[int, ...]
+    calib_ids: dict[str, str] = Field(default_factory=dict, description="By detector.")
+    passed: bool
+    n_amps: int = Field(description="Amps tested.")
+    failing_amps: dict[str, tuple[str, ...]] = Field(default_factory=dict, description="By detector.")
+    failures: tuple[AmpTest, ...] = Field(default=(), description="The first 200.")
+    not_tested: dict[str, str] = Field(default_factory=dict, description="Detector: why it was not.")
+
+
+class RequestAnswer(_Message):
+    """What is answered."""
+
+    is_complete: bool = Field(description="Every wanted detector of every exposure finished.")
+    exposures: tuple[ExposureAnswer, ...] = ()
+    missing: tuple[int, ...] = Field(default=(), description="Exposures that did not come.")
+    focus: dict[str, Scalar] | None = Field(default=None, description="Best focus of the sweep, with its error.")
+    donut_pair: dict[str, Scalar] | None = Field(default=None, description="Focus offset of the pair.")
+    calib: CalibAnswer | None = None
+    notes: tuple[str, ...] = ()
+
+
+class RequestRecord(_Message):
+    """A request, and what became of it."""
+
+    request_id: str
+    camera: str
+    state: RequestState
+    spec: RequestSpec | None = Field(default=None, description="None if it could not be read.")
+    version: int = Field(default=1, ge=1, description="Counts the changes of this document.")
+    source: str = Field(default="redis", description="Door it came in by: redis, http, ocs, uws.")
+    asked_by: str = ""
+    run: str = Field(default="", description="Under which its own results are stored.")
+    created_ms: int = Field(default=0, description="Board time of the post [ms since 1970].")
+    accepted_ms: int | None = None
+    started_ms: int | None = Field(default=None, description="When there was first something to process.")
+    finished_ms: int | None = None
+    deadline_ms: int | None = Field(default=None, description="Board time when it is given up.")
+    progress: Progress = Progress()
+    members: tuple[int, ...] = Field(default=(), description="Exposures known to belong to it.")
+    after: int = Field(default=0, description="For the next exposures: the newest one when it was accepted.")
+    tickets: tuple[str, ...] = Field(default=(), description="Later posts with the same client key.")
+    outside: dict[str, str] = Field(
+        default_factory=dict, description="What a compatible door needs to answer in its own words."
+    )
+    answer: RequestAnswer | None = None
+    error: RequestFault | None = None
+
+
+class RequestChange(_Message):
+    """What is said when a request changes: enough to show it, little enough to send often."""
+
+    request_id: str
+    state: RequestState
+    version: int = 1
+    progress: Progress = Progress()
+    label: str = ""
+    error: RequestFault | None = None
+
+    @classmethod
+    def of(cls, record: RequestRecord) -> "RequestChange":
+        """Return the change that leads to a record."""
+        return cls(
+            request_id=record.request_id,
+            state=record.state,
+            version=record.version,
+            progress=record.progress,
+            label=record.spec.label if record.spec else "",
+            error=record.error,
+        )
+
+
+def request_schema() -> dict[str, Any]:
+    """Return the JSON schema of a request."""
+    schema = RequestSpec.model_json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": "rapid-request-1", **schema}
