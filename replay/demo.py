@@ -34,6 +34,9 @@ NIGHTS = Path(__file__).parent / "nights"
 MARKER = ".rapid-demo"
 """Lies in a folder that a demo made: only such a folder is emptied by the next one."""
 
+WAVEFRONT = "wavefront"
+"""The pipeline whose summaries get a line of their own at the end."""
+
 MAX_OPEN = 3
 """Exposures in flight before the camera waits: the demo shows a system that keeps up on any machine."""
 
@@ -268,7 +271,9 @@ class Demo:
         results = open_results(self.settings.results)
         summaries = results.summaries(self.simulator.camera.name, day_obs=self.plan.day_obs, limit=10_000)
         results.close()
-        by_exposure = {s.exposure: s for s in summaries if not s.pipeline.startswith("build_")}
+        by_exposure = {
+            s.exposure: s for s in summaries if not s.pipeline.startswith("build_") and s.pipeline != WAVEFRONT
+        }
         self.console.print(summary_table(self.simulator.exposures, by_exposure))
         sweeps = [s for s in by_exposure.values() if s.metrics.get("best_focus_mm") is not None]
         if sweeps:
@@ -277,6 +282,14 @@ class Demo:
                 f"best focus {_number(newest.metrics['best_focus_mm'], 4)} ± "
                 f"{_number(newest.metrics.get('best_focus_error_mm'), 4)} mm (truth {self.plan.best_focus_mm:.4f} mm)"
             )
+        for found in summaries:
+            if found.pipeline == WAVEFRONT and "wavefront_z4_um" in found.metrics:
+                self.console.print(
+                    f"wavefront of {found.metrics['wavefront_n_pairs']} pairs of donuts: aberrations "
+                    f"{_number(found.metrics['wavefront_field_fwhm_arcsec'])}″, focus "
+                    f"{_number(found.metrics['wavefront_focus_offset_um'], 1)} ± "
+                    f"{_number(found.metrics['wavefront_focus_offset_error_um'], 1)} µm"
+                )
         latencies = [
             e.complete_s - e.delivered_s
             for e in self.progress.exposures.values()

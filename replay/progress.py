@@ -14,12 +14,27 @@ class ExposureProgress:
     label: str
     n_detectors: int
     n_delivered: int = 0
-    n_finished: int = 0
     n_failed: int = 0
     version: int = 0
-    is_complete: bool = False
+    finished: set[int] = field(default_factory=set)
+    """Detectors with a result of any pipeline."""
+
+    batches: dict[str, bool] = field(default_factory=dict)
+    """By pipeline: whether its summary is complete."""
+
     delivered_s: float | None = None
     complete_s: float | None = None
+    """When the first of its pipelines had a complete summary: the quick look, which others run beside."""
+
+    @property
+    def n_finished(self) -> int:
+        """Detectors with a result."""
+        return len(self.finished)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every pipeline that runs on it has a complete summary."""
+        return bool(self.batches) and all(self.batches.values())
 
 
 @dataclass
@@ -61,14 +76,17 @@ class NightProgress:
             return
         if exposure is None:
             return
-        if event.kind is EventKind.JOB_FINISHED:
-            exposure.n_finished += 1
+        if event.kind is EventKind.EXPOSURE_POSTED:
+            exposure.batches.setdefault(key.pipeline, False)
+        elif event.kind is EventKind.JOB_FINISHED:
+            if event.detector is not None:
+                exposure.finished.add(event.detector)
         elif event.kind is EventKind.JOB_FAILED:
             exposure.n_failed += 1
         elif event.kind is EventKind.SUMMARY_READY:
             exposure.version = int(event.data.get("version") or exposure.version + 1)
             if event.data.get("is_complete"):
-                exposure.is_complete = True
+                exposure.batches[key.pipeline] = True
                 exposure.complete_s = exposure.complete_s or self.elapsed_s()
 
     @property
@@ -78,8 +96,8 @@ class NightProgress:
 
     @property
     def n_open(self) -> int:
-        """Exposures of which something was delivered and that are not complete."""
-        return sum(e.n_delivered > 0 and not e.is_complete for e in self.exposures.values())
+        """Exposures of which something was delivered and that have no complete summary."""
+        return sum(e.n_delivered > 0 and e.complete_s is None for e in self.exposures.values())
 
     @property
     def n_delivered(self) -> int:
