@@ -171,6 +171,7 @@ class CameraDefinition(_Definition):
     plate_scale_arcsec_per_mm: float
     radial_coefficients: tuple[float, ...] = (0.0, 1.0)
     f_ratio: float
+    unvignetted_radius_deg: float | None = None
     latitude_deg: float = 0.0
     longitude_deg: float = 0.0
     elevation_m: float = 0.0

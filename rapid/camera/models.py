@@ -120,6 +120,9 @@ class Camera(_Fact):
         description="Distortion: field angle / plate scale as a polynomial of the radius, r in mm, from power 0 on.",
     )
     f_ratio: float = Field(gt=0)
+    unvignetted_radius_deg: float | None = Field(
+        default=None, gt=0, le=90, description="Field radius beyond which the telescope cuts the beam [deg]."
+    )
     latitude_deg: float = 0.0
     longitude_deg: float = 0.0
     elevation_m: float = 0.0
