@@ -66,7 +66,7 @@ def _decode_codes(buffer, position, end, last, fs, out, index, stop):  # type: i
     while index < stop:
         if position >= end:
             return -1, last
-        window = _load_window(buffer, position >> 3) << np.uint64(position & 7)
+        window = _load_window(buffer, position >> 3) << np.uint64(position & 7)  # type: ignore[call-arg] # numba supplies the typing context
         zeros = _leading_zeros(window)
         if zeros + 1 + fs <= WINDOW_BITS:
             # The usual case: unary and binary part in one window.
@@ -115,7 +115,7 @@ def _decode_block(buffer, position, end, last, fs, fs_max, raw_bits, out, index,
     while index < stop:
         if position + raw_bits > end:
             return -1, last
-        window = _load_window(buffer, position >> 3) << np.uint64(position & 7)
+        window = _load_window(buffer, position >> 3) << np.uint64(position & 7)  # type: ignore[call-arg] # numba supplies the typing context
         code = np.uint32(window >> np.uint64(64 - raw_bits))
         position += raw_bits
         last = np.uint32(last + ((code >> np.uint32(1)) ^ (np.uint32(0) - (code & np.uint32(1)))))
@@ -193,7 +193,7 @@ def decode_two_tiles(buffer, start_a, length_a, start_b, length_b, out_a, out_b,
         )
     end_a, end_b = (start_a + length_a) * 8, (start_b + length_b) * 8
     last_a = np.uint32(_load_window(buffer, start_a) >> np.uint64(64 - raw_bits))  # type: ignore[call-arg] # numba supplies the typing context
-    last_b = np.uint32(_load_window(buffer, start_b) >> np.uint64(64 - raw_bits))  # type: ignore[call-arg] # numba supplies the typing context
+    last_b = np.uint32(_load_window(buffer, start_b) >> np.uint64(64 - raw_bits))
     position_a, position_b = start_a * 8 + raw_bits, start_b * 8 + raw_bits
     one, last_bit = np.uint64(1), np.uint64(63)
     n = out_a.shape[0]

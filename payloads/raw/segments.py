@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from payloads.raw import rice
+from payloads.raw.rice_hdu import RiceTiles, find_rice_tiles, readable_buffer
 from rapid.camera.models import Amp, Box, Detector
 from rapid.errors import CorruptRawError
 from rapid.exposure.fits_header import FitsStructure, Hdu
@@ -123,54 +123,6 @@ def _match(structure: FitsStructure, detector: Detector) -> list[tuple[Amp, Hdu]
     )
 
 
-def _decode_rice(structure: FitsStructure, buffer: NDArray[np.uint8], hdu: Hdu, out: NDArray[np.int32]) -> bool:
-    """Decode a RICE_1 HDU into ``out``; return False if it is of a kind left to astropy."""
-    header = hdu.header
-    ny, nx = out.shape
-    names = {
-        str(header.get(f"ZNAME{i}")).strip(): header.get(f"ZVAL{i}") for i in range(1, 10) if f"ZNAME{i}" in header
-    }
-    byte_pix, block_size = names.get("BYTEPIX", 4), names.get("BLOCKSIZE", 32)
-    form = re.match(r"^\s*1?([PQ])B", str(header.get("TFORM1", "")))
-    plain = (
-        str(header.get("ZCMPTYPE")).strip() in {"RICE_1", "RICE_ONE"}
-        and header.get("TFIELDS") == 1
-        and header.get("ZTILE1", nx) == nx
-        and header.get("ZTILE2", 1) == 1
-        and header.get("NAXIS2") == ny
-        and header.get("ZBITPIX") in {8, 16, 32}
-        and byte_pix in {1, 2, 4}
-        and isinstance(block_size, int)
-        and 0 < block_size <= 1 << 16
-        and "ZBLANK" not in header
-        and form is not None
-    )
-    if not plain or form is None:
-        return False
-    width = header.get("NAXIS1")
-    step = 16 if form.group(1) == "Q" else 8
-    if width != step:
-        return False
-    kind = ">i8" if form.group(1) == "Q" else ">i4"
-    table = np.frombuffer(structure.data, dtype=kind, count=2 * ny, offset=hdu.data_offset).reshape(ny, 2)
-    heap = header.get("THEAP", step * ny)
-    if not isinstance(heap, int) or heap < step * ny or heap > hdu.data_length:
-        raise CorruptRawError(f"{hdu.name}: THEAP is {heap!r}", field="THEAP")
-    status, row = rice.decode_rows(
-        buffer,
-        table.astype(np.int64),
-        hdu.data_offset + heap,
-        hdu.data_offset + hdu.data_length,
-        out,
-        byte_pix,
-        block_size,
-    )
-    if status != rice.OK:
-        what = "compressed stream is damaged" if status == rice.BAD_STREAM else "points outside its heap"
-        raise CorruptRawError(f"{hdu.name or hdu.index}: row {row} {what}", hdu=hdu.index, row=int(row))
-    return True
-
-
 def _decode_plain(structure: FitsStructure, hdu: Hdu, shape: tuple[int, ...]) -> NDArray[Any]:
     kinds = {8: "u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
     kind = kinds[int(hdu.header["BITPIX"])]
@@ -196,6 +148,80 @@ def _scale(header: dict[str, Any]) -> tuple[float, float]:
         float(scale) if isinstance(scale, int | float) else 1.0,
         float(zero) if isinstance(zero, int | float) else 0.0,
     )
+
+
+class OpenSegments:
+    """The segments of one raw in the order of a detector's amps, found but not decoded.
+
+    Attributes
+    ----------
+    amps
+        The camera's amps, with the boxes as this raw has them.
+    shape
+        Rows and columns of every segment [px].
+    buffer : ndarray of uint8
+        The file, readable a window beyond its last compressed segment.
+
+    Raises
+    ------
+    CorruptRawError
+        Raised, naming the segment, if one is missing or of another size than the others.
+    """
+
+    def __init__(self, structure: FitsStructure, detector: Detector) -> None:
+        self._structure = structure
+        self._pairs = _match(structure, detector)
+        shapes = {_shape(hdu) for _, hdu in self._pairs}
+        if len(shapes) != 1:
+            raise CorruptRawError(f"segments of different sizes: {sorted(shapes)}")
+        self.shape = shape = shapes.pop()
+        self.amps = tuple(
+            amp if shape == (amp.raw_height, amp.raw_width) else _with_header_geometry(amp, hdu, shape)
+            for amp, hdu in self._pairs
+        )
+        compressed = [hdu for _, hdu in self._pairs if hdu.is_compressed_image]
+        self.buffer = readable_buffer(structure, max((h.data_offset + h.data_length for h in compressed), default=0))
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def tiles(self, place: int) -> RiceTiles | None:
+        """Return a segment's tiles if our decoder reads them."""
+        hdu = self._pairs[place][1]
+        return find_rice_tiles(self._structure, hdu) if hdu.is_compressed_image else None
+
+    def decode(self, place: int, out: NDArray[np.int32]) -> NDArray[Any] | None:
+        """Decode a segment into ``out``; return its pixels instead if they are not all 32-bit integers.
+
+        Raises
+        ------
+        CorruptRawError
+            Raised, naming the segment, if it is damaged.
+        """
+        hdu = self._pairs[place][1]
+        tiles = self.tiles(place)
+        if tiles is not None:
+            tiles.decode(self.buffer, out)
+            return None
+        data: NDArray[Any]
+        if hdu.is_compressed_image:
+            data = _decode_astropy(self._structure, hdu, out.shape)
+        else:
+            data = _decode_plain(self._structure, hdu, out.shape)
+            scale, zero = _scale(hdu.header)
+            if data.dtype.kind in "iu" and scale == 1.0 and zero == int(zero):
+                if zero:
+                    data = data.astype(np.int64) + int(zero)
+            else:
+                data = data * scale + zero
+        if data.dtype.kind not in "iu":
+            return data
+        limits = np.iinfo(np.int32)
+        may_exceed = data.dtype.itemsize > 4 or (data.dtype.kind == "u" and data.dtype.itemsize == 4)
+        if may_exceed and (int(data.min()) < limits.min or int(data.max()) > limits.max):
+            return data.astype(np.float64)
+        np.copyto(out, data, casting="unsafe")
+        return None
 
 
 class SegmentReader:
@@ -229,68 +255,20 @@ class SegmentReader:
         CorruptRawError
             Raised, naming the segment, if one is missing, of a wrong size or damaged.
         """
-        pairs = _match(structure, detector)
-        shapes = {_shape(hdu) for _, hdu in pairs}
-        if len(shapes) != 1:
-            raise CorruptRawError(f"segments of different sizes: {sorted(shapes)}")
-        shape = shapes.pop()
-        amps = tuple(
-            amp if shape == (amp.raw_height, amp.raw_width) else _with_header_geometry(amp, hdu, shape)
-            for amp, hdu in pairs
-        )
-        stack = self._buffer((len(pairs), *shape))
-        buffer: NDArray[np.uint8] | None = None
+        return self.read_all(OpenSegments(structure, detector))
+
+    def read_all(self, found: OpenSegments) -> Segments:
+        """Read all segments of an opened raw; as `read`."""
+        stack = self._buffer((len(found), *found.shape))
         others: dict[int, NDArray[Any]] = {}
-        for place, (_, hdu) in enumerate(pairs):
-            if hdu.is_compressed_image and buffer is None:
-                buffer = _safe_buffer(structure, pairs)
-            data = _decode(structure, buffer, hdu, stack[place])
+        for place in range(len(found)):
+            data = found.decode(place, stack[place])
             if data is not None:
                 others[place] = data
         if not others:
-            return Segments(stack, amps)
+            return Segments(stack, found.amps)
         # Some segment holds what is no 32-bit integer.
         floats = stack.astype(np.float32)
         for place, data in others.items():
             floats[place] = data
-        return Segments(floats, amps)
-
-
-def _decode(
-    structure: FitsStructure, buffer: NDArray[np.uint8] | None, hdu: Hdu, out: NDArray[np.int32]
-) -> NDArray[Any] | None:
-    """Decode a segment into ``out``; return its pixels instead if they are not all 32-bit integers."""
-    scale, zero = _scale(hdu.header)
-    is_offset = scale == 1.0 and zero == int(zero)
-    data: NDArray[Any]
-    if hdu.is_compressed_image:
-        # A 16-bit offset keeps the sum within 32 bits for the 16-bit images that have one.
-        fits_int32 = zero == 0 or (hdu.header.get("ZBITPIX") in {8, 16} and abs(zero) <= 1 << 16)
-        if buffer is not None and is_offset and fits_int32 and _decode_rice(structure, buffer, hdu, out):
-            if zero:
-                out += np.int32(zero)
-            return None
-        data = _decode_astropy(structure, hdu, out.shape)
-    else:
-        data = _decode_plain(structure, hdu, out.shape)
-        if data.dtype.kind in "iu" and is_offset:
-            if zero:
-                data = data.astype(np.int64) + int(zero)
-        else:
-            data = data * scale + zero
-    if data.dtype.kind not in "iu":
-        return data
-    limits = np.iinfo(np.int32)
-    may_exceed = data.dtype.itemsize > 4 or (data.dtype.kind == "u" and data.dtype.itemsize == 4)
-    if may_exceed and (int(data.min()) < limits.min or int(data.max()) > limits.max):
-        return data.astype(np.float64)
-    np.copyto(out, data, casting="unsafe")
-    return None
-
-
-def _safe_buffer(structure: FitsStructure, pairs: list[tuple[Amp, Hdu]]) -> NDArray[np.uint8]:
-    """Return the file as an array that may be read a window beyond the last segment."""
-    last = max(hdu.data_offset + hdu.data_length for _, hdu in pairs)
-    if last + rice.WINDOW_BYTES <= len(structure.data):
-        return np.frombuffer(structure.data, dtype=np.uint8)
-    return rice.padded(bytes(structure.data))
+        return Segments(floats, found.amps)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from payloads.raw import rice
-from payloads.raw.segments import _decode_rice
+from payloads.raw.rice_hdu import find_rice_tiles
 from rapid.errors import CorruptRawError
 from rapid.exposure.fits_header import scan
 
@@ -22,7 +22,9 @@ def decoded(data):
     structure = scan(data)
     hdu = structure.hdus[1]
     out = np.full((hdu.header["ZNAXIS2"], hdu.header["ZNAXIS1"]), -1, dtype=np.int32)
-    assert _decode_rice(structure, rice.padded(data), hdu, out), "left to astropy"
+    tiles = find_rice_tiles(structure, hdu)
+    assert tiles is not None, "left to astropy"
+    tiles.decode(rice.padded(data), out)
     return out
 
 
@@ -40,6 +42,28 @@ def test_extreme_steps_wrap_as_in_cfitsio():
     low, high = np.iinfo(np.int32).min, np.iinfo(np.int32).max
     image = np.array([[low, high, low, 0, high, -1, low, high] * 8] * 3, dtype=np.int32)
     np.testing.assert_array_equal(decoded(compressed(image)), image)
+
+
+@pytest.mark.parametrize("rows", [2, 3, 7, 20], ids=lambda n: f"{n} rows")
+def test_tiles_of_several_rows(rows):
+    image = np.random.default_rng(rows).normal(1000, 30, (20, 33)).astype(np.int32)
+    np.testing.assert_array_equal(decoded(compressed(image, tile_shape=(rows, 33))), image)
+
+
+def test_unsigned_16_bit_images_have_their_offset_added():
+    image = np.random.default_rng(8).integers(0, 65536, (9, 40)).astype(np.uint16)
+    np.testing.assert_array_equal(decoded(compressed(image)), image)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "options"),
+    [(np.int32, {"tile_shape": (4, 16)}), (np.uint32, {}), (np.float32, {"quantize_level": 16})],
+    ids=["tiles that are no whole rows", "an offset that needs 33 bits", "quantized floats"],
+)
+def test_what_is_not_ours_is_left_to_astropy(dtype, options):
+    image = np.random.default_rng(9).normal(1000, 30, (16, 32)).astype(dtype)
+    structure = scan(compressed(image, **options))
+    assert find_rice_tiles(structure, structure.hdus[1]) is None
 
 
 def test_one_large_step_among_zeros_needs_a_long_unary_code():

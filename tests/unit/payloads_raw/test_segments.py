@@ -56,6 +56,20 @@ def test_other_compressions(stack, kind):
     np.testing.assert_array_equal(segments.pixels, stack)
 
 
+@pytest.mark.parametrize("tile", [(1, 100), (16, 16), (3, 0)], ids=["part of a row", "squares", "three rows"])
+def test_rice_tiles_of_any_shape(stack, tile):
+    shape = (tile[0], tile[1] or stack.shape[2])
+
+    def recompress(hdus):
+        for place in range(1, 17):
+            hdus[place] = fits.CompImageHDU(
+                stack[place - 1], name=hdus[place].name, compression_type="RICE_1", tile_shape=shape
+            )
+
+    segments = SegmentReader().read(scan(edited(raw_bytes(DET, stack), recompress)), DET)
+    np.testing.assert_array_equal(segments.pixels, stack)
+
+
 def test_segments_are_found_by_name_in_any_order(stack):
     def reorder(hdus):
         hdus[1], hdus[16] = hdus[16].copy(), hdus[1].copy()
