@@ -49,6 +49,14 @@ class Exposures:
                 self._open.popitem(last=False)
         return exposure
 
+    def find(self, exposure_id: int) -> OpenExposure | None:
+        """Return an exposure that was seen, or None."""
+        return self._open.get(exposure_id)
+
+    def all(self) -> list[OpenExposure]:
+        """Return all exposures that were seen."""
+        return list(self._open.values())
+
     def add(self, raw: RawHeader) -> OpenExposure:
         """Add a raw to its exposure."""
         exposure = self.get(raw.info.exposure_id)
