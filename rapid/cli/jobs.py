@@ -23,7 +23,45 @@ def _board(camera: str | None, redis: str | None) -> Any:
     return Board(settings.redis_url, adopt_camera(settings.camera).name, outage_s=CLI_OUTAGE_S)
 
 
-def _status_text(status: Any) -> str:
+def _camera_of(name: str | None) -> Any:
+    from rapid.wiring.camera import adopt_camera
+    from rapid.wiring.settings import make_settings
+
+    return adopt_camera(make_settings(camera=name).camera)
+
+
+def _newest_facts(board: Any) -> dict[str, Any]:
+    """Return how far the newest exposure is, and which of its detectors are off and why; empty without one."""
+    keys = board.recent(8)
+    states = [board.state(key) for key in keys if key.exposure_id == max(one.exposure_id for one in keys)]
+    state = max(filter(None, states), key=lambda one: len(one.expected), default=None)
+    if state is None:
+        return {}
+    by_state: dict[str, list[int]] = {}
+    for detector, found in sorted(state.detectors.items()):
+        by_state.setdefault(found.state.value, []).append(detector)
+    return {
+        "exposure_id": state.key.exposure_id,
+        "pipeline": state.key.pipeline,
+        "image_type": state.image_type,
+        "detectors": {name: len(numbers) for name, numbers in sorted(by_state.items())},
+        "excluded": {number: state.detectors[number].reason for number in by_state.get("excluded", ())},
+        "excluded_amps": state.info.get("excluded_amps", {}),
+    }
+
+
+def _newest_text(newest: dict[str, Any], names: dict[int, str]) -> list[str]:
+    if not newest:
+        return []
+    counts = ", ".join(f"{count} {state}" for state, count in newest["detectors"].items())
+    lines = [f"newest exposure {newest['exposure_id']} ({newest['image_type']}, {newest['pipeline']}): {counts}"]
+    lines += [f"  excluded {names.get(number, number)}: {why}" for number, why in newest["excluded"].items()]
+    for detector, amps in newest["excluded_amps"].items():
+        lines += [f"  excluded {detector}/{amp}: {why}" for amp, why in amps.items()]
+    return [*lines, ""]
+
+
+def _status_text(status: Any, newest: list[str]) -> str:
     lines = [
         (
             f"mode {status.mode.value}   leader {status.leader or '(none)'}   running {status.running}   "
@@ -31,6 +69,7 @@ def _status_text(status: Any) -> str:
             f"dead letters {status.dead_letters}"
         ),
         "",
+        *newest,
         f"{'pool':14}{'current':>9}{'backlog':>9}{'idle workers':>14}",
     ]
     lines += [f"{q.pool:14}{q.current:>9}{q.backlog:>9}{q.parked:>14}" for q in status.queues]
@@ -52,24 +91,31 @@ def status(
         bool, typer.Option("--watch", help="Show it anew whenever something happens, until Ctrl-C.")
     ] = False,
 ) -> None:
-    """Show the board: queues, workers, totals. Example: rapid status --camera LSSTCam --watch"""
+    """Show the board: newest exposure, queues, workers, totals. Example: rapid status --camera LSSTCam --watch"""
     with _board(camera, redis) as board:
+        names = {detector.id: detector.name for detector in _camera_of(camera).detectors}
+
+        def shown() -> str:
+            return _status_text(board.status(), _newest_text(_newest_facts(board), names))
+
         if not watch:
-            found = board.status()
-            print_json(found.model_dump(mode="json")) if as_json else print(_status_text(found))
+            if as_json:
+                print_json({**board.status().model_dump(mode="json"), "newest": _newest_facts(board)})
+            else:
+                print(shown())
             return
         from rich.live import Live
         from rich.text import Text
 
         last = "$"
-        with Live(Text(_status_text(board.status())), auto_refresh=False) as live:
+        with Live(Text(shown()), auto_refresh=False) as live:
             while True:
                 try:
                     events = board.events(last, timeout_s=2.0)
                 except KeyboardInterrupt:
                     return
                 last = events[-1].event_id if events else last
-                live.update(Text(_status_text(board.status())), refresh=True)
+                live.update(Text(shown()), refresh=True)
 
 
 @jobs_app.command("failed")

@@ -102,6 +102,14 @@ def begin_utc(begin_tai: datetime | None, *, now: datetime) -> datetime:
     return (plain - timedelta(seconds=leap_seconds(plain))).replace(tzinfo=UTC)
 
 
+def newest_begin(info: Mapping[str, Any]) -> datetime | None:
+    """Return when an exposure began, TAI, from its facts as the board keeps them; None if they do not tell."""
+    try:
+        return datetime.fromisoformat(str(info.get("begin") or ""))
+    except ValueError:
+        return None
+
+
 def next_exposure_from(newest_begin_tai: datetime | None, *, now: datetime) -> datetime:
     """Return the time from which a change made now holds, so that the next exposure is the first one it is for.
 
@@ -204,6 +212,36 @@ def _targets_of(text: str, camera: Camera) -> list[Target]:
         known = ", ".join(detector.amp_by_name)
         raise ExclusionError("targets", f"{detector.name} has no amp {amp_text[:64]!r} (known: {known})")
     return [Target(detector=detector.id, detector_name=detector.name, amp=amp)]
+
+
+def find_exclusions(which: Sequence[str], known: Iterable[Exclusion], camera: Camera) -> list[int]:
+    """Return the numbers of exclusions that are named by their number or by what is off.
+
+    Parameters
+    ----------
+    which
+        ``7`` or ``#7`` for an exclusion's number, taken as it is; else what `parse_targets` takes.
+    known
+        Those that are not over.
+
+    Raises
+    ------
+    ExclusionError
+        Raised for a name of something that is not off.
+    """
+    found: dict[int, None] = {}
+    listed = list(known)
+    for text in which:
+        named = text.strip().removeprefix("#")
+        if named.isascii() and named.isdigit() and len(named) < 12:
+            found[int(named)] = None
+            continue
+        names = {target.name for target in parse_targets([named], camera)}
+        numbers = [one.id for one in listed if one.name in names]
+        if not numbers:
+            raise ExclusionError("targets", f"{named[:64]} is not excluded")
+        found.update(dict.fromkeys(numbers))
+    return list(found)
 
 
 def check_reason(reason: str) -> str:
