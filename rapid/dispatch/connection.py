@@ -146,7 +146,9 @@ class AsyncConnection:
         self._client: Any = redis.asyncio.Redis.from_url(
             url,
             protocol=2,
-            socket_timeout=SLICE_S + ANSWER_S,
+            # Ours, see _send. The client's own sends within `asyncio.wait_for`, which before Python 3.12 loses a
+            # cancellation that comes just as the command is on its way: a heartbeat would outlive its job.
+            socket_timeout=None,
             socket_connect_timeout=ANSWER_S,
             retry=AsyncRedisRetry(NoBackoff(), 0),
         )
@@ -177,7 +179,12 @@ class AsyncConnection:
         waits = _waits(self._outage_s)
         while True:
             try:
-                return await self._client.execute_command(*command.args)
+                async with asyncio.timeout(command.block_s + ANSWER_S):
+                    return await self._client.execute_command(*command.args)
+            except TimeoutError as error:
+                wait_s = next(waits, None)
+                if wait_s is None or await self._is_closed_within(wait_s):
+                    raise StoreError("the board's server: no answer in time", error="TimeoutError") from error
             except RedisError as error:
                 if _is_function_missing(error) and next(waits, None) is not None:
                     await self.load_library()  # the server was restarted without its data (I2)
