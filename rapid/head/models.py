@@ -1,6 +1,6 @@
 """What the head node knows of an exposure while its raws come in."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -12,7 +12,9 @@ class BatchPlan:
     expected
         Detectors that the gather waits for.
     superseded
-        Detectors that arrived though they were not asked for: settled, and on the backlog (I1).
+        Detectors left for the backlog, with the reason: settled for the gather (I1).
+    excluded
+        Detectors that are switched off, with the reason.
     """
 
     pipeline: str
@@ -20,7 +22,8 @@ class BatchPlan:
     time_limit_ms: int
     expected: frozenset[int]
     raws: dict[int, str]
-    superseded: frozenset[int] = frozenset()
+    superseded: dict[int, str] = field(default_factory=dict)
+    excluded: dict[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -16,14 +16,17 @@ import structlog
 
 from rapid.arrival.models import Arrival, ExpectedSensors, RawArrived, RawHeader, RawQuarantined
 from rapid.camera.models import Camera
+from rapid.control.store import AsyncControlStore
 from rapid.dispatch.board import AsyncBoard
 from rapid.dispatch.models import BatchKey, BatchSpec, EventKind
 from rapid.errors import RapidError, RawError, RefusedError, StoreError
 from rapid.head.assemble import Exposures, OpenExposure
 from rapid.head.builds import RUN, CalibBuilder
+from rapid.head.choice import Choice, Chooser, ControlSource, Waits
 from rapid.head.decide import expected_detectors, info_facts, plan_batches
 from rapid.head.failures import FailureKeeper
 from rapid.head.metrics import HeadMetrics
+from rapid.exposure.models import ExposureInfo
 from rapid.pipeline.models import PipelineBook
 from rapid.results.models import DetectorState, QuarantineRecord, Scalar
 from rapid.results.store import ResultsStore
@@ -56,6 +59,10 @@ class Head:
         How soon a standby takes over from a head that died.
     batch_wait_s
         How long to wait for more raws once one came, so that an exposure is posted in few calls.
+    control
+        Where the control state in force is read; the board's if left out.
+    waits
+        How long gathers wait unless the control state says otherwise.
     """
 
     def __init__(
@@ -69,9 +76,8 @@ class Head:
         *,
         lead_ttl_s: float = 3.0,
         batch_wait_s: float = 0.02,
-        gather_timeout_s: float = 5.0,
-        regather_timeout_s: float = 45.0,
-        deadline_s: float = 120.0,
+        control: ControlSource | None = None,
+        waits: Waits | None = None,
         build_calibs: bool = True,
         metrics: HeadMetrics | None = None,
     ) -> None:
@@ -83,11 +89,11 @@ class Head:
         self._book = book
         self._ttl_s = lead_ttl_s
         self._batch_wait_s = batch_wait_s
-        self._gather_timeout_ms = int(gather_timeout_s * 1000)
-        self._regather_timeout_ms = int(regather_timeout_s * 1000)
-        self._deadline_ms = int(deadline_s * 1000)
         self._build_calibs = build_calibs
+        self._control = control or AsyncControlStore(board.connection, camera, book)
+        self._waits = waits or Waits()
         self._exposures = Exposures()
+        self._chooser = Chooser(camera, board, book, self._control, self._waits)
         self._token = 0
         self._set_aside: set[str] = set()
         self._metrics = metrics or HeadMetrics()
@@ -125,6 +131,8 @@ class Head:
         log.info("head leads", token=token)
         self.leading.set()
         self._exposures = Exposures()
+        self._chooser = Chooser(self._camera, self._board, self._book, self._control, self._waits)
+        await self._chooser.resume()
         self._token = token
         quarantined = await asyncio.to_thread(lambda: self._results.quarantined(self._camera.name, limit=10_000))
         self._set_aside = {record.uri for record in quarantined}
@@ -271,8 +279,17 @@ class Head:
             exposure.finished = await asyncio.to_thread(
                 self._results.finished_detectors, self._camera.name, exposure.exposure_id, run=RUN
             )
-        expected = expected_detectors(self._camera, read_out=exposure.read_out)
-        for plan in plan_batches(exposure.raws.values(), camera=self._camera, book=self._book, expected=expected):
+        choice = await self._choice_for(exposure, info)
+        plans = plan_batches(
+            exposure.raws.values(),
+            camera=self._camera,
+            book=self._book,
+            expected=expected_detectors(self._camera, read_out=exposure.read_out),
+            later=choice.later,
+            excluded=choice.excluded,
+            pipelines=choice.pipelines,
+        )
+        for plan in plans:
             key = BatchKey(run=RUN, exposure_id=exposure.exposure_id, pipeline=plan.pipeline)
             stored = exposure.finished.get(plan.pipeline, frozenset())
             version = 0
@@ -289,14 +306,16 @@ class Head:
                     expected=plan.expected,
                     raws=plan.raws,
                     superseded=plan.superseded,
+                    excluded=plan.excluded,
                     pool=plan.pool,
-                    info=info_facts(info),
+                    info={**info_facts(info), "posted_after_s": round(time.monotonic() - exposure.first_s, 3)},
+                    control=dict(choice.control),
                     finished=finished,
                     version=version,
                     time_limit_ms=plan.time_limit_ms,
-                    gather_timeout_ms=self._gather_timeout_ms,
-                    regather_timeout_ms=self._regather_timeout_ms,
-                    deadline_ms=self._deadline_ms,
+                    gather_timeout_ms=choice.waits.gather_ms,
+                    regather_timeout_ms=choice.waits.regather_ms,
+                    deadline_ms=choice.waits.deadline_ms,
                 ),
                 lead_token=self._token,
             )
@@ -315,6 +334,13 @@ class Head:
                 await self._board.expect(key, plan.expected)
         if exposure.quarantined:
             await self._settle_quarantined(exposure)
+
+    async def _choice_for(self, exposure: OpenExposure, info: ExposureInfo) -> Choice:
+        """Return what is done with an exposure, decided when its first raw came (I9)."""
+        if exposure.choice is None:
+            header = next(iter(exposure.raws.values())).header
+            exposure.choice = await self._chooser.choose(info, header, at_s=exposure.first_s, excluded={})
+        return exposure.choice
 
     async def _stored(self, exposure_id: int, pipeline: str) -> tuple[int, dict[int, dict[str, Scalar]]]:
         """Return the summary version and the metrics that the results store has of a batch (I2)."""

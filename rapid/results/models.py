@@ -112,6 +112,9 @@ class ExposureSummary(BaseModel):
         default_factory=dict, description="Focal-plane numbers, e.g. psf_fwhm_arcsec_median."
     )
     info: dict[str, Any] = Field(default_factory=dict, description="The ExposureInfo facts, detector's left out.")
+    control: dict[str, Any] = Field(
+        default_factory=dict, description="Control state it was dispatched under: pattern, phase, shedding (I9)."
+    )
     products: dict[str, str] = Field(default_factory=dict, description="Keys in the products store: mosaic, plots.")
     timings: dict[str, float] = Field(default_factory=dict)
     gathered_at: datetime | None = Field(default=None, description="UTC.")

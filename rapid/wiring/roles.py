@@ -57,14 +57,18 @@ async def _with_health(
     run: Callable[[], Awaitable[None]],
     *,
     routers: "tuple[APIRouter, ...]" = (),
+    tells_of_board: bool = False,
 ) -> None:
     """Run a role beside its health endpoint, if it has a port for one."""
     if not settings.metrics_port:
         await run()
         return
+    from rapid.wiring.board_metrics import BoardMetrics
     from rapid.wiring.health import Health, serve_health
 
-    server = asyncio.create_task(serve_health(Health(board.ping, ready, routers=routers), port=settings.metrics_port))
+    before_scrape = BoardMetrics(board).refresh if tells_of_board else None
+    health = Health(board.ping, ready, routers=routers, before_scrape=before_scrape)
+    server = asyncio.create_task(serve_health(health, port=settings.metrics_port))
     try:
         await run()
     finally:
@@ -76,6 +80,7 @@ async def run_head(settings: RoleSettings, stop: asyncio.Event | None = None) ->
     """Run a head node."""
     from rapid.arrival.bucket import BucketSource
     from rapid.arrival.source import open_source
+    from rapid.head.choice import Waits
     from rapid.head.role import Head
     from rapid.pipeline.store import default_book
 
@@ -100,12 +105,14 @@ async def run_head(settings: RoleSettings, stop: asyncio.Event | None = None) ->
             source,
             default_book(),
             lead_ttl_s=settings.lead_ttl_s,
-            gather_timeout_s=settings.gather_timeout_s,
-            regather_timeout_s=settings.regather_timeout_s,
-            deadline_s=settings.deadline_s,
+            waits=Waits(
+                round(settings.gather_timeout_s * 1000),
+                round(settings.regather_timeout_s * 1000),
+                round(settings.deadline_s * 1000),
+            ),
             build_calibs=settings.build_calibs,
         )
-        await _with_health(settings, board, head.ready, lambda: head.run(stop), routers=routers)
+        await _with_health(settings, board, head.ready, lambda: head.run(stop), routers=routers, tells_of_board=True)
     results.close()
 
 

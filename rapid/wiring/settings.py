@@ -58,7 +58,9 @@ class RoleSettings(Settings):
     )
     host: str = Field(default="127.0.0.1", description="Address the display listens on.")
     port: int = Field(default=8080, ge=0, le=65535, description="Port the display listens on; 0 for a free one.")
-    token: SecretStr | None = Field(default=None, description="Token that changes over HTTP need; several, one a line, as name and token.")
+    token: SecretStr | None = Field(
+        default=None, description="Token that changes over HTTP need; several, one a line, as name and token."
+    )
     proxy_header: str = Field(default="", description="Header in which an auth proxy names the user; none if empty.")
     trusted_proxies: str = Field(default="", description="Addresses or networks of that proxy, comma separated.")
     log_format: str = Field(default="json", pattern="^(json|text)$", description="json for machines, text for people.")
