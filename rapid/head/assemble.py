@@ -8,6 +8,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 
 from rapid.arrival.models import RawHeader
+from rapid.exclusions.decide import Excluded
 from rapid.exposure.models import ExposureInfo
 from rapid.head.choice import Choice
 
@@ -33,6 +34,8 @@ class OpenExposure:
 
     choice: Choice | None = None
     """What is done with it: decided once (I9)."""
+    excluded: Excluded = field(default_factory=Excluded)
+    """What is switched off in it: decided with the choice."""
 
     @property
     def info(self) -> ExposureInfo | None:

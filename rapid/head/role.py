@@ -20,14 +20,16 @@ from rapid.control.store import AsyncControlStore
 from rapid.dispatch.board import AsyncBoard
 from rapid.dispatch.models import BatchKey, BatchSpec, EventKind
 from rapid.errors import RapidError, RawError, RefusedError, StoreError
+from rapid.exposure.models import ExposureInfo
 from rapid.head.assemble import Exposures, OpenExposure
 from rapid.head.builds import RUN, CalibBuilder
 from rapid.head.choice import Choice, Chooser, ControlSource, Waits
 from rapid.head.decide import expected_detectors, info_facts, plan_batches
+from rapid.head.exclusions import Exclusions
 from rapid.head.failures import FailureKeeper
 from rapid.head.metrics import HeadMetrics
-from rapid.exposure.models import ExposureInfo
 from rapid.pipeline.models import PipelineBook
+from rapid.pipeline.store import load_pipeline
 from rapid.results.models import DetectorState, QuarantineRecord, Scalar
 from rapid.results.store import ResultsStore
 
@@ -94,6 +96,7 @@ class Head:
         self._waits = waits or Waits()
         self._exposures = Exposures()
         self._chooser = Chooser(camera, board, book, self._control, self._waits)
+        self._exclusions = Exclusions(camera, results)
         self._token = 0
         self._set_aside: set[str] = set()
         self._metrics = metrics or HeadMetrics()
@@ -296,7 +299,7 @@ class Head:
             finished: dict[int, dict[str, Scalar]] = {}
             if stored:
                 version, finished = await self._stored(exposure.exposure_id, plan.pipeline)
-                if plan.expected <= stored and version:
+                if plan.expected - plan.excluded.keys() <= stored and version:
                     continue  # done before this head began
             receipt = await self._board.post(
                 BatchSpec(
@@ -308,7 +311,12 @@ class Head:
                     superseded=plan.superseded,
                     excluded=plan.excluded,
                     pool=plan.pool,
-                    info={**info_facts(info), "posted_after_s": round(time.monotonic() - exposure.first_s, 3)},
+                    info={
+                        **info_facts(info),
+                        "posted_after_s": round(time.monotonic() - exposure.first_s, 3),
+                        **exposure.excluded.facts,
+                    },
+                    config=exposure.excluded.config_for(load_pipeline(plan.pipeline, self._book)),
                     control=dict(choice.control),
                     finished=finished,
                     version=version,
@@ -339,7 +347,8 @@ class Head:
         """Return what is done with an exposure, decided when its first raw came (I9)."""
         if exposure.choice is None:
             header = next(iter(exposure.raws.values())).header
-            exposure.choice = await self._chooser.choose(info, header, at_s=exposure.first_s, excluded={})
+            off = exposure.excluded = await self._exclusions.of(info.begin)
+            exposure.choice = await self._chooser.choose(info, header, at_s=exposure.first_s, excluded=off.detectors)
         return exposure.choice
 
     async def _stored(self, exposure_id: int, pipeline: str) -> tuple[int, dict[int, dict[str, Scalar]]]:
