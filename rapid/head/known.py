@@ -1,6 +1,7 @@
 """What the head knows of exposures, for requests: those it has seen arrive, else what the results store has of them."""
 
 import asyncio
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -92,6 +93,11 @@ class KnownExposures:
         """Return an exposure whose raws were seen under this lead, or None."""
         exposure = self._exposures.find(exposure_id)
         return _from_arrivals(exposure) if exposure is not None and exposure.raws else None
+
+    def age_s(self, exposure_id: int) -> float:
+        """Return how long ago an exposure was first heard of [s]; infinite for one that was not."""
+        exposure = self._exposures.find(exposure_id)
+        return float("inf") if exposure is None else time.monotonic() - exposure.first_s
 
     def live_facts(self) -> dict[int, ExposureFacts]:
         """Return the facts of all exposures seen under this lead."""

@@ -40,10 +40,10 @@ class FakeBoard:
         self.asked.append((pool, pipeline))
         return self.load
 
-    async def recent(self, n: int):
+    async def recent(self, _n: int):
         return [] if self.control is None else [BatchKey(exposure_id=2026112000001, pipeline="quicklook")]
 
-    async def state(self, key: BatchKey):
+    async def state(self, _key: BatchKey):
         class State:
             control = self.control
 
