@@ -31,7 +31,10 @@ class PatternError(ConfigurationError):
         pointer = f"\n    {shown}\n    {' ' * place}^" if shown.strip() else ""
         # An expression may be of any length here, as when its length is the fault; a log line may not.
         excerpt = text if len(text) <= 4 * WINDOW else shown
-        super().__init__("pattern", f"{reason}, at column {column}{pointer}", column=column, text=excerpt)
+        super().__init__("pattern", reason, column=column, text=excerpt)
+        # Without the field: who asks for a pattern puts the name of his own before it.
+        self.message = f"{reason}, at column {column}{pointer}"
+        self.args = (self.message,)
         self.reason = reason
         self.text = text
         self.column = column

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
-from math import floor, hypot
+from math import floor
 from statistics import median
 
 import numpy as np
@@ -127,9 +127,9 @@ class Layout:
         return max(self.detectors.row_pitch_mm, self.detectors.column_pitch_mm)
 
     @property
-    def radius_mm(self) -> float:
-        """Distance of the outermost science detector's middle from that of all of them [mm]."""
-        return max(hypot(*self.from_middle_mm(i)) for i in self.science)
+    def reach_mm(self) -> float:
+        """How far the longer axis of the focal plane reaches, from the middle to the last detector's middle [mm]."""
+        return max(abs(distance) for i in self.science for distance in self.from_middle_mm(i))
 
 
 def _rows(points: Mapping[object, tuple[float, float]], height_mm: float) -> list[list[object]]:

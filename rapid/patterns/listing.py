@@ -22,8 +22,8 @@ def list_patterns(camera: Camera | None = None) -> tuple[BuiltIn, ...]:
 def describe_patterns(camera: Camera, named: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
     """Return facts about every built-in and saved pattern, ready for JSON.
 
-    Each has ``name``, ``usage``, ``aliases``, ``description``, ``saved``, ``expression`` (of saved ones), ``sizes``
-    (detectors in each phase; `None` if it needs arguments or selects nothing here) and ``phases``.
+    Each has ``name``, ``usage``, ``aliases``, ``description``, ``needs_arguments``, ``saved``, ``expression`` (of
+    saved ones), ``sizes`` (detectors in each phase; `None` if it needs arguments or selects nothing here) and ``phases``.
     """
     saved = {} if named is None else named
     rows: list[dict[str, Any]] = [
@@ -32,6 +32,7 @@ def describe_patterns(camera: Camera, named: Mapping[str, str] | None = None) ->
             "usage": known.usage,
             "aliases": list(known.aliases),
             "description": known.description,
+            "needs_arguments": known.needs_arguments,
             "saved": False,
             "expression": None,
             **_counts(None if known.needs_arguments else _sizes(known.name, camera, {})),
@@ -44,6 +45,7 @@ def describe_patterns(camera: Camera, named: Mapping[str, str] | None = None) ->
             "usage": name,
             "aliases": [],
             "description": "saved by name",
+            "needs_arguments": False,
             "saved": True,
             "expression": text,
             **_counts(_sizes(name, camera, saved)),

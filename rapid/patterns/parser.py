@@ -103,18 +103,17 @@ class _Parser:
             sign = self._take()
             operands.append(self._join(level + 1))
             if operator is Operator.DIFFERENCE and len(operands) == 2:
-                self._refuse_spaced_range(operands, sign)
+                self._refuse_spaced_range(operands, start, sign)
         return operands[0] if len(operands) == 1 else Join(operator, tuple(operands), start)
 
-    def _refuse_spaced_range(self, operands: list[Part], sign: Token) -> None:
+    def _refuse_spaced_range(self, operands: list[Part], start: int, sign: Token) -> None:
         match operands:
-            case [Ids(first=low, last=same_low), Ids(first=high, last=same_high)] if low == same_low:
-                if high == same_high:
-                    self._fail(
-                        f"{low} - {high} takes one detector from another: write {low}-{high} or {low}..{high} "
-                        "for the range",
-                        sign.column,
-                    )
+            # One in parentheses begins after them: (0) - 9 is meant.
+            case [Ids(column=column) as low, Ids() as high] if low.is_single and high.is_single and column == start:
+                self._fail(
+                    f"{low} - {high} takes one detector from another: write {low}-{high} or {low}..{high} for the range",
+                    sign.column,
+                )
 
     def _complement(self) -> Part:
         if not self._at("~"):

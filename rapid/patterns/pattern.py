@@ -185,11 +185,22 @@ def pattern_of(ids: Collection[int], camera: Camera) -> Pattern:
         if members <= left and len(members) > 1 and built_in_named(raft) is None:
             words.append(spelled[raft])
             left -= members
-    runs: list[list[int]] = []
-    for detector_id in sorted(left):
-        if runs and detector_id == runs[-1][-1] + 1:
-            runs[-1].append(detector_id)
-        else:
-            runs.append([detector_id])
-    words += [str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs]
+    words += [str(first) if first == last else f"{first}-{last}" for first, last in runs_of(left)]
     return parse_pattern(",".join(words))
+
+
+def runs_of(ids: Collection[int]) -> list[tuple[int, int]]:
+    """Return the first and last of each run of neighbouring numbers, ascending.
+
+    Examples
+    --------
+    >>> runs_of({7, 1, 2, 3})
+    [(1, 3), (7, 7)]
+    """
+    runs: list[tuple[int, int]] = []
+    for number in sorted(ids):
+        if runs and number == runs[-1][1] + 1:
+            runs[-1] = (runs[-1][0], number)
+        else:
+            runs.append((number, number))
+    return runs

@@ -45,24 +45,27 @@ def crosses(layout: Layout) -> Cycle:
 
 
 def rings(layout: Layout, n: int) -> Cycle:
-    """Return `n` rings about the middle, as wide as the gaps between them, then the gaps."""
-    zone_mm = (layout.radius_mm + layout.pitch_mm / 2) / (2 * n)
-    return halves(layout, lambda i: floor(hypot(*layout.from_middle_mm(i)) / zone_mm + 1e-9) % 2 == 1)
+    """Return `n` rings about the middle, as wide as the gaps between them, then the gaps.
+
+    The last ring takes what is farther out, in the corners.
+    """
+    zone_mm = (layout.reach_mm + layout.pitch_mm / 2) / (2 * n)
+    return halves(layout, lambda i: min(floor(hypot(*layout.from_middle_mm(i)) / zone_mm + 1e-9), 2 * n - 1) % 2 == 1)
 
 
 def max_rings(layout: Layout) -> int:
-    """Return how many rings fit: none narrower than a detector."""
-    return max(1, floor((layout.radius_mm / layout.pitch_mm + 0.5) / 2))
+    """Return how many rings fit: rings and gaps hold a detector each, from the middle along the longer axis."""
+    return max(1, floor((layout.reach_mm / layout.pitch_mm + 1) / 2 + 1e-9))
 
 
 def spiral(layout: Layout, arms: int, turns: int) -> Cycle:
     """Return the arms of an Archimedean spiral, counter-clockwise outwards, then the gaps between them."""
-    radius_mm = layout.radius_mm or 1.0
+    reach_mm = layout.reach_mm or 1.0
 
     def in_arm(detector_id: int) -> bool:
         x, y = layout.from_middle_mm(detector_id)
         # Rounded: a detector exactly on an edge must not fall to either side by the last bit of a sine.
-        return round(arms * (atan2(y, x) / tau - turns * hypot(x, y) / radius_mm), 9) % 1 < 0.5
+        return round(arms * (atan2(y, x) / tau - turns * hypot(x, y) / reach_mm), 9) % 1 < 0.5
 
     return halves(layout, in_arm)
 

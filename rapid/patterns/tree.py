@@ -33,8 +33,13 @@ class Ids:
     last: int
     column: int = field(default=1, compare=False)
 
+    @property
+    def is_single(self) -> bool:
+        """Whether it is one detector."""
+        return self.first == self.last
+
     def __str__(self) -> str:
-        return str(self.first) if self.first == self.last else f"{self.first}-{self.last}"
+        return str(self.first) if self.is_single else f"{self.first}-{self.last}"
 
 
 @dataclass(frozen=True)
@@ -97,6 +102,10 @@ class Join:
     def __str__(self) -> str:
         sign = "," if self.operator is Operator.LISTING else f" {self.operator.value} "
         least = _TIGHTNESS[self.operator] + 0.25
+        match self.operands:
+            case [Ids(is_single=True) as low, Ids(is_single=True), *_] if self.operator is Operator.DIFFERENCE:
+                # Without parentheses the first two would look like a range.
+                return sign.join([f"({low})", *(_written(operand, least) for operand in self.operands[1:])])
         return sign.join(_written(operand, least) for operand in self.operands)
 
 
