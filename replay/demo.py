@@ -35,7 +35,7 @@ MARKER = ".rapid-demo"
 """Lies in a folder that a demo made: only such a folder is emptied by the next one."""
 
 WAVEFRONT = "wavefront"
-"""The pipeline whose summaries get a line of their own at the end."""
+"""How the pipelines begin whose summaries get a line of their own at the end."""
 
 MAX_OPEN = 3
 """Exposures in flight before the camera waits: the demo shows a system that keeps up on any machine."""
@@ -272,7 +272,9 @@ class Demo:
         summaries = results.summaries(self.simulator.camera.name, day_obs=self.plan.day_obs, limit=10_000)
         results.close()
         by_exposure = {
-            s.exposure: s for s in summaries if not s.pipeline.startswith("build_") and s.pipeline != WAVEFRONT
+            s.exposure: s
+            for s in summaries
+            if not s.pipeline.startswith("build_") and not s.pipeline.startswith(WAVEFRONT)
         }
         self.console.print(summary_table(self.simulator.exposures, by_exposure))
         sweeps = [s for s in by_exposure.values() if s.metrics.get("best_focus_mm") is not None]
@@ -283,7 +285,7 @@ class Demo:
                 f"{_number(newest.metrics.get('best_focus_error_mm'), 4)} mm (truth {self.plan.best_focus_mm:.4f} mm)"
             )
         for found in summaries:
-            if found.pipeline == WAVEFRONT and "wavefront_z4_um" in found.metrics:
+            if found.pipeline.startswith(WAVEFRONT) and "wavefront_z4_um" in found.metrics:
                 self.console.print(
                     f"wavefront of {found.metrics['wavefront_n_pairs']} pairs of donuts: aberrations "
                     f"{_number(found.metrics['wavefront_field_fwhm_arcsec'])}″, focus "

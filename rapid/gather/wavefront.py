@@ -24,7 +24,7 @@ from rapid.exposure.models import ImageType
 from rapid.gather.sweep import focus_position_mm, group_of
 from rapid.products.naming import summary_key
 from rapid.products.store import ProductsStore
-from rapid.results.models import DetectorResult, ExposureSummary, Scalar
+from rapid.results.models import DetectorResult, DetectorState, ExposureSummary, Scalar
 from rapid.results.store import ResultsStore
 
 log = structlog.get_logger()
@@ -33,6 +33,7 @@ SLACK_S = 60.0
 """Beyond the budget for the fits: starting Python, the last pair, the plots."""
 MARK = "n_wavefronts_median"
 """The metric that tells a wavefront pipeline's summary from all others."""
+UNDER_WAY = frozenset({DetectorState.QUEUED, DetectorState.RUNNING})
 MAX_PARTNER_STEP = 2
 """An intra- and an extra-focal exposure without a common group are at most so many numbers apart."""
 
@@ -113,9 +114,10 @@ class WavefrontStep:
     def __call__(self, summary: ExposureSummary, results: ResultsStore, products: ProductsStore) -> None:
         """Add ``wavefront_*`` metrics, the report and two plots to a summary that has fitted donuts.
 
-        Does nothing for other summaries, or while one side of focus is missing.
+        Does nothing for other summaries, while one side of focus is missing, or while detectors are still being fitted:
+        another summary comes when they are.
         """
-        if MARK not in summary.metrics:
+        if MARK not in summary.metrics or any(status.state in UNDER_WAY for status in summary.detectors.values()):
             return
         sites = self._sites(summary, results)
         if not sites:

@@ -50,7 +50,7 @@ def test_one_science_raw_makes_a_batch_that_expects_all_science_detectors():
         pytest.param(ImageType.DARK, "dark", id="a dark as a dark"),
         pytest.param(ImageType.FLAT, "flat", id="a flat as a flat"),
         pytest.param(
-            ImageType.CWFS, "donut wavefront", id="a defocused image is measured as donuts, and its wavefront"
+            ImageType.CWFS, "donut wavefront_fam", id="a defocused image is measured as donuts, and its wavefront"
         ),
         pytest.param(ImageType.FOCUS, "quicklook", id="a sweep image is a sky image"),
         pytest.param(ImageType.UNKNOWN, "quicklook", id="an unknown type gets a look all the same"),
