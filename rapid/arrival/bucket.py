@@ -143,7 +143,7 @@ class BucketSource:
 
     def _is_ours(self, key: str) -> bool:
         prefix = f"{self.place.path}/" if self.place.path else ""
-        return key.startswith(prefix) and kind_of(key) is not FileKind.OTHER
+        return key.startswith(prefix) and kind_of(key, self._camera) is not FileKind.OTHER
 
     def read(self, uri: str) -> bytes:
         """Return a raw's bytes."""
@@ -171,7 +171,7 @@ class BucketSource:
             Raised if the server did not answer.
         """
         uri = self.place.uri(found.key)
-        kind = kind_of(found.key)
+        kind = kind_of(found.key, self._camera)
         header, sensors, problem = None, None, None
         try:
             if found.size_bytes is None or not found.etag:
@@ -220,10 +220,9 @@ class BucketSource:
         for page in pages.paginate(Bucket=self.place.bucket, Prefix=prefix):
             yield from self._found(page)
 
-    @staticmethod
-    def _found(page: Any) -> Iterator[_Found]:
+    def _found(self, page: Any) -> Iterator[_Found]:
         for entry in page.get("Contents", ()):
-            if kind_of(entry["Key"]) is not FileKind.OTHER:
+            if kind_of(entry["Key"], self._camera) is not FileKind.OTHER:
                 yield _Found(entry["Key"], entry["Size"], entry["ETag"].strip('"'))
 
     def _list_days(self, prefix: str, n_days: int, *, depth: int) -> Iterator[_Found]:

@@ -7,8 +7,10 @@ test table.
 from dataclasses import dataclass
 from enum import StrEnum
 
+from rapid.camera.models import Camera
 from rapid.errors import EmptyRawError, RawError, TruncatedRawError
-from rapid.exposure.naming import is_expected_sensors, parse_raw_name
+from rapid.exposure.formats import parse_name
+from rapid.exposure.naming import is_expected_sensors
 
 
 class FileKind(StrEnum):
@@ -19,8 +21,8 @@ class FileKind(StrEnum):
     OTHER = "other"
 
 
-def kind_of(path: str) -> FileKind:
-    """Return what a file is by its name: temporary and hidden ones are nobody's business.
+def kind_of(path: str, camera: Camera | None = None) -> FileKind:
+    """Return what a file is by its name, to a camera or to any: temporary and hidden ones are nobody's business.
 
     Examples
     --------
@@ -32,7 +34,7 @@ def kind_of(path: str) -> FileKind:
         return FileKind.OTHER
     if is_expected_sensors(name):
         return FileKind.EXPECTED_SENSORS
-    return FileKind.RAW if parse_raw_name(name) is not None else FileKind.OTHER
+    return FileKind.RAW if parse_name(name, camera) is not None else FileKind.OTHER
 
 
 class Writer(StrEnum):

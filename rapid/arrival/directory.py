@@ -67,7 +67,7 @@ class _Events(FileSystemEventHandler):
 
     def on_any_event(self, event: FileSystemEvent) -> None:
         path = str(event.dest_path if isinstance(event, FileMovedEvent | DirMovedEvent) else event.src_path)
-        if not event.is_directory and kind_of(path) is FileKind.OTHER:
+        if not event.is_directory and self._watch.kind_of(path) is FileKind.OTHER:
             return
         with contextlib.suppress(RuntimeError):  # the loop has ended
             self._loop.call_soon_threadsafe(self._watch.notice, path, event.is_directory)
@@ -151,7 +151,7 @@ class _Watch:
         self._patience = patience
         self._sweep_s = sweep_s
         self._door = door
-        self._sweeper = Sweeper()
+        self._sweeper = Sweeper(camera)
         self._fresh: OrderedDict[str, None] = OrderedDict()
         self._folders: set[str] = set()
         self._swept: deque[str] = deque()
@@ -162,6 +162,10 @@ class _Watch:
         self._inode = 0
         self._next_sweep_s = 0.0
         self._has_listed = False
+
+    def kind_of(self, path: str) -> FileKind:
+        """Return what a file is by its name, to the camera that is watched for."""
+        return kind_of(path, self._camera)
 
     def notice(self, path: str, is_folder: bool) -> None:
         """Take in that something happened to a path."""
@@ -279,7 +283,7 @@ class _Watch:
         return list(dict.fromkeys(paths))
 
     def _look_at_all(self, paths: list[str]) -> list[tuple[str, Look | None]]:
-        return [(path, look_at(path, kind=kind_of(path), camera=self._camera)) for path in paths]
+        return [(path, look_at(path, kind=self.kind_of(path), camera=self._camera)) for path in paths]
 
     def _decide(self, path: str, look: Look | None) -> list[Arrival]:
         if look is None or self._settled.get(path) == look.stamp:

@@ -10,6 +10,7 @@ from rapid.arrival.dedupe import Content, Deduper, Identity, Novelty
 from rapid.arrival.models import ExpectedSensors, RawArrived, RawHeader, RawQuarantined
 from rapid.camera.models import Camera
 from rapid.errors import RawError
+from rapid.exposure.formats import parse_name
 from rapid.exposure.naming import RawName, parse_raw_name
 
 log = structlog.get_logger()
@@ -60,7 +61,7 @@ class Door:
             exposure_id=info.exposure_id,
             detector=info.detector,
             is_guider=info.is_guider,
-            name=parse_raw_name(content.uri),
+            name=parse_name(content.uri),
             size_bytes=content.size_bytes,
             replaces=before.uri if before and novelty is Novelty.REPLACEMENT else None,
             arrived_at=datetime.now(UTC),
@@ -74,7 +75,7 @@ class Door:
 
 def quarantined(uri: str, problem: RawError, size_bytes: int | None) -> RawQuarantined:
     """Return the quarantine of a raw, with what its name tells."""
-    name = parse_raw_name(uri)
+    name = parse_name(uri)
     return RawQuarantined(
         uri=uri,
         code=problem.code,

@@ -5,16 +5,15 @@ Not a memory map: a writer that shortens a mapped file kills the reader with SIG
 
 import json
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 from rapid.arrival.models import RawHeader
 from rapid.camera.models import Camera
 from rapid.camera.store import load_camera
 from rapid.errors import CorruptRawError, EmptyRawError, TruncatedRawError
-from rapid.exposure.fits_header import FitsStructure
+from rapid.exposure.formats import format_of
 from rapid.exposure.models import ExposureInfo
 from rapid.exposure.naming import parse_expected_sensors
-from rapid.exposure.reader import read_info
 
 MAX_SIDECAR_BYTES = 1 << 20
 """205 names need 4 KB."""
@@ -73,17 +72,18 @@ def read_raw_header(data: RangedBytes, *, uri: str, camera: Camera | None) -> Ra
     """
     if len(data) == 0:
         raise EmptyRawError("the file is empty")
+    raw_format = format_of(uri, camera)
     # A gzip stream has no ranges; it is read as a whole.
-    content: Any = data.whole() if data[:2] == b"\x1f\x8b" else data
-    info, structure = read_info(cast("bytes", content), uri=uri, camera=camera)
-    _check_segments(info, structure, camera)
-    return RawHeader(uri=uri, info=info, header=dict(structure.primary))
+    content: Any = data.whole() if raw_format.reads_whole or data[:2] == b"\x1f\x8b" else data
+    facts = raw_format.read(content, uri=uri, camera=camera)
+    if facts.n_segments is not None:
+        _check_segments(facts.info, facts.n_segments, camera)
+    return RawHeader(uri=uri, info=facts.info, header=dict(facts.header))
 
 
-def _check_segments(info: ExposureInfo, structure: FitsStructure, camera: Camera | None) -> None:
+def _check_segments(info: ExposureInfo, n_segments: int, camera: Camera | None) -> None:
     """Raise `TruncatedRawError` for a raw that ends between two HDUs: valid FITS, but with amps missing."""
     detector = (camera or load_camera(info.camera)).by_id.get(info.detector)
-    n_segments = sum(hdu.is_image for hdu in structure.hdus)
     if info.is_guider or detector is None or n_segments >= len(detector.amps):
         return
     raise TruncatedRawError(

@@ -8,7 +8,8 @@ import structlog
 from rapid.arrival.decide import FileKind, kind_of
 from rapid.arrival.door import name_of_sidecar
 from rapid.arrival.look import Stamp, stamp_of
-from rapid.exposure.naming import parse_raw_name
+from rapid.camera.models import Camera
+from rapid.exposure.formats import parse_name
 
 log = structlog.get_logger()
 
@@ -27,7 +28,7 @@ def newest_first(paths: list[str]) -> list[str]:
 
     def place(path: str) -> tuple[int, bool, str]:
         is_raw = kind_of(path) is FileKind.RAW
-        name = parse_raw_name(path) if is_raw else name_of_sidecar(path)
+        name = parse_name(path) if is_raw else name_of_sidecar(path)
         return (-(name.exposure_id or 0) if name else 0, is_raw, path)
 
     return sorted(paths, key=place)
@@ -39,10 +40,13 @@ class Sweeper:
 
     Attributes
     ----------
+    camera
+        Whose raws are listed; any camera's if None.
     listed_ns
         By folder, its change of names at the last listing.
     """
 
+    camera: Camera | None = None
     listed_ns: dict[str, int] = field(default_factory=dict)
 
     def sweep(self, folder: str, *, now_ns: int) -> list[tuple[str, Stamp]]:
@@ -66,8 +70,7 @@ class Sweeper:
             self.listed_ns[here] = facts.st_mtime_ns
         return found
 
-    @staticmethod
-    def _list(here: str, folders: list[str], found: list[tuple[str, Stamp]] | None) -> None:
+    def _list(self, here: str, folders: list[str], found: list[tuple[str, Stamp]] | None) -> None:
         with os.scandir(here) as entries:
             for entry in entries:
                 if entry.name.startswith("."):
@@ -75,7 +78,7 @@ class Sweeper:
                 try:
                     if entry.is_dir():
                         folders.append(entry.path)
-                    elif found is not None and kind_of(entry.name) is not FileKind.OTHER:
+                    elif found is not None and kind_of(entry.name, self.camera) is not FileKind.OTHER:
                         found.append((entry.path, stamp_of(entry.stat())))
                 except OSError:
                     continue  # a dangling link

@@ -168,6 +168,7 @@ class CameraDefinition(_Definition):
     aliases: tuple[str, ...] = ()
     code: str
     translator: str = "lsst"
+    raw_format: str = "fits"
     plate_scale_arcsec_per_mm: float
     radial_coefficients: tuple[float, ...] = (0.0, 1.0)
     f_ratio: float

@@ -114,6 +114,7 @@ class Camera(_Fact):
     aliases: tuple[str, ...] = Field(default=(), description="Other spellings of INSTRUME, compared without case.")
     code: str = Field(pattern=r"^[A-Z]{2}$", description="Two letters that begin the obs id, e.g. MC.")
     translator: str = Field(default="lsst", description="Header translator that reads its raws.")
+    raw_format: str = Field(default="fits", description="How its raws are named and read: an entry of rapid.formats.")
     plate_scale_arcsec_per_mm: float = Field(gt=0)
     radial_coefficients: tuple[float, ...] = Field(
         default=(0.0, 1.0),

@@ -20,9 +20,8 @@ from payloads.plugin import Calibs, Frame, NoCalibs, Payload
 from rapid.camera.models import Camera
 from rapid.camera.store import load_camera
 from rapid.errors import NotFoundError
-from rapid.exposure.identity import tell_ccd_type
+from rapid.exposure.formats import format_of
 from rapid.exposure.models import ExposureInfo
-from rapid.exposure.reader import read_info
 from rapid.pipeline.models import Pipeline, PipelineBook
 from rapid.pipeline.store import choose_pipeline
 from rapid.results.models import DetectorResult, Provenance, Scalar
@@ -121,17 +120,16 @@ def make_frame(
     RawError
         Raised, as the subclass that names the problem, for a raw that cannot be used.
     """
-    info, structure = read_info(raw.data, uri=raw.uri, camera=camera)
+    facts = format_of(raw.uri, camera).read(raw.data, uri=raw.uri, camera=camera)
+    info = facts.info
     camera = camera or load_camera(info.camera)
-    images = [hdu for hdu in structure.hdus[1:] if hdu.is_image]
-    kind = tell_ccd_type(structure.primary, images[0].header) if camera.variants else None
-    detector = camera.detector(info.detector, physical_type=kind)
+    detector = camera.detector(info.detector, physical_type=facts.ccd_type if camera.variants else None)
     if detector is None:
         raise NotFoundError("detector", info.detector, camera.name)
     frame = Frame(
-        raw=structure.data if isinstance(structure.data, bytes) else raw.data,
+        raw=facts.data if isinstance(facts.data, bytes) else raw.data,
         info=info,
-        header=dict(structure.hdus[0].header),
+        header=dict(facts.header),
         camera=camera,
         detector=detector,
         calibs=calibs or NoCalibs(),
