@@ -32,8 +32,6 @@ class KnownExposure:
         URI of the raw by detector: of images, and of guider files.
     read_out
         Names of the detectors that were read out; None if nobody said.
-    excluded
-        Detectors switched off for it, with the reason.
     quarantined
         Detectors whose raw cannot be read, with the reason.
     is_live
@@ -47,7 +45,6 @@ class KnownExposure:
     raws: Mapping[int, str] = field(default_factory=dict)
     guiders: Mapping[int, str] = field(default_factory=dict)
     read_out: frozenset[str] | None = None
-    excluded: Mapping[int, str] = field(default_factory=dict)
     quarantined: Mapping[int, str] = field(default_factory=dict)
     is_live: bool = False
 
@@ -166,7 +163,6 @@ def _from_arrivals(exposure: OpenExposure) -> KnownExposure:
         raws={detector: raw.uri for (detector, is_guider), raw in exposure.raws.items() if not is_guider},
         guiders={detector: raw.uri for (detector, is_guider), raw in exposure.raws.items() if is_guider},
         read_out=exposure.read_out,
-        excluded=dict(exposure.choice.excluded) if exposure.choice is not None else {},
         quarantined=dict(exposure.quarantined),
         is_live=True,
     )

@@ -73,8 +73,6 @@ class RequestArchive(SqlStore):
 
     def _records(self, *conditions: Any, limit: int = 10_000) -> list[RequestRecord]:
         t = schema.request.c
-        statement = (
-            sa.select(t.document).where(*conditions).order_by(t.created_ms.desc(), t.id.desc()).limit(limit)
-        )
+        statement = sa.select(t.document).where(*conditions).order_by(t.created_ms.desc(), t.id.desc()).limit(limit)
         # Strictly typed documents: read as JSON text, as everything else that goes over a border.
         return [RequestRecord.model_validate_json(json.dumps(row.document)) for row in self._fetch(statement)]

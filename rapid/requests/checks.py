@@ -49,7 +49,9 @@ def wanted_detectors(
     chosen: set[int] = set()
     for place, item in enumerate(detectors if isinstance(detectors, list | tuple) else ()):
         text = str(item).strip()
-        known = camera.by_name.get(text) or (camera.by_id.get(int(text)) if text.isdecimal() and len(text) < 9 else None)
+        known = camera.by_name.get(text) or (
+            camera.by_id.get(int(text)) if text.isdecimal() and len(text) < 9 else None
+        )
         if known is None:
             raise BadRequestError(f"detectors.{place}", f"{camera.name} has no detector {text[:60]!r}")
         chosen.add(known.id)
@@ -67,7 +69,9 @@ def check_config(pipeline: Pipeline, config: Mapping[str, Mapping[str, Any]]) ->
     for name in config:
         if name not in {step.payload for step in pipeline.steps}:
             payloads = ", ".join(step.payload for step in pipeline.steps)
-            raise BadRequestError(f"config.{name[:60]}", f"pipeline {pipeline.name} has no such payload (it has {payloads})")
+            raise BadRequestError(
+                f"config.{name[:60]}", f"pipeline {pipeline.name} has no such payload (it has {payloads})"
+            )
     for step in pipeline.with_config({name: dict(values) for name, values in config.items()}).steps:
         if step.payload not in config:
             continue
@@ -103,14 +107,18 @@ def check_spec(
         except NotFoundError as error:
             raise BadRequestError("pipeline", error.message) from error
         if pipeline.builds:
-            raise BadRequestError("pipeline", f"{pipeline.name} builds a calib: ask for combine: build_{pipeline.builds}")
+            raise BadRequestError(
+                "pipeline", f"{pipeline.name} builds a calib: ask for combine: build_{pipeline.builds}"
+            )
         check_config(pipeline, spec.config)
     elif spec.config and spec.combine is not None and spec.combine.builds is not None:
         check_config(load_pipeline(spec.combine.value, book), spec.config)
     elif spec.config:
         raise BadRequestError("pipeline", "must be named for its settings to be changed")
     if detectors is not None and spec.combine is not None and spec.combine.builds is not None:
-        guiders = [camera.by_id[number].name for number in sorted(detectors) if camera.by_id[number].purpose is Purpose.GUIDER]
+        guiders = [
+            camera.by_id[number].name for number in sorted(detectors) if camera.by_id[number].purpose is Purpose.GUIDER
+        ]
         if guiders:
             raise BadRequestError("detectors", f"{guiders[0]} is a guider: no calib is built for it")
     return detectors

@@ -197,9 +197,7 @@ class RequestCommands:
         answer = record.model_dump_json() if record.state.is_final else ""
         change = RequestChange.of(record).model_dump_json()
         pointer = to_json({"repeats": record.request_id})
-        yield self._fcall(
-            "request_repeat", lead_token, ticket, record.request_id, pointer, change, 2 * KEEP_MS, answer
-        )
+        yield self._fcall("request_repeat", lead_token, ticket, record.request_id, pointer, change, 2 * KEEP_MS, answer)
 
     def dealt_with(self, entry_ids: Iterable[str]) -> Talk[None]:
         """Settle entries of the inbox."""
@@ -216,9 +214,7 @@ class RequestCommands:
         while True:
             block_s = min(max(deadline - time.monotonic(), 0.001), SLICE_S)
             # From the list to itself: it waits, and whoever dies here has taken nothing.
-            moved = yield Command(
-                ("BLMOVE", list_key, list_key, "RIGHT", "RIGHT", f"{block_s:.3f}"), block_s=block_s
-            )
+            moved = yield Command(("BLMOVE", list_key, list_key, "RIGHT", "RIGHT", f"{block_s:.3f}"), block_s=block_s)
             if moved is not None:
                 command = ("FCALL", function_name("request_take"), 3, self.prefix, self.inbox, list_key, door, kind)
                 taken = yield Command(command)

@@ -82,7 +82,10 @@ class GroupExposures(_Message):
 
     group_id: str = Field(min_length=1, max_length=256, description="GROUPID in their headers.")
     n: int | None = Field(
-        default=None, ge=1, le=MAX_EXPOSURES, description="How many there will be; MAXINDEX in their headers if left out."
+        default=None,
+        ge=1,
+        le=MAX_EXPOSURES,
+        description="How many there will be; MAXINDEX in their headers if left out.",
     )
     image_type: ImageType | None = Field(default=None, description="Only those of this kind.")
 
@@ -97,7 +100,10 @@ class Selection(_Message):
     """Which exposures: exactly one of the four ways."""
 
     exposures: tuple[ExposureItem, ...] | None = Field(
-        default=None, min_length=1, max_length=MAX_EXPOSURES, description='Ids and ranges: 2026112000012, "2026112000012-2026112000020".'
+        default=None,
+        min_length=1,
+        max_length=MAX_EXPOSURES,
+        description='Ids and ranges: 2026112000012, "2026112000012-2026112000020".',
     )
     group: GroupExposures | None = None
     next: NextExposures | None = None
@@ -151,9 +157,10 @@ class RequestPriority(StrEnum):
     """After everything else."""
 
 
-Detectors = Annotated[str, Field(min_length=1, max_length=4096)] | Annotated[
-    tuple[Annotated[int | str, Field()], ...], Field(min_length=1, max_length=1000)
-]
+Detectors = (
+    Annotated[str, Field(min_length=1, max_length=4096)]
+    | Annotated[tuple[Annotated[int | str, Field()], ...], Field(min_length=1, max_length=1000)]
+)
 
 
 class RequestSpec(_Message):
@@ -184,12 +191,12 @@ class RequestSpec(_Message):
         description="Take what the night's own processing gives, where it is what is asked for; false processes anew.",
     )
     run: str | None = Field(
-        default=None, pattern=RUN, description="Name under which results are stored; made from the request's id if left out."
+        default=None,
+        pattern=RUN,
+        description="Name under which results are stored; made from the request's id if left out.",
     )
     label: str = Field(default="", max_length=200, description="For people who read the list.")
-    client_key: str | None = Field(
-        default=None, pattern=KEY, description="Asking twice with one key is asking once."
-    )
+    client_key: str | None = Field(default=None, pattern=KEY, description="Asking twice with one key is asking once.")
 
     @model_validator(mode="after")
     def _consistent(self) -> "RequestSpec":

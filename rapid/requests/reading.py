@@ -81,7 +81,12 @@ def _first_of(error: ValidationError) -> BadRequestError:
     value = found.get("input")
     # A check of several fields names the field itself: "run: prompt is ...".
     named, colon, rest = reason.partition(": ")
-    if found["type"] == "value_error" and colon and named.replace(".", "").replace("_", "").isalnum() and " " not in named:
+    if (
+        found["type"] == "value_error"
+        and colon
+        and named.replace(".", "").replace("_", "").isalnum()
+        and " " not in named
+    ):
         path, reason = [*path, named], rest
     elif isinstance(value, str | int | float) and not isinstance(value, bool):
         reason += f", not {str(value)[:MAX_VALUE]!r}" if isinstance(value, str) else f", not {str(value)[:MAX_VALUE]}"
@@ -95,5 +100,6 @@ def _path(loc: tuple[int | str, ...]) -> list[str]:
 
 def _is_branch(part: int | str) -> bool:
     return isinstance(part, str) and (
-        any(mark in part for mark in "[(-") or part in {"ExposureRange", "int", "str", "constrained-str", "function-before"}
+        any(mark in part for mark in "[(-")
+        or part in {"ExposureRange", "int", "str", "constrained-str", "function-before"}
     )

@@ -89,9 +89,7 @@ class AsyncRequestBoard:
         """See `RequestBoard.recent`."""
         return await self._connection.run(self._say.recent(limit, refused=refused))
 
-    async def changes(
-        self, request_id: str, after: str = "0", *, timeout_s: float
-    ) -> list[tuple[str, RequestChange]]:
+    async def changes(self, request_id: str, after: str = "0", *, timeout_s: float) -> list[tuple[str, RequestChange]]:
         """See `RequestBoard.changes`."""
         return await self._connection.run(self._say.changes(request_id, after, timeout_s))
 
@@ -137,9 +135,7 @@ class AsyncRequestBoard:
 
     async def take_pushed(self, list_key: str, *, door: str, kind: str, timeout_s: float = 60.0) -> int:
         """Move what a script pushed to a list into the inbox; how many."""
-        return await self._connection.run(
-            self._say.take_pushed(list_key, door=door, kind=kind, timeout_s=timeout_s)
-        )
+        return await self._connection.run(self._say.take_pushed(list_key, door=door, kind=kind, timeout_s=timeout_s))
 
 
 def record_facts(record: RequestRecord) -> dict[str, Any]:

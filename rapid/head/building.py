@@ -1,0 +1,164 @@
+"""Build a calib for a request, and calibrate its newest input with it: the batches that follow the processing.
+
+The build is the same job as that of an afternoon's sequence (`rapid.head.builds`), and the same batch if it is of the same
+exposures. What the check shows is judged by `rapid.requests.verify`.
+"""
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any
+
+from rapid.camera.models import Camera, Purpose
+from rapid.dispatch.board import AsyncBoard
+from rapid.dispatch.models import BatchKey, BatchSpec
+from rapid.exposure.models import ImageType
+from rapid.head.exclusions import Exclusions
+from rapid.head.known import KnownExposures
+from rapid.head.targets import Stage, Target
+from rapid.pipeline.models import Pipeline, PipelineBook
+from rapid.pipeline.store import load_pipeline
+from rapid.requests.models import PROMPT, RequestRecord
+from rapid.results.models import DetectorResult, ExposureSummary
+from rapid.results.store import ResultsStore
+
+VERIFY_SUFFIX = "-verify"
+"""Of the run under which the check of a calib is stored: the same exposure and pipeline as one of its inputs."""
+
+
+@dataclass(frozen=True)
+class Means:
+    """What requests are fulfilled with.
+
+    Attributes
+    ----------
+    lead_token
+        The lead under which batches are posted.
+    began_ms
+        Board time when the lead began.
+    """
+
+    camera: Camera
+    board: AsyncBoard
+    results: ResultsStore
+    book: PipelineBook
+    known: KnownExposures
+    exclusions: Exclusions
+    lead_token: int
+    began_ms: int = 0
+
+
+async def begin_build(
+    means: Means,
+    record: RequestRecord,
+    kind: ImageType,
+    members: tuple[int, ...],
+    *,
+    detectors: frozenset[int] | None,
+) -> Target:
+    """Have a calib built, or follow its build if the afternoon's own one is of the same exposures.
+
+    Parameters
+    ----------
+    members
+        Exposures to combine, in order; all have been processed.
+    detectors
+        Detectors to build for; None for all that were read out.
+    """
+    last = members[-1]
+    camera, results = means.camera, means.results
+    pipeline = load_pipeline(f"build_{kind.value}", means.book)
+
+    def look_up() -> tuple[list[DetectorResult], list[ExposureSummary], list[DetectorResult]]:
+        prompt = results.results(last, camera=camera.name, run=PROMPT, pipeline=pipeline.name)
+        return results.results(last, camera=camera.name), results.summary_versions(camera.name, last), prompt
+
+    inputs, summaries, built = await asyncio.to_thread(look_up)
+    raws = {
+        result.detector: result.provenance.raw
+        for result in inputs
+        if result.pipeline == kind.value
+        and camera.by_id[result.detector].purpose is not Purpose.GUIDER
+        and (detectors is None or result.detector in detectors)
+    }
+    info = next((summary.info for summary in summaries if summary.info), {})
+    spec = record.spec
+    is_plain = spec is not None and spec.reuse and not spec.config and spec.run is None and detectors is None
+    is_whole_group = info.get("group_id") is not None and info.get("group_size") == len(members)
+    is_other = any(tuple(result.provenance.inputs) != members for result in built)
+    run = PROMPT if is_plain and is_whole_group and not is_other else record.run
+    target = Target(
+        key=BatchKey(run=run, exposure_id=last, pipeline=pipeline.name),
+        stage=Stage.BUILD,
+        is_own=run != PROMPT,
+        wanted=frozenset(raws),
+    )
+    await _post(
+        means, record, target, kind, pipeline, raws=raws, info=info, inputs=members, config=spec.config if spec else {}
+    )
+    return target
+
+
+async def begin_verification(means: Means, record: RequestRecord, kind: ImageType, build: Target) -> Target:
+    """Have the newest input of a calib calibrated with it."""
+    last = build.key.exposure_id
+    pipeline = load_pipeline(kind.value, means.book)
+    built = await asyncio.to_thread(
+        lambda: means.results.results(last, camera=means.camera.name, run=build.key.run, pipeline=build.key.pipeline)
+    )
+    raws = {result.detector: result.provenance.raw for result in built if result.detector in build.wanted}
+    target = Target(
+        key=BatchKey(run=record.run + VERIFY_SUFFIX, exposure_id=last, pipeline=pipeline.name),
+        stage=Stage.VERIFY,
+        is_own=True,
+        wanted=frozenset(raws),
+    )
+    info = dict(build.summary.info) if build.summary else {}
+    # The pipeline of its kind leaves the calib itself out, because as an exposure comes in there may be none yet.
+    config = {"isr": {kind.value: True}}
+    await _post(means, record, target, kind, pipeline, raws=raws, info=info, inputs=(), config=config)
+    return target
+
+
+async def _post(
+    means: Means,
+    record: RequestRecord,
+    target: Target,
+    kind: ImageType,
+    pipeline: Pipeline,
+    *,
+    raws: dict[int, str],
+    info: dict[str, Any],
+    inputs: tuple[int, ...],
+    config: dict[str, dict[str, Any]],
+) -> None:
+    key, camera = target.key, means.camera.name
+
+    def stored() -> tuple[ExposureSummary | None, dict[int, Any]]:
+        found = means.results.results(key.exposure_id, camera=camera, run=key.run, pipeline=key.pipeline)
+        newest = means.results.latest_summary(camera, key.exposure_id, pipeline=key.pipeline, run=key.run)
+        return newest, {result.detector: dict(result.metrics) for result in found}
+
+    summary, finished = await asyncio.to_thread(stored)
+    if summary is not None and target.is_settled_in(summary):
+        target.take(summary)
+        return
+    limit_ms = int(pipeline.time_limit_s * 1000)
+    target.spec = BatchSpec(
+        key=key,
+        camera=camera,
+        image_type=kind.value,
+        expected=frozenset(raws),
+        raws=raws,
+        pool=pipeline.pool,
+        info=info,
+        inputs=inputs,
+        config=config,
+        control={} if key.run == PROMPT else {"request": record.request_id},
+        finished={detector: metrics for detector, metrics in finished.items() if detector in raws},
+        version=summary.version if summary else 0,
+        time_limit_ms=limit_ms,
+        gather_timeout_ms=limit_ms,
+        regather_timeout_ms=2 * limit_ms,
+        deadline_ms=4 * limit_ms,
+    )
+    await means.board.post(target.spec, lead_token=means.lead_token)
