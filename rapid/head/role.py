@@ -16,6 +16,8 @@ import structlog
 
 from rapid.arrival.models import Arrival, ExpectedSensors, RawArrived, RawHeader, RawQuarantined
 from rapid.camera.models import Camera
+from rapid.control.keeper import ControlKeeper
+from rapid.control.rubintv import RubinTVDoor
 from rapid.control.store import AsyncControlStore
 from rapid.dispatch.board import AsyncBoard
 from rapid.dispatch.models import BatchKey, BatchSpec, EventKind
@@ -80,6 +82,8 @@ class Head:
         batch_wait_s: float = 0.02,
         control: ControlSource | None = None,
         waits: Waits | None = None,
+        keeper: ControlKeeper | None = None,
+        rubintv: RubinTVDoor | None = None,
         build_calibs: bool = True,
         metrics: HeadMetrics | None = None,
     ) -> None:
@@ -94,6 +98,8 @@ class Head:
         self._build_calibs = build_calibs
         self._control = control or AsyncControlStore(board.connection, camera, book)
         self._waits = waits or Waits()
+        self._keeper = keeper
+        self._rubintv = rubintv
         self._exposures = Exposures()
         self._chooser = Chooser(camera, board, book, self._control, self._waits)
         self._exclusions = Exclusions(camera, results)
@@ -134,6 +140,8 @@ class Head:
         log.info("head leads", token=token)
         self.leading.set()
         self._exposures = Exposures()
+        if self._keeper is not None:
+            await self._keeper.restore()  # before anything is dispatched under the wrong state
         self._chooser = Chooser(self._camera, self._board, self._book, self._control, self._waits)
         await self._chooser.resume()
         self._token = token
@@ -148,6 +156,10 @@ class Head:
         if self._build_calibs:
             builder = CalibBuilder(self._camera, self._board, self._results, self._book, lead_token=token)
             tasks["calibs"] = asyncio.create_task(builder.run())
+        if self._keeper is not None:
+            tasks["control"] = asyncio.create_task(self._keeper.run())
+        if self._rubintv is not None:
+            tasks["rubintv"] = asyncio.create_task(self._rubintv.run())  # ends when it asks for a fresh start
         try:
             await asyncio.wait({*tasks.values(), stopped}, return_when=asyncio.FIRST_COMPLETED)
             for name, task in tasks.items():
