@@ -7,16 +7,17 @@ path.
 """
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from rapid.camera.models import Camera
-from rapid.control.models import ControlChange, ControlState, SheddingPolicy
+from rapid.control.models import SAVED_NAME, ControlChange, ControlState
 from rapid.errors import ConfigurationError
 from rapid.exposure.models import ImageType
-from rapid.patterns import PatternError, check_saved_name, parse_pattern
+from rapid.patterns import PatternError, list_patterns, parse_pattern
 from rapid.pipeline.models import PipelineBook
 
 PAIR_FIELD = f"pipelines.{ImageType.CWFS.value}"
@@ -74,16 +75,17 @@ def validate_state(state: ControlState, camera: Camera, book: PipelineBook) -> N
         name that is taken, a pipeline that does not exist or cannot run on single images, a detector that the camera
         does not have, or a number that cannot be an exposure's.
     """
+    built_in = {_plain(known.name) for known in list_patterns(camera)}
     for name, text in state.patterns.items():
-        try:
-            check_saved_name(name, camera)
-        except PatternError as error:
-            raise ConfigurationError(f"patterns.{name[:64]}", error.message) from error
+        if not re.fullmatch(SAVED_NAME, name):
+            raise ConfigurationError(
+                f"patterns.{name[:64]}", "a name has 1 to 64 small letters, digits and underscores, a letter first"
+            )
+        if _plain(name) in built_in:
+            raise ConfigurationError(f"patterns.{name}", "is the name of a pattern that is always there")
         check_pattern(f"patterns.{name}", text, camera, state.patterns)
     check_pattern("pattern", state.pattern, camera, state.patterns)
-    # The ladder everybody begins with is LSSTCam's: what a camera does not have of it is passed over.
-    ladder = state.shedding.ladder if state.shedding.ladder != SheddingPolicy().ladder else ()
-    for place, text in enumerate(ladder):
+    for place, text in enumerate(state.shedding.ladder):
         check_pattern(f"shedding.ladder.{place}", text, camera, state.patterns)
     for image_type, pipeline in state.pipelines.items():
         check_pipeline(f"pipelines.{image_type.value}", pipeline, book)
@@ -108,7 +110,7 @@ def check_pattern(field: str, text: str, camera: Camera, named: Mapping[str, str
     """
     try:
         pattern = parse_pattern(text)
-        n_phases = pattern.phases(camera, named)
+        n_phases = max(pattern.phases(camera), 1)
         selected = [pattern.detectors(camera, phase, named) for phase in range(n_phases)]
     except PatternError as error:
         raise ConfigurationError(field, error.message) from error
@@ -191,6 +193,10 @@ def _check_exposure_id(field: str, exposure_id: int) -> None:
     year = exposure_id // 1_000_000_000
     if not (1990 <= year <= 9999 and 1 <= month <= 12 and 1 <= day <= 31):
         raise ConfigurationError(field, f"{exposure_id} is no exposure id: day_obs * 100000 + seq_num")
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("-", "_").replace(" ", "_")
 
 
 def _named(error: ValidationError) -> ConfigurationError:

@@ -200,9 +200,21 @@ class Chooser:
                 return
 
     async def choose(
-        self, info: ExposureInfo, header: Mapping[str, Any], *, at_s: float, excluded: Mapping[int, str]
+        self,
+        info: ExposureInfo,
+        header: Mapping[str, Any],
+        *,
+        at_s: float,
+        excluded: Mapping[int, str],
+        asked_for: bool = False,
     ) -> Choice:
-        """Return what is done with an exposure whose first raw came at a time [s, monotonic]."""
+        """Return what is done with an exposure whose first raw came at a time [s, monotonic].
+
+        Parameters
+        ----------
+        asked_for
+            Whether a request wants it processed on every detector.
+        """
         document = await self._source.read()
         state = document.state
         visit, self._visits = self._visits, self._visits + 1
@@ -217,7 +229,7 @@ class Chooser:
             # It was valid when it was set; the camera's definition must have changed since.
             log.error("pattern cannot be used, all detectors are processed", pattern=state.pattern, error=error.message)
             steps = [("all", self._camera.science_ids)]
-        guaranteed = is_guaranteed(info, state.guaranteed, header_flag=header.get(state.guaranteed_header))
+        guaranteed = asked_for or is_guaranteed(info, state.guaranteed, header_flag=header.get(state.guaranteed_header))
         shedding = Shedding(level=0)
         if is_newest and not guaranteed and not info.image_type.is_calibration:
             sizes = [len(detectors - excluded.keys()) for _, detectors in steps]

@@ -30,6 +30,7 @@ from rapid.head.decide import expected_detectors, info_facts, plan_batches
 from rapid.head.exclusions import Exclusions
 from rapid.head.failures import FailureKeeper
 from rapid.head.metrics import HeadMetrics
+from rapid.head.requests import RequestDesk
 from rapid.pipeline.models import PipelineBook
 from rapid.pipeline.store import load_pipeline
 from rapid.results.models import DetectorState, QuarantineRecord, Scalar
@@ -101,6 +102,7 @@ class Head:
         self._keeper = keeper
         self._rubintv = rubintv
         self._exposures = Exposures()
+        self._desk: RequestDesk | None = None
         self._chooser = Chooser(camera, board, book, self._control, self._waits)
         self._exclusions = Exclusions(camera, results)
         self._token = 0
@@ -147,11 +149,17 @@ class Head:
         self._token = token
         quarantined = await asyncio.to_thread(lambda: self._results.quarantined(self._camera.name, limit=10_000))
         self._set_aside = {record.uri for record in quarantined}
+        desk = RequestDesk(
+            self._camera, self._board, self._results, self._book, self._exposures, lead_token=token
+        )
+        await desk.prepare()
+        self._desk = desk
         tasks: dict[str, asyncio.Task[None]] = {
             "lead": asyncio.create_task(self._keep_lead(token)),
             "arrivals": asyncio.create_task(self._watch_arrivals()),
             "leases": asyncio.create_task(self._board.lease_keeper()),
             "failures": asyncio.create_task(FailureKeeper(self._camera, self._board, self._results).run()),
+            "requests": asyncio.create_task(desk.run()),
         }
         if self._build_calibs:
             builder = CalibBuilder(self._camera, self._board, self._results, self._book, lead_token=token)
@@ -354,13 +362,21 @@ class Head:
                 await self._board.expect(key, plan.expected)
         if exposure.quarantined:
             await self._settle_quarantined(exposure)
+        if self._desk is not None:
+            self._desk.note(exposure.exposure_id)
 
     async def _choice_for(self, exposure: OpenExposure, info: ExposureInfo) -> Choice:
         """Return what is done with an exposure, decided when its first raw came (I9)."""
         if exposure.choice is None:
             header = next(iter(exposure.raws.values())).header
             off = exposure.excluded = await self._exclusions.of(info.begin)
-            exposure.choice = await self._chooser.choose(info, header, at_s=exposure.first_s, excluded=off.detectors)
+            exposure.choice = await self._chooser.choose(
+                info,
+                header,
+                at_s=exposure.first_s,
+                excluded=off.detectors,
+                asked_for=self._desk is not None and self._desk.guarantees(info),
+            )
         return exposure.choice
 
     async def _stored(self, exposure_id: int, pipeline: str) -> tuple[int, dict[int, dict[str, Scalar]]]:
