@@ -115,7 +115,10 @@ def api_routes(settings: DisplaySettings, archive: Archive, reader: Reader, hub:
         after: Annotated[str | None, Query(description="Id of the last event known; that of /api/now.")] = None,
         last_event_id: Annotated[str | None, Header(description="As browsers send it on reconnecting.")] = None,
     ) -> StreamingResponse:
-        """Stream changes: ``exposures``, ``sources``, ``alert``, ``heartbeat``; ``reset`` asks to load data anew."""
+        """Stream changes: ``exposures``, ``sources``, ``alert``, ``control``, ``exclusions``, ``requests``, ``heartbeat``.
+
+        ``reset`` asks to load data anew.
+        """
         return StreamingResponse(
             _frames(settings, reader, hub, last_event_id or after),
             media_type="text/event-stream",

@@ -22,12 +22,14 @@ from rapid.camera.store import load_camera
 from rapid.dispatch.board import AsyncBoard
 from rapid.display.api import api_routes
 from rapid.display.archive import Archive
+from rapid.display.exclusions import exclusion_routes
 from rapid.display.files import products_routes
 from rapid.display.hub import Hub
 from rapid.display.pages import page_routes, wants_page
 from rapid.display.reader import Reader
 from rapid.display.settings import DisplaySettings
 from rapid.errors import ConfigurationError, RapidError
+from rapid.exclusions.store import ExclusionStore
 from rapid.products.store import open_products
 from rapid.results.store import open_results
 
@@ -120,6 +122,7 @@ def create_app(settings: DisplaySettings) -> FastAPI:
     app.include_router(products_routes(products))
     app.include_router(page_routes(settings, archive))
     app.include_router(access.routes())
+    app.include_router(exclusion_routes(access, ExclusionStore(results.engine), reader, hub))
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     _answer_errors(app, settings)
     return app

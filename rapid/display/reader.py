@@ -53,6 +53,14 @@ _STATE_OF = {
 }
 
 
+_TOLD = {
+    EventKind.CONTROL_CHANGED: "control",
+    EventKind.EXCLUSION_CHANGED: "exclusions",
+    EventKind.REQUEST_CHANGED: "requests",
+}
+"""What concerns no exposure is told on as it is, under these names; the pages load what they show of it."""
+
+
 class _Changes:
     """What a batch of events changed, by exposure."""
 
@@ -81,7 +89,7 @@ class Reader:
         self, settings: DisplaySettings, camera: Camera, board: AsyncBoard, results: ResultsStore, hub: Hub
     ) -> None:
         self._settings = settings
-        self._camera = camera
+        self.camera = camera
         self.board = board
         self._results = results
         self._hub = hub
@@ -159,7 +167,7 @@ class Reader:
         """Return the newest summaries of a night from the results store."""
         run = self._settings.run
         return await self.ask_results(
-            lambda: self._results.summaries(self._camera.name, day_obs=day_obs, limit=MAX_NIGHT, run=run)
+            lambda: self._results.summaries(self.camera.name, day_obs=day_obs, limit=MAX_NIGHT, run=run)
         )
 
     # -- inside ------------------------------------------------------------------------------------
@@ -202,7 +210,7 @@ class Reader:
 
     async def _stored_night(self, *days: int) -> LiveNight:
         """Return the newest of the stored nights and of ``days``, with the summaries that are stored of it."""
-        nights = await self.ask_results(lambda: self._results.nights(self._camera.name))
+        nights = await self.ask_results(lambda: self._results.nights(self.camera.name))
         night = LiveNight(self.names, day_obs=max([*days, *(day_obs for day_obs, _ in nights)], default=None))
         if night.day_obs is not None:
             for summary in await self.summaries_of(night.day_obs):
@@ -224,7 +232,7 @@ class Reader:
                 continue
             results = await self.ask_results(
                 lambda wanted=exposure_id: self._results.results(  # type: ignore[misc]  # mypy cannot infer a default
-                    wanted, camera=self._camera.name, run=self._settings.run
+                    wanted, camera=self.camera.name, run=self._settings.run
                 )
             )
             for result in results:
@@ -275,6 +283,10 @@ class Reader:
         self._hub.publish(Message.make("exposures", data, event_id=self.as_of))
 
     async def _apply_one(self, event: Event, changes: _Changes) -> None:
+        if event.kind in _TOLD:
+            # Without an id: a page that reconnects loads what it shows of these anyway.
+            self._hub.publish(Message.make(_TOLD[event.kind], event.data))
+            return
         if event.kind is EventKind.RAW_QUARANTINED:
             self._hub.publish(Message.make("alert", {"kind": event.kind.value, **event.data}))
             return
@@ -323,7 +335,7 @@ class Reader:
         return self._put_state(state, at=at) if state is not None else []
 
     async def _take_summary(self, key: BatchKey, at: datetime) -> list[DetectorCell]:
-        camera, run = self._camera.name, self._settings.run
+        camera, run = self.camera.name, self._settings.run
         summary = await self.ask_results(
             lambda: self._results.latest_summary(camera, key.exposure_id, pipeline=key.pipeline, run=run)
         )
