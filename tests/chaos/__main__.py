@@ -6,8 +6,11 @@ import shutil
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.chaos.night import CAMERA, ChaosNight, detectors_of, set_environment
 from tests.chaos.schedule import Scale, describe, make_schedule
+from tests.support.light import use_light_pipelines
 
 ROOT = Path(__file__).resolve().parents[2]
 MARKER = ".rapid-chaos"
@@ -25,6 +28,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--outages", type=int, default=1, help="of the Valkey, 10 s each (default 1)")
     parser.add_argument("--gap", type=float, default=2.0, help="mean time between two faults [s] (default 2)")
     parser.add_argument("--folder", type=Path, default=ROOT / "build" / "chaos", help="emptied first")
+    parser.add_argument("--light", action="store_true", help="pipelines that only assemble: faults count, not science")
     parser.add_argument("--schedule-only", action="store_true", help="print the faults and commit none")
     return parser.parse_args()
 
@@ -54,8 +58,11 @@ def main() -> int:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MARKER).touch()
     (folder / "schedule.json").write_text(text)
-    set_environment(ROOT / "build" / "pycache")
-    report = ChaosNight(schedule, scale, folder).play()
+    with pytest.MonkeyPatch.context() as environment:
+        set_environment(ROOT / "build" / "pycache", environment)
+        if arguments.light:
+            use_light_pipelines(folder / "pipelines", environment)
+        report = ChaosNight(schedule, scale, folder).play()
     (folder / "report.json").write_text(report.model_dump_json(indent=2))
     print(report.text())
     print(f"report    {folder / 'report.json'}")

@@ -1,7 +1,6 @@
 """Play a night of faults on real processes, and close the books."""
 
 import contextlib
-import os
 import threading
 import time
 from collections import Counter
@@ -27,6 +26,7 @@ from tests.chaos.faults import Injector
 from tests.chaos.report import KILLS, Report, count_faults, recoveries
 from tests.chaos.schedule import LEASE_S, FaultKind, Scale, Schedule
 from tests.chaos.witness import Witness
+from tests.support.light import Environment
 
 CAMERA = "TestCam205"
 DAY_OBS = 20261120
@@ -38,11 +38,6 @@ STALL_S = 180.0
 
 TEN_DAYS_MS = 11 * 86_400_000
 """Longer than anything on the board lives."""
-
-
-def bytecode_environment(folder: Path) -> dict[str, str]:
-    """Return what lets hundreds of interpreters start without compiling every module anew."""
-    return {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(folder)}
 
 
 @dataclass
@@ -244,6 +239,7 @@ def detectors_of(camera: str) -> tuple[int, ...]:
     return tuple(sorted(detector.id for detector in load_camera(camera).detectors))
 
 
-def set_environment(folder: Path) -> None:
-    """Let the processes started from here share one cache of compiled modules."""
-    os.environ.update(bytecode_environment(folder))
+def set_environment(folder: Path, environment: Environment) -> None:
+    """Let the processes started from here share one cache of compiled modules: hundreds of interpreters start."""
+    environment.setenv("PYTHONDONTWRITEBYTECODE", "")
+    environment.setenv("PYTHONPYCACHEPREFIX", str(folder))

@@ -13,6 +13,7 @@ from rapid.dispatch.board import Board
 from rapid.dispatch.models import BatchKey, BatchSpec, EventKind
 from rapid.wiring.settings import make_settings
 from rapid.wiring.supervisor import VALKEY, Supervisor
+from tests.support.light import use_light_pipelines
 from tests.support.night import adopt_small_camera
 
 TO_BE_KILLED = """
@@ -33,6 +34,7 @@ sys.stdin.read()
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     adopt_small_camera(tmp_path, monkeypatch)
+    use_light_pipelines(tmp_path / "pipelines", monkeypatch)
     (tmp_path / "raws").mkdir()
     return tmp_path
 

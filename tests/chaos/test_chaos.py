@@ -1,0 +1,44 @@
+"""A short night of faults, and the proof that its bookkeeping sees what is wrong."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.night import CAMERA, ChaosNight, detectors_of, set_environment
+from tests.chaos.schedule import FaultKind, Scale, describe, make_schedule
+from tests.support.light import use_light_pipelines
+
+CACHE = Path(__file__).resolve().parents[2] / "build" / "pycache"
+SHORT = Scale(kills=22, exposures=3, detectors=detectors_of(CAMERA), workers=3, outages=0, gap_s=0.6, disordered=8)
+
+
+def test_the_same_seed_gives_the_same_night_and_another_one_another():
+    assert describe(make_schedule(7, SHORT)) == describe(make_schedule(7, SHORT))
+    assert describe(make_schedule(7, SHORT)) != describe(make_schedule(8, SHORT))
+
+
+def test_a_night_has_the_faults_that_were_asked_for_and_ten_second_outages():
+    schedule = make_schedule(7, SHORT.model_copy(update={"kills": 300, "outages": 2, "exposures": 30}))
+    kills = schedule.count(FaultKind.KILL, FaultKind.KILL_ALL, FaultKind.KILL_PAYLOAD)
+    assert (kills, schedule.count(FaultKind.FREEZE), schedule.count(FaultKind.OUTAGE)) == (300, 100, 2)
+    assert {fault.for_s for fault in schedule.faults if fault.kind is FaultKind.OUTAGE} == {10.0}
+    roles = {fault.target.partition("-")[0] for fault in schedule.faults}
+    assert roles == {"head", "worker", "gather", "valkey"}
+    assert sorted(scene.seq_num for scene in schedule.scenes) == list(range(1, 31))
+    assert [scene.seq_num for scene in schedule.scenes] != sorted(scene.seq_num for scene in schedule.scenes)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_short_night_of_faults_is_accounted_for(tmp_path, monkeypatch):
+    use_light_pipelines(tmp_path / "pipelines", monkeypatch)
+    set_environment(CACHE, monkeypatch)
+    schedule = make_schedule(7, SHORT)
+    print(describe(schedule))
+    report = ChaosNight(schedule, SHORT, tmp_path / "night").play()
+    print(report.text())
+    assert report.problems == []
+    assert (report.kills, report.freezes) == (22, 7)
+    assert report.raws == 3 * 205
+    assert sum(report.fates.values()) == report.raws
+    assert report.fates["quarantined"] == report.truncated
