@@ -6,7 +6,7 @@ definition. Rows are counted from the bottom of the focal plane, columns from it
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import pairwise
 from math import floor
 from statistics import median
@@ -15,6 +15,9 @@ import numpy as np
 
 from rapid.camera.geometry import corners_mm, focal_plane_to_field_angle
 from rapid.camera.models import Camera, Detector, Purpose
+
+SQUARE = 0.05
+"""Pitches that differ by less are the same: positions are measured, and some detectors are a little smaller."""
 
 
 @dataclass(frozen=True)
@@ -115,11 +118,13 @@ class Layout:
         place = self.place(detector_id)
         return place.right / 2 * self.detectors.column_pitch_mm, place.up / 2 * self.detectors.row_pitch_mm
 
-    def field_radius_deg(self, detector_id: int) -> float:
-        """Return how far from the boresight the outermost corner of a detector looks [deg]."""
-        x_mm, y_mm = corners_mm(self.camera.by_id[detector_id]).T
-        x_deg, y_deg = focal_plane_to_field_angle(self.camera, x_mm, y_mm)
-        return float(np.hypot(x_deg, y_deg).max())
+    @cached_property
+    def field_radius_deg(self) -> Mapping[int, float]:
+        """How far from the boresight the outermost corner of each detector looks, by number [deg]."""
+        corners = np.stack([corners_mm(detector) for detector in self.camera.detectors])
+        x_deg, y_deg = focal_plane_to_field_angle(self.camera, corners[..., 0], corners[..., 1])
+        radii = np.hypot(x_deg, y_deg).max(axis=1)
+        return {detector.id: float(radius) for detector, radius in zip(self.camera.detectors, radii, strict=True)}
 
     @property
     def pitch_mm(self) -> float:
@@ -152,6 +157,20 @@ def _steps(values: Sequence[float], pitch: float) -> list[int]:
     return places
 
 
+def _column_pitch(
+    points: Mapping[object, tuple[float, float]], rows: Sequence[Sequence[object]], width_mm: float
+) -> float:
+    """Return the distance from column to column, over all rows if they agree where columns are."""
+    columns: list[float] = []
+    for x in sorted(x for x, _ in points.values()):
+        if not columns or x - columns[-1] > width_mm / 4:
+            columns.append(x)
+    gaps = [b - a for a, b in pairwise(columns)]
+    if min(gaps, default=width_mm) < 0.9 * width_mm:  # bricks
+        gaps = [points[b][0] - points[a][0] for row in rows for a, b in pairwise(row)]
+    return max(median(gaps or [width_mm]), 1e-6)
+
+
 def make_grid(points: Mapping[object, tuple[float, float]], *, width_mm: float, height_mm: float) -> Grid:
     """Sort points into rows and columns.
 
@@ -170,8 +189,9 @@ def make_grid(points: Mapping[object, tuple[float, float]], *, width_mm: float, 
     rows = _rows(points, height_mm)
     heights = [median(points[key][1] for key in row) for row in rows]
     row_pitch = median([b - a for a, b in pairwise(heights)] or [height_mm])
-    gaps = [points[b][0] - points[a][0] for row in rows for a, b in pairwise(row)]
-    column_pitch = max(median(gaps or [width_mm]), 1e-6)
+    column_pitch = _column_pitch(points, rows, width_mm)
+    if abs(row_pitch - column_pitch) < SQUARE * row_pitch:
+        row_pitch = column_pitch = (row_pitch + column_pitch) / 2
     left = min(x for x, _ in points.values())
     cells: dict[object, tuple[int, int]] = {}
     for number, row in zip(_steps(heights, row_pitch), rows, strict=True):

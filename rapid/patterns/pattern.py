@@ -176,10 +176,13 @@ def pattern_of(ids: Collection[int], camera: Camera) -> Pattern:
         reason = f"{camera.name} has no detector {missing[0]}" if missing else "no detector is chosen"
         raise PatternError(reason, ",".join(map(str, missing)))
     layout = layout_of(camera)
-    if frozenset(ids) == layout.science:
-        return parse_pattern("all")
+    if camera.by_id.keys() <= set(ids):
+        return parse_pattern("all" if layout.science == camera.by_id.keys() else "everything")
     spelled = {raft.upper(): raft for raft in (detector.raft for detector in camera.detectors)}
     left, words = set(ids), []
+    if layout.science <= left:
+        words.append("all")
+        left -= layout.science
     for raft, members in layout.ids_by_raft.items():
         # A raft called like a built-in pattern is written out: its name alone would mean that pattern.
         if members <= left and len(members) > 1 and built_in_named(raft) is None:

@@ -154,4 +154,4 @@ def middle_and_next_raft(layout: Layout) -> Cycle:
 
 def unvignetted(layout: Layout, radius_deg: float) -> Cycle:
     """Return the science detectors that lie within a radius with all their corners."""
-    return _one(i for i in layout.science if layout.field_radius_deg(i) <= radius_deg)
+    return _one(i for i in layout.science if layout.field_radius_deg[i] <= radius_deg)
