@@ -19,6 +19,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import (
     AuthenticationError,
     AuthorizationError,
+    MovedError,
     NoPermissionError,
     ReadOnlyError,
     RedisError,
@@ -90,21 +91,43 @@ def as_rapid_error(error: RedisError) -> Exception:
     return StoreError(f"the board's server: {text}", error=type(error).__name__)
 
 
+def _moved_to(error: RedisError) -> dict[str, Any] | None:
+    """Return where in a cluster the board is, if that is what a node says.
+
+    All keys of a board are in one slot, so one node has them all, and any node names it.
+    """
+    return {"host": error.host, "port": error.port} if isinstance(error, MovedError) else None
+
+
 class BlockingConnection:
     """Drives conversations over a blocking client. Safe to share between threads."""
 
     def __init__(self, url: str, *, outage_s: float) -> None:
+        self._url = url
+        self._place: dict[str, Any] = {}
+        self._client = self._open()
+        self._outage_s = outage_s
+        self._closing = threading.Event()
+
+    def _open(self) -> Any:
         # Typed as Any: redis-py leaves its command methods without types.
-        self._client: Any = redis.Redis.from_url(
-            url,
+        client: Any = redis.Redis.from_url(
+            self._url,
             protocol=2,
             socket_timeout=SLICE_S + ANSWER_S,
             socket_connect_timeout=ANSWER_S,
             retry=RedisRetry(NoBackoff(), 0),
         )
-        self._client.response_callbacks.clear()  # replies as they came: the commands' readers know them
-        self._outage_s = outage_s
-        self._closing = threading.Event()
+        client.connection_pool.connection_kwargs.update(self._place)
+        client.response_callbacks.clear()  # replies as they came: the commands' readers know them
+        return client
+
+    def _go_to(self, place: dict[str, Any]) -> None:
+        """Talk to another node of the cluster from now on; nothing said: to the one of the URL."""
+        if place != self._place:
+            self._place, old = place, self._client
+            self._client = self._open()
+            old.close()
 
     def close(self) -> None:
         """Close the connections. A call that waits for the server to come back gives up."""
@@ -134,7 +157,12 @@ class BlockingConnection:
                 if _is_function_missing(error) and next(waits, None) is not None:
                     self.load_library()  # the server was restarted without its data (I2)
                     continue
+                if (place := _moved_to(error)) and next(waits, None) is not None:
+                    self._go_to(place)
+                    continue
                 wait_s = next(waits, None) if _is_passing(error) else None
+                if wait_s is not None:
+                    self._go_to({})  # another node may have taken over: the first one knows
                 if wait_s is None or self._closing.wait(wait_s):
                     raise as_rapid_error(error) from error
 
@@ -143,8 +171,15 @@ class AsyncConnection:
     """Drives conversations over an asyncio client. Safe to share between tasks of one loop."""
 
     def __init__(self, url: str, *, outage_s: float) -> None:
-        self._client: Any = redis.asyncio.Redis.from_url(
-            url,
+        self._url = url
+        self._place: dict[str, Any] = {}
+        self._client = self._open()
+        self._outage_s = outage_s
+        self._closing = asyncio.Event()
+
+    def _open(self) -> Any:
+        client: Any = redis.asyncio.Redis.from_url(
+            self._url,
             protocol=2,
             # Ours, see _send. The client's own sends within `asyncio.wait_for`, which before Python 3.12 loses a
             # cancellation that comes just as the command is on its way: a heartbeat would outlive its job.
@@ -152,9 +187,16 @@ class AsyncConnection:
             socket_connect_timeout=ANSWER_S,
             retry=AsyncRedisRetry(NoBackoff(), 0),
         )
-        self._client.response_callbacks.clear()  # replies as they came: the commands' readers know them
-        self._outage_s = outage_s
-        self._closing = asyncio.Event()
+        client.connection_pool.connection_kwargs.update(self._place)
+        client.response_callbacks.clear()  # replies as they came: the commands' readers know them
+        return client
+
+    async def _go_to(self, place: dict[str, Any]) -> None:
+        """See `BlockingConnection`."""
+        if place != self._place:
+            self._place, old = place, self._client
+            self._client = self._open()
+            await old.aclose()
 
     async def close(self) -> None:
         """Close the connections. A call that waits for the server to come back gives up."""
@@ -189,7 +231,12 @@ class AsyncConnection:
                 if _is_function_missing(error) and next(waits, None) is not None:
                     await self.load_library()  # the server was restarted without its data (I2)
                     continue
+                if (place := _moved_to(error)) and next(waits, None) is not None:
+                    await self._go_to(place)
+                    continue
                 wait_s = next(waits, None) if _is_passing(error) else None
+                if wait_s is not None:
+                    await self._go_to({})  # another node may have taken over: the first one knows
                 if wait_s is None or await self._is_closed_within(wait_s):
                     raise as_rapid_error(error) from error
 
