@@ -11,8 +11,9 @@ from rapid.dispatch.valkey import EmbeddedValkey
 from rapid.exclusions.decide import newest_begin, next_exposure_from, parse_targets
 from rapid.exclusions.store import ExclusionStore
 from rapid.results.models import DetectorState
+from replay.simulate import NightSimulator, directory_sink
 from tests.roles.conftest import Roles
-from tests.support.night import adopt_small_camera, make_plan, take_all
+from tests.support.night import adopt_small_camera, make_plan
 
 LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
@@ -31,20 +32,30 @@ def roles(tmp_path, camera) -> Iterator[Roles]:
         started.close()
 
 
-def take_one(roles, seq_num: int) -> int:
-    blocks = [{"kind": "science", "n": 1, "physical_filter": "r_57"}]
-    (exposure_id,) = take_all(make_plan(blocks, first_seq_num=seq_num), roles.raws)
-    return exposure_id
+@pytest.fixture
+def night(roles):
+    """Exposures of one night, to be taken one by one: each begins after the one before."""
+    plan = make_plan([{"kind": "science", "n": 3, "physical_filter": "r_57"}])
+    simulator = NightSimulator(plan, directory_sink(roles.raws))
+    yield simulator
+    simulator.close()
 
 
-def test_excluded_detectors_and_amps_are_never_missing_until_they_are_on_again(roles, camera):
+def take(night, n: int) -> int:
+    exposure = night.exposures[n - 1]
+    for _ in night.take(exposure):
+        pass
+    return exposure.exposure_id
+
+
+def test_excluded_detectors_and_amps_are_never_missing_until_they_are_on_again(roles, night, camera):
     store = ExclusionStore(roles.results.engine)
     targets = parse_targets(["R22_S00", "R22_S01/C10"], camera)
     off, amp = store.exclude("SmallCam9", targets, reason="noisy", author="ann", valid_from=LONG_AGO, now=LONG_AGO)
     for role in ("head", "gather", "worker"):
         roles.start(role, role)
 
-    one = take_one(roles, 1)
+    one = take(night, 1)
     event = roles.wait_for_summary(one, n_finished=8)
     assert (event.data["n_expected"], event.data["is_complete"]) == (8, True)
     (summary,) = roles.results.summaries("SmallCam9", day_obs=20261120)
@@ -62,7 +73,7 @@ def test_excluded_detectors_and_amps_are_never_missing_until_they_are_on_again(r
     # On again from the next exposure on, as somebody at a door would have it: now, or in a night of other dates then.
     begin = newest_begin(summary.info)
     store.end("SmallCam9", off.id, by="bob", at=next_exposure_from(begin, now=NOW), now=NOW)
-    two = take_one(roles, 2)
+    two = take(night, 2)
     assert roles.wait_for_summary(two).data["is_complete"]
     assert {result.detector for result in roles.results.results(two)} == set(range(90, 99))
 
@@ -71,7 +82,7 @@ def test_excluded_detectors_and_amps_are_never_missing_until_they_are_on_again(r
     with redis.Redis.from_url(roles.valkey.url) as client:
         client.flushall()
     roles._seen = "0"
-    three = take_one(roles, 3)
+    three = take(night, 3)
     assert roles.wait_for_summary(three).data["is_complete"]
     assert {(e, r.detector): r.finished_at for e in (one, two) for r in roles.results.results(e)} == finished_at
     assert [s.version for s in roles.results.summary_versions("SmallCam9", one)] == [1]
