@@ -112,7 +112,10 @@ class ErrorAnswer(BaseModel):
 
 def error_document(code: str, message: str, field: str | None = None) -> dict[str, Any]:
     """Return the body of an answer that is an error."""
-    return ErrorAnswer(error=ErrorFacts(code=code, message=message, field=field)).model_dump()
+    # What is repeated of the input may hold half a character, which no encoding has.
+    message = message.encode(errors="replace").decode()
+    field = None if field is None else field.encode(errors="replace").decode()
+    return {"error": {"code": code, "message": message, "field": field}}
 
 
 class AccessSettings(BaseModel):

@@ -7,17 +7,16 @@ path.
 """
 
 import difflib
-import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from rapid.camera.models import Camera
-from rapid.control.models import SAVED_NAME, ControlChange, ControlState
+from rapid.control.models import ControlChange, ControlState, SheddingPolicy
 from rapid.errors import ConfigurationError
 from rapid.exposure.models import ImageType
-from rapid.patterns import PatternError, list_patterns, parse_pattern
+from rapid.patterns import PatternError, check_saved_name, parse_pattern
 from rapid.pipeline.models import PipelineBook
 
 PAIR_FIELD = f"pipelines.{ImageType.CWFS.value}"
@@ -57,6 +56,7 @@ def patch_state(state: ControlState, patch: Mapping[str, Any]) -> ControlState:
     """
     if not isinstance(patch, Mapping):
         raise ConfigurationError("change", "must be an object of fields and values")
+    _refuse_yes_and_no(patch, ControlState)
     try:
         return ControlState.model_validate(merge(state.model_dump(mode="json"), patch))
     except ValidationError as error:
@@ -75,17 +75,16 @@ def validate_state(state: ControlState, camera: Camera, book: PipelineBook) -> N
         name that is taken, a pipeline that does not exist or cannot run on single images, a detector that the camera
         does not have, or a number that cannot be an exposure's.
     """
-    built_in = {_plain(known.name) for known in list_patterns(camera)}
     for name, text in state.patterns.items():
-        if not re.fullmatch(SAVED_NAME, name):
-            raise ConfigurationError(
-                f"patterns.{name[:64]}", "a name has 1 to 64 small letters, digits and underscores, a letter first"
-            )
-        if _plain(name) in built_in:
-            raise ConfigurationError(f"patterns.{name}", "is the name of a pattern that is always there")
+        try:
+            check_saved_name(name, camera)
+        except PatternError as error:
+            raise ConfigurationError(f"patterns.{name[:64]}", error.message) from error
         check_pattern(f"patterns.{name}", text, camera, state.patterns)
     check_pattern("pattern", state.pattern, camera, state.patterns)
-    for place, text in enumerate(state.shedding.ladder):
+    # The ladder everybody begins with is LSSTCam's: what a camera does not have of it is passed over.
+    ladder = state.shedding.ladder if state.shedding.ladder != SheddingPolicy().ladder else ()
+    for place, text in enumerate(ladder):
         check_pattern(f"shedding.ladder.{place}", text, camera, state.patterns)
     for image_type, pipeline in state.pipelines.items():
         check_pipeline(f"pipelines.{image_type.value}", pipeline, book)
@@ -110,7 +109,7 @@ def check_pattern(field: str, text: str, camera: Camera, named: Mapping[str, str
     """
     try:
         pattern = parse_pattern(text)
-        n_phases = max(pattern.phases(camera), 1)
+        n_phases = pattern.phases(camera, named)
         selected = [pattern.detectors(camera, phase, named) for phase in range(n_phases)]
     except PatternError as error:
         raise ConfigurationError(field, error.message) from error
@@ -188,15 +187,24 @@ def replay(state: ControlState, changes: Iterable[ControlChange]) -> list[Contro
     return states
 
 
+def _refuse_yes_and_no(patch: Mapping[str, Any], model: type[BaseModel] | None, path: str = "") -> None:
+    """Refuse true and false where a number is meant: they would pass for 1 and 0."""
+    for name, value in patch.items():
+        kind = None if model is None or name not in model.model_fields else model.model_fields[name].annotation
+        inner = kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
+        if isinstance(value, Mapping) and (inner is not None or model is not None):
+            _refuse_yes_and_no(value, inner, f"{path}{name}.")
+        elif kind is not bool and any(
+            isinstance(item, bool) for item in (value if isinstance(value, list) else [value])
+        ):
+            raise ConfigurationError(f"{path}{name}"[:200], "cannot be true or false")
+
+
 def _check_exposure_id(field: str, exposure_id: int) -> None:
     day, month = exposure_id // 100_000 % 100, exposure_id // 10_000_000 % 100
     year = exposure_id // 1_000_000_000
     if not (1990 <= year <= 9999 and 1 <= month <= 12 and 1 <= day <= 31):
         raise ConfigurationError(field, f"{exposure_id} is no exposure id: day_obs * 100000 + seq_num")
-
-
-def _plain(name: str) -> str:
-    return name.lower().replace("-", "_").replace(" ", "_")
 
 
 def _named(error: ValidationError) -> ConfigurationError:

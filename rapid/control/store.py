@@ -72,7 +72,7 @@ class ControlCommands:
         """Change the document."""
         if len(reason) > MAX_REASON:
             raise ConfigurationError("reason", f"is longer than {MAX_REASON} characters")
-        by = by[:MAX_NAME]
+        by, reason = _one_line(by)[:MAX_NAME], _one_line(reason)
         state: ControlState | None = None
         for _ in range(ATTEMPTS):
             document = yield from self.read()
@@ -160,6 +160,12 @@ class ControlCommands:
                 for event_id, flat in reply[0][1] if reply else ():
                     last = event_id
                     changed = changed or flat[1] == EventKind.CONTROL_CHANGED.value.encode()
+
+
+def _one_line(text: str) -> str:
+    """Return text as every store can keep it: no control characters, no half characters."""
+    whole = text.encode(errors="replace").decode()
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in whole).split())
 
 
 def _decode_document(flat: list[bytes]) -> ControlDocument:

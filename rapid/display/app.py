@@ -19,6 +19,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from rapid import __version__
 from rapid.access import Access, AccessSettings, BodyLimit, UnauthorizedError, error_document, status_of
 from rapid.camera.store import load_camera
+from rapid.control.http import control_routes
+from rapid.control.store import AsyncControlStore
 from rapid.dispatch.board import AsyncBoard
 from rapid.display.api import api_routes
 from rapid.display.archive import Archive
@@ -30,6 +32,7 @@ from rapid.display.reader import Reader
 from rapid.display.settings import DisplaySettings
 from rapid.errors import ConfigurationError, RapidError
 from rapid.exclusions.store import ExclusionStore
+from rapid.pipeline.store import default_book
 from rapid.products.store import open_products
 from rapid.results.store import open_results
 
@@ -122,6 +125,7 @@ def create_app(settings: DisplaySettings) -> FastAPI:
     app.include_router(products_routes(products))
     app.include_router(page_routes(settings, archive))
     app.include_router(access.routes())
+    app.include_router(control_routes(AsyncControlStore(board.connection, camera, default_book()), access))
     app.include_router(exclusion_routes(access, ExclusionStore(results.engine), reader, hub))
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     _answer_errors(app, settings)
@@ -157,7 +161,7 @@ def _answer_errors(app: FastAPI, settings: DisplaySettings) -> None:
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:
         first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"][1:])
+        field = ".".join(str(part) for part in first["loc"][1:]) or str(first["loc"][0])
         return answer(request, 422, "bad_request", f"{field}: {first['msg']}", field)
 
     @app.exception_handler(HTTPException)
