@@ -110,7 +110,7 @@ class Evaluation:
         spelled = {name.upper(): name for known in BUILT_INS for name in (known.name, *known.aliases)}
         spelled |= {name.upper(): name for name in (*self._layout.ids_by_raft, *self._named)}
         spelled |= {detector.name.upper(): detector.name for detector in self._layout.camera.detectors}
-        near = difflib.get_close_matches(word.upper(), spelled, n=1, cutoff=0.7)
+        near = difflib.get_close_matches(word.upper(), spelled, n=1)
         hint = f"; did you mean {spelled[near[0]]}?" if near else "; rapid patterns lists what there is"
         return f"{camera} has no raft, detector or pattern {word!r}{hint}"
 
