@@ -211,7 +211,7 @@ def _named(error: ValidationError) -> ConfigurationError:
     """Return a model's first complaint, with the field's dotted path and, if the name is unknown, the nearest one."""
     first = error.errors(include_input=False, include_url=False)[0]
     parts = [str(part)[:64] for part in first["loc"] if part != "[key]"]
-    field = ".".join(parts)
+    field = ".".join(parts) or "change"
     if first["type"] == "extra_forbidden":
         known = _fields_at(parts[:-1])
         near = difflib.get_close_matches(parts[-1], known, n=1)
