@@ -1,6 +1,8 @@
 """Products in a directory."""
 
+import errno
 import os
+import secrets
 import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
@@ -27,6 +29,56 @@ def write_whole(path: Path, data: bytes, *, durable: bool) -> None:
         Raised if the disk is full or the folder cannot be written; nothing is left behind.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    if not _write_unnamed(path, data, durable=durable):
+        _write_named(path, data, durable=durable)
+    if durable:
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def _write_unnamed(path: Path, data: bytes, *, durable: bool) -> bool:
+    """Write a file that gets its name once it is whole: a writer that is killed leaves nothing behind.
+
+    Returns
+    -------
+    bool
+        False where the system has no files without a name (not Linux, some network file systems).
+    """
+    if not hasattr(os, "O_TMPFILE"):
+        return False
+    try:
+        descriptor = os.open(path.parent, os.O_WRONLY | os.O_TMPFILE, 0o666)  # less the umask, as any file
+    except OSError as error:
+        if error.errno in {errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL} and path.parent.is_dir():
+            return False
+        raise
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+        file.flush()
+        if durable:
+            os.fsync(descriptor)
+        try:
+            _give_name(descriptor, path)
+        except FileExistsError:
+            # A link replaces nothing; a rename does. The name in between lives for microseconds.
+            between = path.parent / f"{_TEMPORARY}{secrets.token_hex(8)}"
+            _give_name(descriptor, between)
+            between.replace(path)
+        except FileNotFoundError:
+            return False  # no /proc to reach the file by
+    return True
+
+
+def _give_name(descriptor: int, path: Path) -> None:
+    # With a folder given, Python follows the link in /proc to the file itself. Source: open(2), "O_TMPFILE".
+    os.link(f"/proc/self/fd/{descriptor}", path, src_dir_fd=0, follow_symlinks=True)
+
+
+def _write_named(path: Path, data: bytes, *, durable: bool) -> None:
+    """Write a file under a temporary name first."""
     # In the same folder: a rename is atomic only within one file system.
     descriptor, name = tempfile.mkstemp(prefix=_TEMPORARY, dir=path.parent)
     try:
@@ -42,12 +94,6 @@ def write_whole(path: Path, data: bytes, *, durable: bool) -> None:
         with suppress(OSError):
             Path(name).unlink()
         raise
-    if durable:
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
 
 
 def _umask() -> int:
