@@ -42,6 +42,7 @@ class Evaluation:
         self._layout = layout
         self._named = named
         self._known: dict[str, Cycle] = {}
+        self._shapes: dict[Call, Cycle] = {}
         self._within: list[str] = []
         self._levels = 0
 
@@ -134,7 +135,9 @@ class Evaluation:
         if known is None:
             raise AssertionError(f"the parser made a call of {part.name!r}, which is no pattern")
         try:
-            return known.make(self._layout, part.arguments)
+            if part not in self._shapes:  # a long expression may name the same one hundreds of times
+                self._shapes[part] = known.make(self._layout, part.arguments)
+            return self._shapes[part]
         except ArgumentError as error:
             raise PatternError(f"{known.name}: {error}", text, part.column) from error
 
