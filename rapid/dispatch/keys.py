@@ -65,6 +65,7 @@ KEYS = (
     KeySpec("workers", "zset", "worker", "all", "entries leave with their worker", "workers by last sign of life"),
     KeySpec("wake:WORKER", "list", "head", "worker", WAKE_EXPIRY, "a leased job for a worker that waits"),
     KeySpec("orders:WORKER", "list", "head", "worker", WAKE_EXPIRY, "what a busy worker is told"),
+    KeySpec("restart:WORKER", "list", "person, head", "worker", WAKE_EXPIRY, "a worker is to start its payload process anew"),
     KeySpec("timers", "zset", "all", "keeper", "entries leave when due", "leases, retries, grace and expiry times, by due time"),
     KeySpec("keeper_wake", "list", "all", "keeper", WAKE_EXPIRY, "the first timer changed"),
     KeySpec("gathers", "zset", "head, worker", "gather", "entries leave when claimed", "batches by the time their gather is due"),

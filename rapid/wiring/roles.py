@@ -80,9 +80,13 @@ async def run_head(settings: RoleSettings, stop: asyncio.Event | None = None) ->
     """Run a head node."""
     from rapid.arrival.bucket import BucketSource
     from rapid.arrival.source import open_source
+    from rapid.control.keeper import ControlKeeper
+    from rapid.control.rubintv import RubinTVDoor
+    from rapid.control.store import AsyncControlStore
     from rapid.head.choice import Waits
     from rapid.head.role import Head
     from rapid.pipeline.store import default_book
+    from rapid.results.control_log import ControlLog
 
     stop = stop or stop_on_signals()
     if not settings.raws:
@@ -97,6 +101,7 @@ async def run_head(settings: RoleSettings, stop: asyncio.Event | None = None) ->
 
         routers = (notify_router(source),)
     async with _board(settings) as board:
+        control = AsyncControlStore(board.connection, camera, default_book())
         head = Head(
             settings.process_name("head"),
             camera,
@@ -104,6 +109,9 @@ async def run_head(settings: RoleSettings, stop: asyncio.Event | None = None) ->
             results,
             source,
             default_book(),
+            control=control,
+            keeper=ControlKeeper(control, ControlLog(results.engine)),
+            rubintv=RubinTVDoor(board, settings.redis_url, control) if settings.rubintv else None,
             lead_ttl_s=settings.lead_ttl_s,
             waits=Waits(
                 round(settings.gather_timeout_s * 1000),

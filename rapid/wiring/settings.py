@@ -63,6 +63,10 @@ class RoleSettings(Settings):
     )
     proxy_header: str = Field(default="", description="Header in which an auth proxy names the user; none if empty.")
     trusted_proxies: str = Field(default="", description="Addresses or networks of that proxy, comma separated.")
+    rubintv: bool = Field(
+        default=True,
+        description="Obey RubinTV's admin page. Its commands name no camera: one head on a Redis database may.",
+    )
     log_format: str = Field(default="json", pattern="^(json|text)$", description="json for machines, text for people.")
     log_level: str = Field(
         default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="Least severe level logged."

@@ -17,6 +17,7 @@ import structlog
 
 from rapid.dispatch.board import AsyncBoard
 from rapid.dispatch.models import Job, Order, Priority, WorkerMode, WorkerSpec
+from rapid.dispatch.restart import wait_for_restart
 from rapid.errors import LeaseLostError, RapidError, Retry, StoreError
 from rapid.results.models import DetectorResult
 from rapid.results.store import ResultsStore
@@ -26,6 +27,9 @@ from rapid.worker.pace import Pace
 from rapid.worker.process import ChildDiedError, PayloadChild
 
 log = structlog.get_logger()
+
+RESTART_WAIT_S = 60.0
+"""How long one wait for the order to restart lasts; the order ends it at once."""
 
 
 @dataclass
@@ -82,27 +86,64 @@ class Worker:
         self._spare: PayloadChild | None = None
         self._spare_task: asyncio.Task[None] | None = None
         self._mode = WorkerMode.CONSUMING
+        self._signed_s = 0.0
+        self._restart = asyncio.Event()
         self.ready = asyncio.Event()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until ``stop`` is set; then finish or give back the job in hand."""
         structlog.contextvars.bind_contextvars(role="worker", worker_id=self.spec.worker_id)
+        restarts = asyncio.create_task(self._listen_for_restarts())
         try:
             await self._ensure_child()
             self.ready.set()
             log.info("worker ready", pools=self.spec.pools, child_pid=self._child.pid if self._child else None)
             while not stop.is_set():
+                if self._restart.is_set():
+                    await self._start_anew()
                 jobs = await self._claim(stop)
                 while jobs:
                     jobs = await self._work(jobs, stop)
         finally:
+            restarts.cancel()
+            await asyncio.gather(restarts, return_exceptions=True)
             await self._shut_down()
+
+    async def _listen_for_restarts(self) -> None:
+        """Hear, busy or not, that somebody wants the payload process to start anew."""
+        while True:
+            try:
+                if await self._board.connection.run(
+                    wait_for_restart(self._board.prefix, self.spec.worker_id, RESTART_WAIT_S)
+                ):
+                    self._restart.set()
+            except StoreError as error:
+                log.warning("restarts cannot be heard", error=error.message)
+
+    def _is_to_end(self, stop: asyncio.Event) -> bool:
+        return stop.is_set() or self._restart.is_set()
+
+    async def _start_anew(self) -> None:
+        """Replace the payload processes by fresh ones."""
+        self._restart.clear()
+        await self._drop_child()
+        if self._spare is not None:
+            await self._spare.kill()
+            self._spare = None
+        try:
+            child = await self._ensure_child()
+        except ChildDiedError as error:
+            log.error("payload process cannot be started", error=error.message)  # the next job tries again, and fails
+        else:
+            log.info("payload process started anew", child_pid=child.pid)
 
     async def _claim(self, stop: asyncio.Event) -> tuple[Job, ...]:
         claim = asyncio.create_task(self._board.claim_many(self.spec, self._pace.limit, timeout_s=self._idle_wait_s))
         stopped = asyncio.create_task(stop.wait())
-        done, _ = await asyncio.wait({claim, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        restart = asyncio.create_task(self._restart.wait())
+        done, _ = await asyncio.wait({claim, stopped, restart}, return_when=asyncio.FIRST_COMPLETED)
         stopped.cancel()
+        restart.cancel()
         if claim in done:
             try:
                 return claim.result()
@@ -121,7 +162,7 @@ class Worker:
         handed back: somebody may be free for them.
         """
         waiting, done = deque(jobs), list[tuple[Job, DetectorResult]]()
-        begin = time.monotonic()
+        begin = self._signed_s = time.monotonic()
         try:
             while waiting:
                 job = waiting.popleft()
@@ -138,9 +179,9 @@ class Worker:
                     await self._keep(job, result)
                     done.append((job, result))
                     self._pace.observe(time.monotonic() - begin, len(done))
-                    if waiting and (stop.is_set() or time.monotonic() - begin > self._pace.window_s):
+                    if waiting and (self._is_to_end(stop) or time.monotonic() - begin > self._pace.window_s):
                         await self._hand_back(waiting, "its worker is slower than it thought")
-            return await self._report(done, limit=0 if stop.is_set() else self._pace.limit)
+            return await self._report(done, limit=0 if self._is_to_end(stop) else self._pace.limit)
         except LeaseLostError:
             self._metrics.leases_lost.inc()
             log.warning("lease lost, result dropped")
@@ -156,15 +197,24 @@ class Worker:
             log.info("job given back", reason="a current job takes its worker")
             return await self._board.preempted(job)
         if outcome.drained:
-            await self._board.release(job, count_attempt=False, reason="its worker stopped")
-            log.info("job given back", reason="its worker stopped")
+            reason = "its worker starts anew" if self._restart.is_set() else "its worker stopped"
+            await self._board.release(job, count_attempt=False, reason=reason)
+            log.info("job given back", reason=reason)
             return None
         told = outcome.answer.error if outcome.answer else None
         await self._fail(job, outcome.error or told or {"code": "no_answer", "retry": "later"})
         return None
 
     async def _keep(self, job: Job, result: DetectorResult) -> None:
-        """Store a result: before its completion, so that whoever hears of it finds it."""
+        """Store a result: before its completion, so that whoever hears of it finds it.
+
+        Not after a freeze in which the job was given away: it may have been given up meanwhile, and is then no more to
+        be found finished (I1).
+        """
+        if time.monotonic() - self._signed_s > job.lease_ms / 1000:
+            beat = await self._board.heartbeat(self.spec.worker_id, job)
+            if job.job_id in beat.lost:
+                raise LeaseLostError("given to another while its worker was frozen", what=job.job_id)
         await asyncio.to_thread(self._results.put_result, result)
         if job.attempt > 1:
             await asyncio.to_thread(self._results.forget_failure, job.job_id)
@@ -264,6 +314,7 @@ class Worker:
             except StoreError as error:
                 log.warning("no sign of life possible", error=error.message)
                 continue
+            self._signed_s = time.monotonic()
             self._set_mode(beat.mode)
             if job.job_id in beat.lost:
                 return
@@ -275,7 +326,12 @@ class Worker:
                 return
 
     async def _wait_for_drain(self, stop: asyncio.Event) -> None:
-        await stop.wait()
+        ends = [asyncio.create_task(event.wait()) for event in (stop, self._restart)]
+        try:
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for end in ends:
+                end.cancel()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(asyncio.Event().wait(), self._drain_s)
 

@@ -48,11 +48,11 @@ redis.register_function('rapid_v1_control_change', function(keys, args)
   return {'changed', version, c.now}
 end)
 
--- control_restore: KEYS prefix, control_state. ARGV expected version, new version, state (JSON), changed_by, reason, worker mode,
+-- control_restore: KEYS prefix, control_state. ARGV expected version (-1: any), new version, state (JSON), changed_by, reason, worker mode,
 -- data of the event, then log entries (JSON), oldest first; the log is replaced. Returns 1, or 0 if the version is another.
 redis.register_function('rapid_v1_control_restore', function(keys, args)
   local c = context(keys)
-  if tonumber(redis.call('HGET', c.P .. 'control_state', 'version') or '0') ~= tonumber(args[1]) then
+  if args[1] ~= '-1' and tonumber(redis.call('HGET', c.P .. 'control_state', 'version') or '0') ~= tonumber(args[1]) then
     return 0
   end
   put_control(c, args[2], args[3], args[4], args[5], args[6])
