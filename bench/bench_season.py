@@ -4,7 +4,7 @@
 
 Every exposure is posted, each detector's job claimed and completed (one in 500 fails for good), gathered and forgotten in
 its time. Prints a row for every twentieth of the season: the curve must be flat once the first batches are forgotten
-(2.5 days, about 7000 exposures). ``--csv FILE`` keeps the curve.
+(2.5 days, about 7000 exposures). ``--csv FILE`` keeps the curve, ``--plot FILE`` draws it.
 """
 
 import argparse
@@ -64,11 +64,28 @@ def run_exposure(board: Board, number: int, n_detectors: int) -> float:
     return elapsed
 
 
+def draw(rows: list[tuple[float, ...]], path: Path) -> None:
+    """Draw cost and memory over the season."""
+    import matplotlib as mpl
+
+    mpl.use("agg")
+    from matplotlib import pyplot as plt
+
+    figure, (top, bottom) = plt.subplots(2, sharex=True, figsize=(7, 4.5), layout="constrained")
+    exposures = [row[0] for row in rows]
+    top.plot(exposures, [row[1] for row in rows], marker="o", markersize=3)
+    top.set(ylabel="cost of an exposure [ms]", ylim=(0, None))
+    bottom.plot(exposures, [row[2] for row in rows], marker="o", markersize=3, color="C1")
+    bottom.set(ylabel="memory of the server [MB]", xlabel="exposures", ylim=(0, None))
+    figure.savefig(path, dpi=110)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--exposures", type=int, default=100_000)
     parser.add_argument("--detectors", type=int, default=3)
     parser.add_argument("--csv", type=Path)
+    parser.add_argument("--plot", type=Path)
     options = parser.parse_args()
     step = max(options.exposures // 20, 1)
     rows = []
@@ -97,6 +114,8 @@ def main() -> None:
     if options.csv:
         with options.csv.open("w", newline="") as file:
             csv.writer(file).writerows([("exposures", "ms", "memory_mb", "keys", "events", "dead_letters"), *rows])
+    if options.plot:
+        draw(rows, options.plot)
     later = [row for row in rows if row[0] > 10_000]
     if len(later) > 2:
         print(f"after 10 000 exposures: cost {min(r[1] for r in later)}-{max(r[1] for r in later)} ms, "

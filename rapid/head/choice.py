@@ -4,6 +4,7 @@
 exposure to exposure: the phase of the pattern, the level of the ladder, the cadence.
 """
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -218,7 +219,11 @@ class Chooser:
         document = await self._source.read()
         state = document.state
         visit, self._visits = self._visits, self._visits + 1
-        phase = 0 if state.visit_mode is VisitMode.CONSTANT else phase_of(state.visit_mode, visit)
+        phase = 0
+        if state.visit_mode is not VisitMode.CONSTANT:
+            with contextlib.suppress(PatternError):  # told below
+                n_phases = parse_pattern(state.pattern).phases(self._camera, state.patterns)
+                phase = phase_of(state.visit_mode, visit, n_phases)
         is_newest = info.exposure_id % 10**12 > self._newest
         if is_newest:
             self._newest = info.exposure_id % 10**12

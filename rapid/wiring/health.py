@@ -10,7 +10,6 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from rapid.errors import RapidError
 
-
 SCRAPE_S = 2.0
 """How long a scrape waits for the board; then it gets what was known before."""
 

@@ -33,6 +33,9 @@ class RoleSettings(Settings):
     grace_ms: int = Field(
         default=1_500, ge=0, description="How long a job is kept for the worker with its calibs [ms]."
     )
+    backlog_age_s: float = Field(
+        default=43_200.0, gt=0, description="How long a job may wait before it leaves the backlog unprocessed [s]."
+    )
     drain_s: float = Field(
         default=25.0, ge=0, description="How long a job may still run when its worker is told to stop [s]."
     )

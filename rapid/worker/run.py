@@ -159,13 +159,13 @@ class PipelineRunner:
         """Return the pipeline's payloads, built once per configuration."""
         key = pipeline.config_hash
         if key not in self._built:
+            built, resolved = make_payloads(pipeline), resolved_hash(pipeline)
             kept = self._kept.setdefault(pipeline.name, [])
             if len(kept) >= KEPT_CONFIGURATIONS:
                 oldest = kept.pop(0)
                 del self._built[oldest], self._hashes[oldest]
             kept.append(key)
-            self._built[key] = make_payloads(pipeline)
-            self._hashes[key] = resolved_hash(pipeline)
+            self._built[key], self._hashes[key] = built, resolved
         return self._built[key]
 
     def run(

@@ -30,6 +30,7 @@ class Roles:
         self.board = Board(valkey.url, "SmallCam9")
         self.board.load()
         self._seen = "0"
+        self._heard: list[Event] = []
 
     def start(self, role: str, name: str, **settings: object) -> subprocess.Popen:
         environment = dict(os.environ) | {
@@ -69,13 +70,20 @@ class Roles:
         deadline = time.monotonic() + timeout_s
         heard = []
         while time.monotonic() < deadline:
-            for event in self.board.events(self._seen, timeout_s=1.0):
+            if not self._heard:
+                self._heard = self.board.events(self._seen, timeout_s=1.0)
+            while self._heard:
+                event = self._heard.pop(0)
                 self._seen = event.event_id
                 heard.append((event.kind.value, event.batch_id, event.detector, dict(event.data)))
                 if wanted(event):
                     return event
         logs = "".join(path.read_text()[-1500:] for path in sorted(self.folder.glob("*.log")))
         pytest.fail(f"nothing of the kind within {timeout_s:.0f} s; heard {heard[-12:]}\n{logs}")
+
+    def hear_from_the_beginning(self) -> None:
+        """Forget which events were heard: the server was emptied."""
+        self._seen, self._heard = "0", []
 
     def wait_for_summary(self, exposure_id: int, *, n_finished: int = 9, timeout_s: float = 100.0) -> Event:
         """Wait for the summary that shows so many detectors; on a slow machine partial ones come before it."""

@@ -84,7 +84,7 @@ def test_a_flushed_redis_is_rebuilt_and_finished_work_is_not_redone(roles):
     roles.wait_for(lambda e: e.kind is EventKind.EXPOSURE_POSTED and e.exposure_id == two)
     with redis.Redis.from_url(roles.valkey.url) as client:
         client.flushall()
-    roles._seen = "0"
+    roles.hear_from_the_beginning()
     roles.start("worker", "worker-1")
     assert roles.wait_for_summary(two).data["is_complete"]
     assert {result.detector: result.finished_at for result in roles.results.results(one)} == before
