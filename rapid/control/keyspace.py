@@ -59,8 +59,9 @@ class KeyspaceListener:
     """
 
     def __init__(self, url: str, pattern: str) -> None:
+        # No socket_timeout: with one the client sends within `asyncio.wait_for`, which may lose a cancellation.
         self._client: Any = redis.asyncio.Redis.from_url(
-            url, protocol=2, socket_connect_timeout=SLICE_S, socket_timeout=2 * SLICE_S, retry=Retry(NoBackoff(), 0)
+            url, protocol=2, socket_timeout=None, socket_connect_timeout=SLICE_S, retry=Retry(NoBackoff(), 0)
         )
         database = self._client.connection_pool.connection_kwargs.get("db") or 0
         self._channels = f"__keyspace@{database}__:{pattern}"
@@ -81,7 +82,7 @@ class KeyspaceListener:
                     wait_s = RETRY_FIRST_S
                     async for key in self._messages(subscription):
                         yield KeySet(key)
-            except RedisError as error:
+            except (RedisError, TimeoutError) as error:
                 log.warning("keyspace events cannot be heard, trying again", error=str(error), wait_s=wait_s)
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(asyncio.Event().wait(), wait_s)
@@ -91,7 +92,8 @@ class KeyspaceListener:
         while True:
             message = await subscription.get_message(ignore_subscribe_messages=True, timeout=SLICE_S)
             if message is None:
-                await subscription.ping()  # finds out a connection that is dead
+                async with asyncio.timeout(SLICE_S):
+                    await subscription.ping()  # finds out a connection that is dead
                 continue
             if message["type"] == "pmessage" and message["data"] not in _GONE:
                 yield message["channel"].decode(errors="replace").split(":", 1)[1]

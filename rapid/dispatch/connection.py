@@ -76,6 +76,10 @@ def _is_function_missing(error: RedisError) -> bool:
     return isinstance(error, ResponseError) and "Function not found" in str(error)
 
 
+def _is_not_permitted(error: StoreError) -> bool:
+    return error.facts.get("error") == NoPermissionError.__name__
+
+
 def as_rapid_error(error: RedisError) -> Exception:
     """Return the error of ours that a refusal of the server stands for."""
     text = str(error)
@@ -145,8 +149,15 @@ class BlockingConnection:
             return result
 
     def load_library(self) -> None:
-        """Make the server's functions those of this release."""
-        self.run(_load())
+        """Make the server's functions those of this release; who may not waits for somebody who may."""
+        waits = _waits(self._outage_s)
+        while True:
+            try:
+                return self.run(_load())
+            except StoreError as error:
+                wait_s = next(waits, None) if _is_not_permitted(error) else None
+                if wait_s is None or self._closing.wait(wait_s):
+                    raise
 
     def _send(self, command: Command) -> Any:
         waits = _waits(self._outage_s)
@@ -214,8 +225,15 @@ class AsyncConnection:
             return result
 
     async def load_library(self) -> None:
-        """Make the server's functions those of this release."""
-        await self.run(_load())
+        """See `BlockingConnection`."""
+        waits = _waits(self._outage_s)
+        while True:
+            try:
+                return await self.run(_load())
+            except StoreError as error:
+                wait_s = next(waits, None) if _is_not_permitted(error) else None
+                if wait_s is None or await self._is_closed_within(wait_s):
+                    raise
 
     async def _send(self, command: Command) -> Any:
         waits = _waits(self._outage_s)
