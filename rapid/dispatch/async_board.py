@@ -258,3 +258,7 @@ class AsyncBoard(BoardSettings):
     async def ping(self) -> None:
         """See `Board.ping`."""
         await self._connection.run(self._say.ping())
+
+    async def server_id(self) -> str:
+        """Return an id of the server's run: another one after every restart, which may have lost the last writes."""
+        return await self._connection.run(self._say.server_id())

@@ -8,6 +8,7 @@ server-side functions push to; nothing polls.
 
 import json
 import math
+import re
 import time
 from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass
@@ -434,3 +435,9 @@ class BoardCommands:
     def ping(self) -> Talk[None]:
         """Ask for an answer."""
         yield Command(("PING",))
+
+    def server_id(self) -> Talk[str]:
+        """Tell which run of the server this is."""
+        reply = yield Command(("INFO", "server"))
+        found = re.search(rb"run_id:(\w+)", reply if isinstance(reply, bytes) else str(reply).encode())
+        return found.group(1).decode() if found else ""

@@ -141,6 +141,7 @@ class Head:
         """Do the leader's work until the lead is lost or the head is stopped."""
         log.info("head leads", token=token)
         self.leading.set()
+        server = await self._board.server_id()
         self._exposures = Exposures()
         if self._keeper is not None:
             await self._keeper.restore()  # before anything is dispatched under the wrong state
@@ -155,7 +156,7 @@ class Head:
         await desk.prepare()
         self._desk = desk
         tasks: dict[str, asyncio.Task[None]] = {
-            "lead": asyncio.create_task(self._keep_lead(token)),
+            "lead": asyncio.create_task(self._keep_lead(token, server)),
             "arrivals": asyncio.create_task(self._watch_arrivals()),
             "leases": asyncio.create_task(self._board.lease_keeper()),
             "failures": asyncio.create_task(FailureKeeper(self._camera, self._board, self._results).run()),
@@ -179,14 +180,25 @@ class Head:
                 task.cancel()
             await asyncio.gather(*tasks.values(), return_exceptions=True)
 
-    async def _keep_lead(self, token: int) -> None:
-        """Renew the lead; return when it is lost."""
+    async def _keep_lead(self, token: int, server: str) -> None:
+        """Renew the lead; return when it is lost, or when the server may have lost what was posted (I2).
+
+        Parameters
+        ----------
+        server
+            Id of the server's run at the beginning of the lead.
+        """
         while True:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(asyncio.Event().wait(), self._ttl_s / 3)
             held, _ = await self._board.lead(self._id, ttl_ms=int(self._ttl_s * 1000))
             if held != token:
                 log.warning("lead lost", token=token, now=held)
+                return
+            if await self._board.server_id() != server:
+                # Its append-only file is synced every second: a power cut loses posts that were answered. Posting
+                # again repeats nothing.
+                log.warning("the board's server was restarted: everything is compared anew", token=token)
                 return
 
     # Arrivals

@@ -14,7 +14,7 @@ from rapid.dispatch.models import BatchKey, BatchSpec, EventKind
 from rapid.wiring.settings import make_settings
 from rapid.wiring.supervisor import VALKEY, Supervisor
 from tests.support.light import use_light_pipelines
-from tests.support.night import adopt_small_camera
+from tests.support.night import adopt_small_camera, make_plan, take_all
 
 TO_BE_KILLED = """
 import json, sys
@@ -37,6 +37,17 @@ def folder(tmp_path, monkeypatch):
     use_light_pipelines(tmp_path / "pipelines", monkeypatch)
     (tmp_path / "raws").mkdir()
     return tmp_path
+
+
+def wait_for_posted(board: Board) -> None:
+    """Wait until an exposure was posted, in the history that the board has now."""
+    last = "0"
+    for _ in range(120):
+        for event in board.events(last, timeout_s=1.0):
+            last = event.event_id
+            if event.kind is EventKind.EXPOSURE_POSTED:
+                return
+    pytest.fail("nothing was posted")
 
 
 def wait_for_joined(board: Board, *, n: int = 1) -> list[str]:
@@ -94,3 +105,27 @@ def test_a_killed_valkey_comes_back_with_the_board_and_a_killed_worker_comes_bac
     finally:
         supervisor.stop()
     assert supervisor.processes() == {}
+
+
+def test_what_a_power_cut_took_from_the_board_is_posted_again(folder):
+    settings = make_settings(camera="SmallCam9", raws=str(folder / "raws"), data=folder / "data", lead_ttl_s=1.5)
+    supervisor = Supervisor(settings, n_workers=0, with_display=False, restart_pause_s=0.1)
+    supervisor.start()
+    try:
+        with Board(supervisor.redis_url, "SmallCam9") as board:
+            while board.status().leader == "":
+                board.wait_for_lead(1.0)
+            (log,) = (folder / "data" / "valkey" / "appendonlydir").glob("*.incr.aof")
+            synced = log.stat().st_size
+            take_all(make_plan([{"kind": "science", "n": 1, "physical_filter": "r_57"}]), folder / "raws")
+            wait_for_posted(board)
+            pid = supervisor.processes()[VALKEY]
+            supervisor.leave_down(VALKEY, 3.0)
+            os.kill(pid, signal.SIGKILL)
+            supervisor.wait_for_end(VALKEY, pid, timeout_s=60)
+            os.truncate(log, synced)
+            wait_for_posted(board)
+            (key,) = board.recent()
+            assert key.exposure_id == 2026112000001
+    finally:
+        supervisor.stop()
