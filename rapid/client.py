@@ -143,7 +143,7 @@ class Request:
         Raises
         ------
         NotFoundError
-            Raised if no head has looked at it yet.
+            Raised if it was never posted, or is forgotten.
         """
         return self._board.read(self.ticket)
 

@@ -6,6 +6,7 @@ that what it had in hand when it died is read again by the next one (I1). Nothin
 """
 
 import json
+import re
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from rapid.dispatch.commands import SLICE_S, Command, Talk, to_json
 from rapid.dispatch.library import function_name
 from rapid.errors import NotFoundError, StoreError
 from rapid.requests.faults import QueueFullError
-from rapid.requests.models import RequestChange, RequestRecord, RequestState
+from rapid.requests.models import REQUEST_ID, RequestChange, RequestRecord, RequestState
 
 MAX_INBOX = 1000
 """Posts that nobody has looked at yet; more and the inbox is full."""
@@ -64,6 +65,7 @@ class RequestCommands:
     """What is said about the requests of one camera."""
 
     def __init__(self, camera: str) -> None:
+        self.camera = camera
         self.prefix = keys.prefix(camera)
         self.inbox = f"{self.prefix}requests"
 
@@ -91,7 +93,7 @@ class RequestCommands:
         return ticket
 
     def read(self, request_id: str) -> Talk[RequestRecord]:
-        """Read a record; of a repeated post that of the first."""
+        """Read a record; of a repeated post that of the first, of one in the inbox that it is there."""
         for _ in range(2):
             text = yield Command(("GET", f"{self.prefix}request:{request_id}"))
             if text is None:
@@ -99,7 +101,16 @@ class RequestCommands:
             if b'"repeats"' not in text[:20]:
                 return _decode_record(text)
             request_id = json.loads(text)["repeats"]
-        raise NotFoundError("request", request_id)
+        if re.fullmatch(REQUEST_ID, request_id):
+            entries = yield Command(("XRANGE", self.inbox, request_id, request_id))
+            if entries:
+                return RequestRecord(
+                    request_id=request_id,
+                    camera=self.camera,
+                    state=RequestState.POSTED,
+                    created_ms=int(request_id.partition("-")[0]),
+                )
+        raise NotFoundError("request", request_id[:100])
 
     def recent(self, limit: int, *, refused: bool) -> Talk[list[RequestRecord]]:
         """List records, newest first."""

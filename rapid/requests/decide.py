@@ -121,14 +121,13 @@ def why_it_cannot_come(exposure_id: int, *, newest: int | None, today: int) -> s
     today
         day_obs of now.
     """
-    order = order_of(exposure_id)
-    night = order // 100_000
+    night = _night_of(order_of(exposure_id))
     day = _date_of(night)
     if day is None:
         return f"{night} is no date"
     if newest is None:
         return None
-    newest_night = newest // 100_000
+    newest_night = _night_of(newest)
     last = _date_of(max(newest_night, today)) or day
     if day > last + timedelta(days=1):
         return f"it would be of a night to come ({night})"
@@ -140,6 +139,11 @@ def why_it_cannot_come(exposure_id: int, *, newest: int | None, today: int) -> s
 def is_overtaken(exposure_id: int, *, newest: int | None) -> bool:
     """Whether newer exposures have come since an exposure should have."""
     return newest is not None and order_of(exposure_id) < newest
+
+
+def _night_of(order: int) -> int:
+    """Return day_obs of an exposure's order, in which the century, and what marks a simulated one, is left out."""
+    return 20_000_000 + order // 100_000
 
 
 def _date_of(day_obs: int) -> date | None:

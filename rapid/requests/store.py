@@ -45,7 +45,7 @@ class RequestBoard:
         Raises
         ------
         NotFoundError
-            Raised for one that no head has looked at yet, or that is forgotten.
+            Raised for one that was never posted, or is forgotten.
         """
         return self._connection.run(self._say.read(request_id))
 

@@ -10,7 +10,7 @@ import math
 import statistics
 from collections.abc import Iterable, Mapping
 
-from rapid.camera.models import Camera
+from rapid.camera.models import Amp, Box, Camera
 from rapid.exposure.models import ImageType
 from rapid.requests.models import AmpTest, CalibAnswer
 from rapid.results.models import DetectorResult, Scalar
@@ -21,11 +21,17 @@ MAX_NOISE_EXCESS = 0.05
 MAX_NOISE_EXCESS_FLAT = 0.10
 """Of a flat: what the flat itself does not correct, and its own noise, come on top."""
 
+CHANCE_SIGMA = 3.0
+"""Standard errors of an amp's scatter that are left to chance: 0.2 percent of a full-size amp, 3 of the test camera's."""
+
 MIN_NOISE = 0.5
 """Part of the expected noise below which an amp is dead. Clipping and the brighter-fatter effect take a few percent."""
 
 MAX_READ_NOISE = 2.0
 """Times the camera's nominal read noise."""
+
+OVERSCAN_SKIPPED = 4
+"""Columns or rows of overscan that are not used: deferred charge lands in them."""
 
 MAX_FLAT_SCATTER = 0.05
 """Of an amp's level about the detector's: the limit of cp_verify."""
@@ -99,14 +105,7 @@ def verify_calib(
             row = {**master.amps.get(amp.name, {}), **result.amps.get(amp.name, {}), "dark_time_s": dark_time_s}
             failures += [
                 AmpTest(detector=name, amp=amp.name, test=test, value=value, limit=limit, message=message)
-                for test, value, limit, message in _test_amp(
-                    kind,
-                    row,
-                    nominal=amp.read_noise,
-                    n_inputs=len(inputs),
-                    level=level,
-                    n_px=amp.trimmed.width * amp.trimmed.height,
-                )
+                for test, value, limit, message in _test_amp(kind, row, amp=amp, n_inputs=len(inputs), level=level)
             ]
     failing: dict[str, dict[str, None]] = {}
     for failure in failures:
@@ -124,7 +123,7 @@ def verify_calib(
 
 
 def _test_amp(
-    kind: ImageType, row: Mapping[str, Scalar], *, nominal: float, n_inputs: int, level: float, n_px: int
+    kind: ImageType, row: Mapping[str, Scalar], *, amp: Amp, n_inputs: int, level: float
 ) -> list[tuple[str, float | None, float | None, str]]:
     """Return the tests that an amp fails: name, value, limit, sentence."""
     mean, noise = _number(row, "mean_e"), _number(row, "stdev_e")
@@ -132,7 +131,9 @@ def _test_amp(
     if mean is None or noise is None:
         return [("MEAN", None, None, "could not be measured")]
     failed: list[tuple[str, float | None, float | None, str]] = []
-    base = nominal if read_noise is None else read_noise
+    nominal = amp.read_noise
+    # The overscan's own scatter about its median is a little too small where there are few columns.
+    base = nominal if read_noise is None else max(nominal, read_noise)
     light = 0.0
     if kind is ImageType.DARK:
         # What the dark took out had noise of its own.
@@ -140,14 +141,17 @@ def _test_amp(
         light = max(rate, 0.0) * (_number(row, "dark_time_s") or 0.0)
     elif kind is ImageType.FLAT:
         light = max(mean, 0.0)
-    expected = math.sqrt((base**2 + light) * (1.0 - 1.0 / n_inputs))
+    expected = math.sqrt((base**2 * _overscan_factor(amp) + light) * (1.0 - 1.0 / n_inputs))
     if kind is ImageType.FLAT:
         if level <= 0 or abs(mean / level - 1.0) > MAX_FLAT_SCATTER:
             share = mean / level - 1.0 if level > 0 else None
             failed.append(("SCATTER", share, MAX_FLAT_SCATTER, "its level is not the detector's"))
     elif abs(mean) >= max(noise, base):
         failed.append(("MEAN", mean, max(noise, base), "what is left [e] is not small beside the noise"))
+    n_px = amp.trimmed.width * amp.trimmed.height
     excess = MAX_NOISE_EXCESS_FLAT if kind is ImageType.FLAT else MAX_NOISE_EXCESS
+    # Small amps scatter by chance, and what a short overscan adds is known to a quarter or so.
+    excess += CHANCE_SIGMA / math.sqrt(2.0 * n_px) + 0.25 * (math.sqrt(_overscan_factor(amp)) - 1.0)
     if noise > expected * (1.0 + excess):
         failed.append(("NOISE", noise, expected * (1.0 + excess), "scatters more than noise can [e]"))
     elif noise < expected * MIN_NOISE:
@@ -158,3 +162,15 @@ def _test_amp(
     if missing > MAX_MISSING * n_px:
         failed.append(("PIXELS", missing, MAX_MISSING * n_px, "pixels that no exposure measured"))
     return failed
+
+
+def _overscan_factor(amp: Amp) -> float:
+    """Return what subtracting the overscan's medians, of each row and each column, does to the variance."""
+    pixels = [box.width if along_x else box.height for box, along_x in _overscans(amp)]
+    # The variance of a median of n values is pi / 2n times theirs; a few columns next to the image are left out.
+    return 1.0 + sum(math.pi / 2.0 / max(n - OVERSCAN_SKIPPED, 1) for n in pixels)
+
+
+def _overscans(amp: Amp) -> list[tuple[Box, bool]]:
+    both = ((amp.serial_overscan, True), (amp.parallel_overscan, False))
+    return [(box, along_x) for box, along_x in both if box is not None]
