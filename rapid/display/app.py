@@ -34,6 +34,9 @@ from rapid.errors import ConfigurationError, RapidError
 from rapid.exclusions.store import ExclusionStore
 from rapid.pipeline.store import default_book
 from rapid.products.store import open_products
+from rapid.requests.http import Waiters, request_routes
+from rapid.requests.store import AsyncRequestBoard
+from rapid.requests.uws import uws_routes
 from rapid.results.store import open_results
 
 log = structlog.get_logger()
@@ -125,7 +128,17 @@ def create_app(settings: DisplaySettings) -> FastAPI:
     app.include_router(products_routes(products))
     app.include_router(page_routes(settings, archive))
     app.include_router(access.routes())
-    app.include_router(control_routes(AsyncControlStore(board.connection, camera, default_book()), access))
+    control = AsyncControlStore(board.connection, camera, default_book())
+    app.include_router(control_routes(control, access))
+    requests, waiters = AsyncRequestBoard(board.connection, camera.name), Waiters()
+
+    async def saved_patterns() -> Mapping[str, str]:
+        return (await control.read()).state.patterns
+
+    app.include_router(
+        request_routes(requests, camera, default_book(), access, named=saved_patterns, waiters=waiters)
+    )
+    app.include_router(uws_routes(requests, camera.name, access, waiters=waiters))
     app.include_router(exclusion_routes(access, ExclusionStore(results.engine), reader, hub))
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     _answer_errors(app, settings)
