@@ -130,7 +130,10 @@ class Head:
                     waiting.cancel()
                     await asyncio.gather(waiting, return_exceptions=True)
                     continue
-                await self._lead(token, stopped)
+                try:
+                    await self._lead(token, stopped)
+                except StoreError as error:
+                    log.error("the lead cannot begin", error=error.message)
                 with contextlib.suppress(RapidError):
                     await self._board.resign(self._id, token)
         finally:
@@ -231,7 +234,6 @@ class Head:
 
     async def _take(self, arrivals: Sequence[Arrival]) -> None:
         """Sort arrivals into exposures and post those, newest first."""
-        begin = time.monotonic()
         touched: dict[int, OpenExposure] = {}
         for arrival in arrivals:
             if isinstance(arrival, RawQuarantined):
@@ -254,7 +256,10 @@ class Head:
                 raise  # another head leads: stop, and stand by
             except RapidError as error:
                 log.error("exposure cannot be posted", exposure_id=exposure_id, error=error.message)
-        self._metrics.dispatch_seconds.observe(time.monotonic() - begin)
+        now_s = time.monotonic()
+        for arrival in arrivals:
+            if isinstance(arrival, RawArrived):
+                self._metrics.dispatch_seconds.observe(now_s - arrival.arrived_monotonic_s)
 
     async def _read(self, arrival: RawArrived) -> RawHeader | None:
         try:
