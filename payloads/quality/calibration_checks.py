@@ -163,11 +163,14 @@ class CalibrationStatistics:
 
     Writes per amp ``mean_e``, ``stdev_e``, ``min_e``, ``max_e``, ``standard_error_e``, ``n_used_px`` and by image type
 
-    * bias: ``bias_mean_pull``, mean over its standard error; detector ``bias_mean_e``, ``bias_stdev_e``,
-      ``bias_mean_pull_max``;
+    * bias: ``bias_mean_pull``, mean over its standard error, and ``noise_over_nominal``, scatter over the camera's read
+      noise; detector ``bias_mean_e``, ``bias_stdev_e``, ``bias_mean_pull_max``, ``noise_over_nominal_min`` and
+      ``noise_over_nominal_max`` (a dead amp is as wrong as a noisy one);
     * dark: ``dark_current_e_per_s``, ``n_hot_px``, on amps and detector (and detector ``hot_px_fraction``);
-    * flat: ``flat_level_e``, ``flat_scatter`` (stdev over mean); detector ``flat_level_e``,
-      ``flat_scatter`` (of an amp, median), ``flat_amp_scatter`` (of the amps' means about each other).
+    * flat: ``flat_level_e``, ``flat_scatter`` (stdev over mean), ``flat_noise_over_expected`` (stdev over that of the
+      light and the read noise together; the pixels' unequal response adds to it); detector ``flat_level_e``,
+      ``flat_scatter`` and ``flat_noise_over_expected`` (of an amp, median), ``flat_amp_scatter`` (of the amps' means
+      about each other, part of their mean).
 
     What cannot be measured is None. A dark's rate counts cosmic rays among the hot pixels: one exposure cannot tell
     them apart. Whether bias or dark had been subtracted is in ``frame.applied``.
@@ -202,11 +205,19 @@ class CalibrationStatistics:
             if kind is ImageType.BIAS:
                 error = found.standard_error if found else 0.0
                 row["bias_mean_pull"] = found.mean / error if found and error > 0.0 else None
+                nominal = amp.read_noise / gain
+                row["noise_over_nominal"] = found.stdev / nominal if found and nominal > 0.0 else None
             elif kind is ImageType.DARK:
                 row |= self._dark(frame, found, gain, box)
             elif kind is ImageType.FLAT:
                 row["flat_level_e"] = row["mean_e"]
-                row["flat_scatter"] = found.stdev / found.mean if found and found.mean > 0.0 else None
+                has_light = found is not None and found.mean > 0.0
+                row["flat_scatter"] = found.stdev / found.mean if found and has_light else None
+                row["flat_noise_over_expected"] = (
+                    found.stdev * gain / math.sqrt(found.mean * gain + amp.read_noise**2)
+                    if found and has_light
+                    else None
+                )
             frame.amps.setdefault(amp.name, {}).update(row)
         frame.metrics.update(_detector_metrics(frame.info.image_type, rows, frame.image.size))
 
@@ -246,10 +257,13 @@ def _detector_metrics(kind: ImageType, rows: dict[str, dict[str, Metric]], n_px:
     metrics: dict[str, Metric] = {"mean_e": _median(means), "stdev_e": _median(_column(rows, "stdev_e"))}
     if kind is ImageType.BIAS:
         pulls = np.abs(_column(rows, "bias_mean_pull"))
+        ratios = _column(rows, "noise_over_nominal")
         metrics |= {
             "bias_mean_e": metrics["mean_e"],
             "bias_stdev_e": metrics["stdev_e"],
             "bias_mean_pull_max": float(pulls.max()) if len(pulls) else None,
+            "noise_over_nominal_min": float(ratios.min()) if len(ratios) else None,
+            "noise_over_nominal_max": float(ratios.max()) if len(ratios) else None,
         }
     elif kind is ImageType.DARK:
         hot = _column(rows, "n_hot_px")
@@ -263,6 +277,7 @@ def _detector_metrics(kind: ImageType, rows: dict[str, dict[str, Metric]], n_px:
         metrics |= {
             "flat_level_e": metrics["mean_e"],
             "flat_scatter": _median(_column(rows, "flat_scatter")),
+            "flat_noise_over_expected": _median(_column(rows, "flat_noise_over_expected")),
             "flat_amp_scatter": float(means.std() / average) if average > 0.0 else None,
         }
     return metrics

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from payloads.quality.kernels import MAD_TO_SIGMA
 from payloads.quality.photometry import Fluxes, measure_fluxes
 from payloads.quality.profile import StackedProfile, measure_profile
-from payloads.quality.sky import Sky, Sources, Workspace, choose_bin_factor, detect_sources, measure_sky
+from payloads.quality.sky import Sky, Sources, Workspace, choose_bin_factor, detect_sources, level_at, measure_sky
 from payloads.quality.stars import Stars, choose_candidates, mark_star_locus, measure_moments
 
 SIGMA_TO_FWHM = math.sqrt(8.0 * math.log(2.0))
@@ -140,7 +140,14 @@ def measure_quality(
             shape=(image.shape[0], image.shape[1]),
         )
         stars = measure_moments(
-            image, mask, sources.x[chosen], sources.y[chosen], half_size_px=half, guess_sigma_px=guess
+            image,
+            mask,
+            sources.x[chosen],
+            sources.y[chosen],
+            half_size_px=half,
+            guess_sigma_px=guess,
+            level=level_at(sky, sources.x[chosen], sources.y[chosen]),
+            pixel_noise=sky.noise or 0.0,
         )
         stars.is_psf[:] = mark_star_locus(stars, min_snr=min_snr)
         if np.count_nonzero(stars.is_psf) >= told.min_psf_stars:

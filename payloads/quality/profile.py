@@ -78,6 +78,7 @@ def measure_profile(
         _, background = cut_stamp(image, planes, REJECT, x0, y0, 0.0, 0.75 * half_size_px, stamp)
         if not math.isfinite(background):
             continue
+        stamp += np.float32(background - stars.background[k])  # the sky that the moments were measured over
         dx, dy = grid_x - (stars.x[k] - x0), grid_y - (stars.y[k] - y0)
         ixx, iyy, ixy = stars.ixx[k], stars.iyy[k], stars.ixy[k]
         det = ixx * iyy - ixy**2

@@ -57,6 +57,8 @@ class Sky:
         Largest less smallest background cell (5th to 95th percentile).
     subtracted : ndarray of shape (height // factor, width // factor), float32
         Binned image less its background; overwritten by the next image of the same workspace.
+    level_map : ndarray of the same shape, float32
+        The background itself.
     unusable : ndarray of the same shape, bool
         Blocks with too few good pixels.
     block_noise
@@ -67,6 +69,7 @@ class Sky:
     noise: float | None
     gradient: float | None
     subtracted: NDArray[np.float32]
+    level_map: NDArray[np.float32]
     unusable: NDArray[np.bool_]
     block_noise: float
     factor: int
@@ -152,7 +155,7 @@ def measure_sky(
     n_sky = not_sky.size - int(np.count_nonzero(not_sky))
     if not_sky.size == 0 or n_sky < MIN_USABLE_FRACTION * not_sky.size:
         binned[:] = 0.0
-        return Sky(None, None, None, binned, unusable, 0.0, factor, n_bad, n_saturated)
+        return Sky(None, None, None, binned, binned, unusable, 0.0, factor, n_bad, n_saturated)
     cell = max(8, box_px // factor)
     background = sep.Background(binned, mask=not_sky, bw=min(cell, width), bh=min(cell, height), fw=3, fh=3)
     level_map = background.back(dtype=np.float32)
@@ -166,12 +169,23 @@ def measure_sky(
         noise=clipped_scatter(work.samples[:n]),
         gradient=float(high - low),
         subtracted=binned,
+        level_map=level_map,
         unusable=unusable,
         block_noise=float(background.globalrms),
         factor=factor,
         n_bad_px=n_bad,
         n_saturated_px=n_saturated,
     )
+
+
+def level_at(sky: Sky, x_px: NDArray[np.float64], y_px: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the background at places of the image; NaN without a sky."""
+    if sky.level is None:
+        return np.full(len(x_px), np.nan)
+    height, width = sky.level_map.shape
+    column = np.clip(np.asarray(x_px).astype(np.int64) // sky.factor, 0, width - 1)
+    row = np.clip(np.asarray(y_px).astype(np.int64) // sky.factor, 0, height - 1)
+    return sky.level_map[row, column].astype(np.float64)
 
 
 @dataclass(frozen=True)

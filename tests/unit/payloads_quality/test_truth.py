@@ -119,3 +119,21 @@ def test_a_full_detector_with_few_stars_works_on_blocks_of_four_pixels():
     metrics = run(make_sky((2048, 2048), stars=light)).metrics
     assert metrics["psf_fwhm_arcsec"] == pytest.approx(0.7, rel=0.01)
     assert metrics["n_stars"] == pytest.approx(60, abs=3)
+
+
+@pytest.mark.parametrize("fwhm_px", [4.0, 10.0])
+def test_the_wings_of_stars_are_not_taken_for_sky(fwhm_px):
+    profile = galsim.Moffat(beta=3.0, fwhm=fwhm_px)
+    light, *_ = make_field(profile, n=30, flux=(5.0, 5.6))
+    metrics = run(make_sky(stars=light)).metrics
+    moments = galsim.hsm.FindAdaptiveMom(profile.drawImage(nx=161, ny=161, scale=1.0, method="no_pixel"))
+    assert metrics["psf_fwhm_arcsec"] == pytest.approx(2.3548 * moments.moments_sigma * SCALE, rel=0.01)
+
+
+def test_stars_on_amps_of_different_level_have_the_sky_around_them():
+    light, *_ = make_field(galsim.Gaussian(fwhm=4.0))
+    image = make_sky(stars=light)
+    image += np.float32(400) * (np.arange(image.shape[1]) // 275 % 2).astype(np.float32)[None, :]
+    metrics = run(image).metrics
+    assert metrics["n_psf_stars"] > 30
+    assert metrics["psf_fwhm_arcsec"] == pytest.approx(0.8, rel=0.01)
