@@ -24,6 +24,7 @@ from rapid.control.store import AsyncControlStore
 from rapid.dispatch.board import AsyncBoard
 from rapid.display.api import api_routes
 from rapid.display.archive import Archive
+from rapid.display.drawing import drawing_routes
 from rapid.display.exclusions import exclusion_routes
 from rapid.display.files import products_routes
 from rapid.display.hub import Hub
@@ -139,6 +140,7 @@ def create_app(settings: DisplaySettings) -> FastAPI:
         request_routes(requests, camera, default_book(), access, named=saved_patterns, waiters=waiters)
     )
     app.include_router(uws_routes(requests, camera.name, access, waiters=waiters))
+    app.include_router(drawing_routes(camera))
     app.include_router(exclusion_routes(access, ExclusionStore(results.engine), reader, hub))
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     _answer_errors(app, settings)

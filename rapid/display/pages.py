@@ -9,10 +9,14 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 from pydantic import BaseModel
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
+from rapid.dispatch.models import WorkerMode
 from rapid.display.api import DayObs, ExposureId
 from rapid.display.archive import Archive
 from rapid.display.models import ExposureView, TileView
 from rapid.display.settings import DisplaySettings
+from rapid.exposure.models import ImageType
+from rapid.patterns import VisitMode
+from rapid.pipeline.store import default_book
 from rapid.results.models import Scalar
 
 DASH = "—"
@@ -148,6 +152,28 @@ def page_routes(settings: DisplaySettings, archive: Archive) -> APIRouter:
             camera=camera,
             day_obs=view.day_obs,
             boot=boot_data(camera={"name": camera}, as_of=view.as_of, heartbeat_s=settings.heartbeat_s),
+        )
+
+    @router.get("/control")
+    async def control() -> Response:
+        view = archive.now()
+        book = default_book()
+        return _render(
+            "control.html",
+            settings,
+            page="control",
+            camera=camera,
+            day_obs=view.day_obs,
+            boot=boot_data(
+                camera=archive.camera_view,
+                amps={detector.id: list(detector.amp_by_name) for detector in archive.camera.detectors},
+                image_types=[kind.value for kind in ImageType],
+                pipelines=[name for name in book.names if (found := book.get(name)) and found.builds is None],
+                visit_modes=[mode.value for mode in VisitMode],
+                worker_modes=[mode.value for mode in WorkerMode],
+                as_of=view.as_of,
+                heartbeat_s=settings.heartbeat_s,
+            ),
         )
 
     return router

@@ -106,7 +106,7 @@ def test_viewers_are_told(url):
             id="backwards",
         ),
         pytest.param({"targets": [4], "reason": "x", "author": "eve"}, "author", id="in another's name"),
-        pytest.param([], "", id="no object"),
+        pytest.param([], "body", id="no object"),
     ],
 )
 def test_a_bad_request_names_the_field_and_changes_nothing(url, body, field):

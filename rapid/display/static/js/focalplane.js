@@ -256,22 +256,28 @@ function mark(context, look, state, x, y, w, h) {
     context.lineTo(cx - r, cy + r * 0.8);
     context.closePath();
   } else if (state === "excluded") {
-    context.save();
-    context.rect(x, y, w, h);
-    context.clip();
-    context.strokeStyle = look.dim;
-    context.lineWidth = 1;
-    context.beginPath();
-    const step = Math.max(4, Math.min(9, w / 5));
-    for (let at = -h; at < w; at += step) {
-      context.moveTo(x + at, y + h);
-      context.lineTo(x + at + h, y);
-    }
-    context.stroke();
-    context.restore();
+    hatch(context, look.dim, x, y, w, h);
     return;
   } else return;
   context.stroke();
+}
+
+/** The hatch that says: switched off on purpose. */
+export function hatch(context, colour, x, y, w, h) {
+  context.save();
+  context.beginPath();
+  context.rect(x, y, w, h);
+  context.clip();
+  context.strokeStyle = colour;
+  context.lineWidth = 1;
+  context.beginPath();
+  const step = Math.max(4, Math.min(9, w / 5));
+  for (let at = -h; at < w; at += step) {
+    context.moveTo(x + at, y + h);
+    context.lineTo(x + at + h, y);
+  }
+  context.stroke();
+  context.restore();
 }
 
 function label(context, look, ink, place, word, x, y, w, h) {

@@ -11,17 +11,22 @@ const KEYS = [
   ["E", "this exposure's own page"],
   ["N", "the night's table"],
   ["S", "the system: workers, queues, failures"],
+  ["C", "control: pattern, modes, what is excluded"],
+  ["R", "requests: what scripts and people have asked for"],
   ["T", "dark or light"],
   ["/", "search or filter"],
   ["?", "this help; Esc closes it"],
 ];
 
-export function startShell({ keys = {}, offset = () => 0 } = {}) {
+export function startShell({ keys = {}, offset = () => 0, help: more = [] } = {}) {
+  const help = () => showHelp([...more, ...KEYS]);
   $("#theme")?.addEventListener("click", toggleTheme);
   $("#help")?.addEventListener("click", help);
   const all = {
     n: () => follow("#nav-night"),
     s: () => follow("#nav-system"),
+    c: () => follow("#nav-control"),
+    r: () => follow("#nav-requests"),
     l: () => follow("#nav-now"),
     t: toggleTheme,
     "?": help,
@@ -60,10 +65,10 @@ function toggleTheme() {
   document.dispatchEvent(new Event("themechange"));
 }
 
-function help() {
+function showHelp(keys) {
   const dialog = el("dialog", { "aria-label": "Keys" },
     el("h1", {}, "Keys"),
-    el("table", {}, KEYS.map(([key, what]) => el("tr", {}, el("td", {}, el("kbd", {}, key)), el("td", {}, what)))),
+    el("table", {}, keys.map(([key, what]) => el("tr", {}, el("td", {}, el("kbd", {}, key)), el("td", {}, what)))),
     el("p", { class: "dim" }, "States: ● complete, ▲ partial, ✕ failed, ◐ running, ○ waiting. Every view has its own address: copy it from the browser."),
     el("form", { method: "dialog" }, el("button", {}, "Close")));
   dialog.addEventListener("close", () => dialog.remove());
