@@ -303,3 +303,21 @@ def test_status_tells_depths_by_class_and_the_oldest(board: Board) -> None:
     assert (queue.current, queue.backlog, queue.oldest) == (2, 2, 26112000001)
     assert (status.running, status.mode) == (1, WorkerMode.WAITING)
     assert (status.workers[0].state, status.workers[0].job_id) == ("busy", job.job_id)
+
+
+def test_a_dead_letter_is_dropped_after_ten_days_and_a_new_one_of_the_same_job_lives_its_own(board: Board) -> None:
+    day_ms = 86_400_000
+    board.post(spec_of(1, [0], ttl_ms=30 * day_ms))
+    bad = {"code": "bad", "message": "bad", "retry": "never"}
+    board.fail(board.claim(worker()), bad)
+    (letter,) = board.dead_letters()
+    board.advance_clock(6 * day_ms)
+    board.retry_dead_letter(letter.job_id)
+    board.fail(board.claim(worker("w1")), bad)
+    board.advance_clock(6 * day_ms)
+    board.tick()
+    assert [found.job_id for found in board.dead_letters()] == [letter.job_id]
+    board.advance_clock(5 * day_ms)
+    board.tick()
+    assert board.dead_letters() == []
+    assert board.status().dead_letters == 0

@@ -10,7 +10,8 @@
 --   lease    'token|worker|class|since|state'; state is held, done, failed, released or expired
 --   timer    member of the timers ZSET, a letter and what it is for:
 --            L job lease, R job retry, H jobs of a batch held for their preferred workers, G batch gather lease,
---            X batch leaves the backlog, B batch is forgotten, W worker gave no sign of life, M the worker mode changed
+--            X batch leaves the backlog, B batch is forgotten, W worker gave no sign of life, M the worker mode changed,
+--            D dead letter is dropped
 
 local EVENTS_KEPT = 20000
 local DEAD_KEPT = 5000

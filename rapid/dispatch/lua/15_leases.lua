@@ -69,14 +69,13 @@ local function bury(c, letter, batch, detector, error_json, attempts, raw, spec)
   redis.call('HSET', key, 'error', error_json, 'attempts', attempts, 'at_ms', c.now, 'raw_uri', raw or '', 'spec', spec or '{}',
     'batch', batch, 'detector', detector or '')
   redis.call('ZADD', c.P .. 'dead', c.now, letter)
-  local old = redis.call('ZRANGEBYSCORE', c.P .. 'dead', '-inf', c.now - DEAD_TTL_MS, 'LIMIT', 0, 100)
+  set_timer(c, 'D' .. letter, c.now + DEAD_TTL_MS)
   local over = redis.call('ZCARD', c.P .. 'dead') - DEAD_KEPT
-  if #old == 0 and over > 0 then
-    old = redis.call('ZRANGE', c.P .. 'dead', 0, over - 1)
-  end
+  local old = over > 0 and redis.call('ZRANGE', c.P .. 'dead', 0, over - 1) or {}
   for _, name in ipairs(old) do
     redis.call('DEL', c.P .. 'dead:' .. name)
     redis.call('ZREM', c.P .. 'dead', name)
+    clear_timer(c, 'D' .. name)
   end
   count(c, 'dead_letters')
 end

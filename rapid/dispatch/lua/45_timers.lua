@@ -43,6 +43,10 @@ local on_timer = {
   end,
   X = expire_backlog,
   B = forget,
+  D = function(c, letter)
+    redis.call('DEL', c.P .. 'dead:' .. letter)
+    redis.call('ZREM', c.P .. 'dead', letter)
+  end,
   W = function(c, id)
     local f = redis.call('HMGET', c.P .. 'worker:' .. id, 'seen_ms', 'lease_ms')
     local timeout_ms = f[1] and (c.worker_timeout_ms or LEASES_TO_LEAVE * f[2])
