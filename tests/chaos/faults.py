@@ -52,6 +52,8 @@ class Injector:
             case FaultKind.OUTAGE:
                 self._supervisor.leave_down(fault.target, fault.for_s)
                 _send(pid, signal.SIGKILL)
+            case FaultKind.POWER_CUT:
+                self._cut_power(fault, pid)
             case FaultKind.FREEZE:
                 _send_all(pid, signal.SIGSTOP)
                 thaw = threading.Timer(fault.for_s, _send_all, (pid, signal.SIGCONT))
@@ -65,6 +67,15 @@ class Injector:
         """Wait until everything is thawed."""
         for thaw in self._thaws:
             thaw.join()
+
+    def _cut_power(self, fault: Fault, pid: int) -> None:
+        self._supervisor.leave_down(fault.target, fault.for_s)
+        _send(pid, signal.SIGKILL)
+        self._supervisor.wait_for_end(fault.target, pid, timeout_s=START_TIMEOUT_S)
+        # The newest part of the file; it is down for long enough.
+        folder = self._supervisor.data / fault.target / "appendonlydir"
+        newest = max(folder.glob("*.incr.aof"), key=lambda path: path.stat().st_mtime_ns)
+        os.truncate(newest, max(newest.stat().st_size - fault.lost_bytes, 0))
 
     @staticmethod
     def _kill_payload(pid: int) -> None:

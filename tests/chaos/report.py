@@ -16,7 +16,7 @@ from tests.chaos.witness import Heard
 READY = {"worker": "worker ready", "gather": "gather ready", "head": "head leads"}
 """What a role logs once it does its work again."""
 
-KILLS = frozenset({FaultKind.KILL, FaultKind.KILL_ALL, FaultKind.KILL_PAYLOAD, FaultKind.OUTAGE})
+KILLS = frozenset({FaultKind.KILL, FaultKind.KILL_ALL, FaultKind.KILL_PAYLOAD, FaultKind.POWER_CUT, FaultKind.OUTAGE})
 
 
 class Spread(BaseModel):

@@ -15,6 +15,9 @@ FREEZE_RATIO = 3
 """Kills for each freeze."""
 
 OUTAGE_S = 10.0
+LOST_BYTES = 200_000
+"""What a busy board writes in a second, the longest that it goes without a sync."""
+
 LEASE_S = 3.0
 
 
@@ -29,6 +32,9 @@ class FaultKind(StrEnum):
 
     KILL_PAYLOAD = "kill_payload"
     """SIGKILL to a worker's payload process alone, as the kernel does when memory is short."""
+
+    POWER_CUT = "power_cut"
+    """SIGKILL to the Valkey, and the last writes are gone: they had not reached the disk."""
 
     FREEZE = "freeze"
     """SIGSTOP to the role and what it started, SIGCONT later: a zombie that does not know it."""
@@ -67,6 +73,7 @@ class Fault(_Facts):
     kind: FaultKind
     target: str = Field(description="Name of the role's process, or valkey.")
     for_s: float = Field(default=0.0, ge=0, description="How long it is frozen or down.")
+    lost_bytes: int = Field(default=0, ge=0, description="Of the append-only file, from its end.")
 
 
 class Scene(_Facts):
@@ -155,8 +162,11 @@ def make_schedule(seed: int, scale: Scale) -> Schedule:
 def _draw_kill(rng: random.Random, scale: Scale) -> Fault:
     after_s = round(rng.expovariate(1 / scale.gap_s), 2) if scale.gap_s else 0.0
     draw = rng.random()
-    if draw < 0.08:
+    if draw < 0.05:
         return Fault(after_s=after_s, kind=FaultKind.KILL, target=VALKEY)
+    if draw < 0.08:
+        lost = rng.randrange(LOST_BYTES)
+        return Fault(after_s=after_s, kind=FaultKind.POWER_CUT, target=VALKEY, for_s=0.5, lost_bytes=lost)
     if draw < 0.45:
         kind = rng.choice([FaultKind.KILL, FaultKind.KILL_ALL])
         return Fault(after_s=after_s, kind=kind, target=f"worker-{rng.randrange(scale.workers)}")
