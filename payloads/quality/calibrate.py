@@ -1,9 +1,11 @@
 """Put the measured stars on the sky and on the magnitude scale, if a reference catalogue says which is which."""
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from payloads.plugin import Frame, Metric
 from payloads.quality.astrometry import Pointing, Solution, pixels_to_field_angle, solve, unproject
@@ -16,6 +18,7 @@ from payloads.quality.zero_point import (
     ReferenceValues,
     ZeroPoint,
     fit_zero_point,
+    load_reference_values,
     magnitude_limit,
     transparency_of,
 )
@@ -52,6 +55,56 @@ def aperture_loss_mag(quality: Quality) -> float:
     """Return by how much the stars' whole light is brighter than what their aperture held; 0 without a profile."""
     enclosed = quality.profile.enclosed(quality.aperture_px) if quality.profile else 1.0
     return -MAGNITUDE * math.log(enclosed) if 0.5 < enclosed <= 1.0 else 0.0
+
+
+def learn_stars(
+    frames: Iterable[Frame], *, values: ReferenceValues | None = None
+) -> tuple[NDArray[np.float64], NDArray[np.float64], dict[str, NDArray[np.float64]], int]:
+    """Return the PSF stars of measured frames as a relative reference, for a catalogue of system ``instrument``.
+
+    Parameters
+    ----------
+    frames
+        After payload ``quality``; those without a place, band, airmass or exposure time are passed over.
+    values
+        Extinction per airmass; those of the package if left out.
+
+    Returns
+    -------
+    ra_deg, dec_deg : ndarray of shape (n,)
+    magnitudes : dict of ndarray of shape (n,)
+        Whole light, -2.5 log10 of electron per second, at airmass 1; NaN in the other bands.
+    n_frames
+        How many frames gave stars.
+    """
+    known = values or load_reference_values()
+    places: list[tuple[float, float]] = []
+    rows: list[tuple[str, float]] = []
+    n_frames = 0
+    for frame in frames:
+        info, stars = frame.info, frame.tables.get("stars", {})
+        band = band_of(info.band, info.physical_filter)
+        loss = frame.metrics.get("aperture_loss_mag")
+        if band is None or info.airmass is None or not info.exposure_time_s or not isinstance(loss, float):
+            continue
+        clear = known.of(info.camera, band, info.day_obs)
+        below = (clear.extinction_mag if clear else 0.0) * (info.airmass - 1.0)
+        found = [
+            ((ra, dec), (band, magnitude - loss - below))
+            for ra, dec, magnitude, is_psf in zip(
+                stars["ra_deg"], stars["dec_deg"], stars["instrument_mag"], stars["is_psf_star"], strict=True
+            )
+            if is_psf and ra is not None and magnitude is not None
+        ]
+        n_frames += bool(found)
+        places += [place for place, _ in found]
+        rows += [row for _, row in found]
+    table = np.array(places, dtype=np.float64).reshape(-1, 2)
+    magnitudes = {
+        band: np.array([magnitude if own == band else np.nan for own, magnitude in rows])
+        for band in sorted({band for band, _ in rows})
+    }
+    return table[:, 0], table[:, 1], magnitudes, n_frames
 
 
 class StarCalibrator:

@@ -34,13 +34,13 @@ def process(
     from rapid.pipeline.store import load_pipeline
     from rapid.worker.run import PipelineRunner, RawInput
 
-    runner = PipelineRunner(calibs_for=_calibs_of(calibs) if calibs else None)
+    runner = PipelineRunner(calibs_for=calibs_of(calibs) if calibs else None)
     wanted = load_pipeline(pipeline) if pipeline else None
     expected = load_camera(camera) if camera else None
     failed = False
     for path in files:
         try:
-            run = runner.run(RawInput(uri=str(path), data=_read(path)), pipeline=wanted, camera=expected)
+            run = runner.run(RawInput(uri=str(path), data=read_file(path)), pipeline=wanted, camera=expected)
             if write_images is not None:
                 run.result.products.update(_write_images(run, write_images))
         except RapidError as error:
@@ -58,7 +58,8 @@ def process(
         raise typer.Exit(1)
 
 
-def _read(path: Path) -> bytes:
+def read_file(path: Path) -> bytes:
+    """Return a file's bytes; one that is not there or cannot be read is an error that says so."""
     from rapid.errors import NotFoundError, StoreError
 
     try:
@@ -84,7 +85,8 @@ def _report(document: dict[str, Any], *, as_json: bool) -> None:
         print(f"    {name:36} {value:.6g}" if isinstance(value, float) else f"    {name:36} {value}")
 
 
-def _calibs_of(data: Path) -> Any:
+def calibs_of(data: Path) -> Any:
+    """Return what gives an exposure its calibs from an installation's data folder."""
     from rapid.calibs.store import CalibCache, CalibStore, FrameCalibs
     from rapid.results.store import open_results
 
