@@ -11,6 +11,7 @@ GATHER_S, REGATHER_S, DEADLINE_S = 5, 45, 120
 BACKLOG_S, TTL_S = 12 * 3600, 60 * 3600
 MAX_ATTEMPTS = 3
 GATHER_LEASE_S = 60
+NEWEST_S = 3600
 
 
 @dataclass
@@ -60,11 +61,22 @@ class Model:
         self.seen: dict[str, float] = {}
         self.parked: set[str] = set()
         self.letters: set[tuple[int, int]] = set()
+        self.mode = "consuming"
+        self.newest = (0, 0.0)
+        """Newest exposure posted, and until when that counts."""
 
     # What is where
 
     def slots(self, state: str) -> list[tuple[int, int]]:
         return [(b.seq_num, d) for b in self.batches.values() for d, slot in b.slots.items() if slot.state == state]
+
+    def eligible(self) -> list[tuple[int, int]]:
+        """What a free worker may take now: in mode waiting, current jobs only."""
+        queued = self.slots("queued")
+        if self.mode != "waiting":
+            return queued
+        newest = self.newest[0] if self.now < self.newest[1] else 0
+        return [place for place in queued if place[0] >= newest]
 
     def slot(self, place: tuple[int, int]) -> Slot:
         return self.batches[place[0]].slots[place[1]]
@@ -75,6 +87,9 @@ class Model:
     # Head
 
     def post(self, seq_num: int, expected: set[int], arrived: set[int]) -> None:
+        newest = self.newest[0] if self.now < self.newest[1] else 0
+        if seq_num not in self.batches and seq_num >= newest:
+            self.newest = (seq_num, self.now + NEWEST_S)
         batch = self.batches.setdefault(seq_num, Batch(seq_num, self.now, self.now))
         batch.touched = self.now
         for detector in expected:

@@ -17,13 +17,13 @@ from hypothesis.stateful import (
 )
 
 from rapid.dispatch.board import Board
-from rapid.dispatch.models import GatherJob, Job, Priority
+from rapid.dispatch.models import GatherJob, Job, Priority, WorkerMode
 from rapid.dispatch.valkey import EmbeddedValkey
 from rapid.errors import LeaseLostError, NotFoundError, RefusedError
 from rapid.results.models import DetectorState
 from tests.board.conftest import key_of, spec_of, worker
 from tests.board.invariants import check_board
-from tests.board.model import GATHER_LEASE_S, LEASE_S, Batch, Model, Slot
+from tests.board.model import GATHER_LEASE_S, LEASE_S, NEWEST_S, Batch, Model, Slot
 from tests.support.valkey import flush
 
 WORKERS = ("w0", "w1", "w2")
@@ -70,7 +70,7 @@ def make_machine(server: EmbeddedValkey) -> type[RuleBasedStateMachine]:
                     batch, _, detector = job_id.rpartition(".")
                     place = int(batch.split(".")[1]) % 100_000, int(detector)
                     self.model.take(place, state.worker_id, 0, is_delivered=False)
-            if self.model.parked:
+            if self.model.parked and self.model.mode != "waiting":
                 assert not self.model.slots("queued"), "a job is queued while a worker waits"
 
         # Head
@@ -126,10 +126,10 @@ def make_machine(server: EmbeddedValkey) -> type[RuleBasedStateMachine]:
                     slot = self.model.slot(place_of(job))
                     slot.token, slot.is_delivered, slot.until = job.token, True, self.model.now + LEASE_S
             elif not jobs:
-                assert not self.model.slots("queued"), "a job is queued and was not given"
+                assert not self.model.eligible(), "a job is queued and was not given"
                 return
             else:
-                newest = max(seq_num for seq_num, _ in self.model.slots("queued"))
+                newest = max(seq_num for seq_num, _ in self.model.eligible())
                 assert len(jobs) <= limit
                 for job in jobs:
                     assert job.batch == key_of(newest), "I5: not the newest"
@@ -307,6 +307,15 @@ def make_machine(server: EmbeddedValkey) -> type[RuleBasedStateMachine]:
             batch.touched = self.model.now
             self.model.note_change(batch)
 
+        # Control
+
+        @rule(mode=st.sampled_from(WorkerMode))
+        def change_mode(self, mode: WorkerMode) -> None:
+            self.settle_time()
+            assert self.head.set_mode(mode) is mode
+            self.model.mode = mode.value
+            self.see_handed()
+
         # Time and disaster
 
         @rule(seconds=st.sampled_from([1, 1, 6, 11, 50, 13 * 3600, 61 * 3600]))
@@ -321,7 +330,7 @@ def make_machine(server: EmbeddedValkey) -> type[RuleBasedStateMachine]:
             """I2: the server is emptied; the head posts again from the raw store and the results store."""
             flush(server)
             old = self.model
-            self.model = Model()
+            self.model = Model()  # the mode is lost too: bringing the control state back is the head's part
             self.lost += [job for jobs in self.jobs.values() for job in jobs]
             self.jobs, self.gathers, self.done = {}, [], []
             for seq_num, batch in old.batches.items():
@@ -337,6 +346,8 @@ def make_machine(server: EmbeddedValkey) -> type[RuleBasedStateMachine]:
                         summary_finished=len(batch.gathered),
                     )
                 )
+                if seq_num >= self.model.newest[0]:
+                    self.model.newest = (seq_num, NEWEST_S)
                 new = Batch(seq_num, 0, 0, version=batch.version, gathered=batch.gathered)
                 new.slots = {d: Slot("finished" if d in finished else "waiting") for d in batch.slots}
                 new.first = 0 if finished else None
