@@ -2,6 +2,7 @@
 
 import io
 import json
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from astropy.io import fits
 
 from rapid.dispatch.board import Board
 from rapid.dispatch.models import BatchState
+from rapid.errors import NotFoundError
 from rapid.products.directory import DirectoryStore
 from rapid.results.models import DetectorResult, DetectorState, ExposureSummary
 from rapid.results.store import ResultsStore
@@ -75,15 +77,16 @@ class Accountant:
             for detectors in self._results.finished_detectors(self._camera, exposure_id).values():
                 found.finished.update(detectors)
         for row in self._results.failures(self._camera, limit=100_000):
-            fates[row["exposure"]].failed.add(row["detector"])
+            fates.setdefault(row["exposure"], Fates()).failed.add(row["detector"])
         for record in self._results.quarantined(self._camera, limit=100_000):
             if record.exposure in fates and record.detector is not None:
                 fates[record.exposure].quarantined.add(record.detector)
         for exposure_id, states in self._batches().items():
             for state in states:
                 for detector, status in state.detectors.items():
-                    if status.state is DetectorState.SUPERSEDED and not fates[exposure_id].finished[detector]:
-                        fates[exposure_id].superseded.add(detector)
+                    found = fates.setdefault(exposure_id, Fates())
+                    if status.state is DetectorState.SUPERSEDED and not found.finished[detector]:
+                        found.superseded.add(detector)
         return fates
 
     def unsettled(self) -> Iterator[str]:
@@ -159,14 +162,16 @@ class Accountant:
         for exposure_id, raws in self._delivered.raws.items():
             for result in self._results.results(exposure_id, camera=self._camera):
                 named |= set(result.products.values())
-                wanted = raws[result.detector].sha256
-                if result.provenance.raw_sha256 != wanted:
+                delivery = raws.get(result.detector)
+                if delivery is not None and result.provenance.raw_sha256 != delivery.sha256:
                     yield f"{exposure_id} detector {result.detector}: result of another raw"
                 yield from self._wrong_result(result)
             for summary in self._results.summary_versions(self._camera, exposure_id):
                 named |= set(summary.products.values())
                 for key in summary.products.values():
-                    if key.endswith(".jpg") and self._products.get(key)[-2:] != b"\xff\xd9":
+                    if not self._products.exists(key):
+                        yield f"{key} is not there"
+                    elif key.endswith(".jpg") and self._products.get(key)[-2:] != b"\xff\xd9":
                         yield f"{key} is cut off"
         for path in sorted(self._products.root.rglob("*")):
             if path.is_dir():
@@ -184,9 +189,13 @@ class Accountant:
         if key is None:
             yield f"{result.exposure} detector {result.detector} has no image"
             return
-        with fits.open(io.BytesIO(self._products.get(key)), checksum=True) as hdus:
-            if hdus[0].header["RAWSHA"] != result.provenance.raw_sha256 or not hdus[0].data.size:
-                yield f"{key} is not the image of its result"
+        try:
+            data = io.BytesIO(self._products.get(key))
+            with warnings.catch_warnings(action="error"), fits.open(data) as hdus:  # of a file cut off it only warns
+                if hdus[0].header["RAWSHA"] != result.provenance.raw_sha256 or not hdus[0].data.size:
+                    yield f"{key} is not the image of its result"
+        except (NotFoundError, OSError, TypeError, ValueError, Warning) as error:
+            yield f"{key} cannot be read: {error}"
 
 
 def _unsettled_batch(state: BatchState) -> Iterator[str]:

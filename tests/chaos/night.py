@@ -178,7 +178,7 @@ class ChaosNight:
         fates = Counter(
             fate
             for exposure_id, found in accountant.fates().items()
-            for detector in delivered.raws[exposure_id]
+            for detector in delivered.raws.get(exposure_id, {})
             for fate in found.of(detector)
         )
         with redis.Redis.from_url(self.supervisor.redis_url) as client:

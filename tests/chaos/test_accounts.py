@@ -1,0 +1,166 @@
+"""The bookkeeping of a night sees what is wrong: a small night in order, and then one thing out of order."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import redis
+from astropy.io import fits
+
+from rapid.dispatch.board import Board
+from rapid.dispatch.models import BatchKey, BatchSpec, WorkerSpec
+from rapid.products.directory import DirectoryStore
+from rapid.results.models import DetectorState, DetectorStatus
+from rapid.results.store import open_results
+from tests.chaos.accounts import Accountant
+from tests.chaos.camera import Delivered, Delivery
+from tests.support.records import WHEN, make_result, make_summary
+from tests.support.valkey import serve_valkey
+
+EXPOSURE = 2026112000001
+SHA = "1" * 64
+"""Checksum of the raw in the provenance of `make_result`."""
+
+
+class SmallNight:
+    """One exposure of two detectors, done and summarised."""
+
+    def __init__(self, folder: Path, url: str) -> None:
+        self.products = DirectoryStore(folder / "products")
+        self.results = open_results(str(folder / "results.sqlite"))
+        self.board = Board(url, "LSSTCam")
+        raws = {n: Delivery(Path(f"/raws/{n}.fits"), SHA, is_whole=True) for n in (0, 1)}
+        self.delivered = Delivered({EXPOSURE: raws})
+        self.accountant = Accountant("LSSTCam", self.delivered, self.results, self.products, self.board)
+        key = BatchKey(exposure_id=EXPOSURE, pipeline="quicklook")
+        self.board.post(
+            BatchSpec(
+                key=key,
+                camera="LSSTCam",
+                image_type="science",
+                expected=frozenset({0, 1}),
+                raws={n: f"/raws/{n}.fits" for n in (0, 1)},
+            )
+        )
+        for _ in range(2):
+            job = self.board.claim(WorkerSpec(worker_id="w"), timeout_s=5.0)
+            assert job is not None
+            self.keep_result(job.detector)
+            self.board.complete(job, {})
+        gather = self.board.next_gather("g", timeout_s=5.0)
+        assert gather is not None
+        self.keep_summary(version=1)
+        self.board.complete_gather(gather, {})
+
+    def keep_result(self, detector: int) -> None:
+        key = f"{detector}.binned.fits"
+        hdu = fits.PrimaryHDU(np.ones((4, 4), np.float32))
+        hdu.header["RAWSHA"] = SHA
+        buffer = io.BytesIO()
+        hdu.writeto(buffer)
+        self.products.put(key, buffer.getvalue())
+        self.results.put_result(make_result(1, detector, products={"binned": key}))
+
+    def keep_summary(self, *, version: int, n: int = 2) -> None:
+        detectors = {k: DetectorStatus(state=DetectorState.FINISHED) for k in range(n)}
+        self.results.put_summary(make_summary(1, version, detectors=detectors, n_finished=n, n_expected=n))
+
+    def problems(self) -> list[str]:
+        books = self.accountant
+        return [
+            *books.unsettled(),
+            *books.unaccounted(),
+            *books.wrong_summaries(),
+            *books.wrong_products(),
+        ]
+
+
+def put_failure(night: SmallNight) -> None:
+    night.results.put_failure(
+        job_id=f"prompt.{EXPOSURE}.quicklook.000",
+        camera="LSSTCam",
+        exposure=EXPOSURE,
+        detector=0,
+        pipeline="quicklook",
+        attempts=3,
+        error={"code": "lease_expired"},
+        failed_at=WHEN,
+    )
+
+
+def lose_raw(night: SmallNight) -> None:
+    night.delivered.raws[EXPOSURE][2] = Delivery(Path("/raws/2.fits"), SHA, is_whole=True)
+
+
+def change_raw(night: SmallNight) -> None:
+    night.delivered.raws[EXPOSURE][1] = Delivery(Path("/raws/1.fits"), "2" * 64, is_whole=True)
+
+
+def truncate_raw(night: SmallNight) -> None:
+    night.delivered.raws[EXPOSURE][1] = Delivery(Path("/raws/1.fits"), SHA, is_whole=False)
+
+
+def expect_more(night: SmallNight) -> None:
+    night.board.expect(BatchKey(exposure_id=EXPOSURE, pipeline="quicklook"), [0, 1, 2])
+
+
+def leave_half_a_file(night: SmallNight) -> None:
+    (night.products.root / ".put-abc").write_bytes(b"half")
+
+
+def cut_a_product(night: SmallNight) -> None:
+    path = night.products.root / "1.binned.fits"
+    path.write_bytes(path.read_bytes()[:2900])
+
+
+def lose_a_product(night: SmallNight) -> None:
+    night.products.delete("1.binned.fits")
+
+
+def leave_a_stray_file(night: SmallNight) -> None:
+    night.products.put("9.binned.fits", b"nobody's")
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory):
+    with serve_valkey(tmp_path_factory.mktemp("valkey")) as server:
+        yield server.url
+
+
+@pytest.fixture
+def night(url, tmp_path):
+    with redis.Redis.from_url(url) as client:
+        client.flushall()
+    small = SmallNight(tmp_path, url)
+    yield small
+    small.board.close()
+    small.results.close()
+
+
+def test_a_night_in_order_has_no_problems(night):
+    assert night.problems() == []
+
+
+@pytest.mark.parametrize(
+    ("harm", "complaint"),
+    [
+        pytest.param(lose_raw, "nothing became of detectors [2]", id="a raw that nothing became of"),
+        pytest.param(put_failure, "['finished', 'failed']", id="a raw with two fates"),
+        pytest.param(put_failure, "0 dead letters, but not as many failures", id="a failure the board does not know"),
+        pytest.param(truncate_raw, "delivered truncated: ['finished']", id="a result of a raw that was cut off"),
+        pytest.param(change_raw, "result of another raw", id="a result of another raw"),
+        pytest.param(expect_more, "waits for detectors [2]", id="a detector that is not settled"),
+        pytest.param(lambda n: n.keep_summary(version=3), "versions [1, 3]", id="a version that was left out"),
+        pytest.param(lambda n: n.keep_summary(version=2, n=1), "detectors vanished", id="a summary that shrank"),
+        pytest.param(lambda n: n.results.put_result(make_result(1, 2)), "never came: [2]", id="a result of nothing"),
+        pytest.param(lambda n: n.keep_result(2), "differ about detectors [2]", id="a result the board does not count"),
+        pytest.param(cut_a_product, "1.binned.fits cannot be read", id="a product cut off"),
+        pytest.param(lose_a_product, "1.binned.fits cannot be read", id="a product that is gone"),
+        pytest.param(leave_half_a_file, "half-written", id="a file half-written"),
+        pytest.param(leave_a_stray_file, "belongs to no result", id="a product of no result"),
+    ],
+)
+def test_what_is_out_of_order_is_a_problem(night, harm, complaint):
+    harm(night)
+    assert any(complaint in problem for problem in night.problems()), night.problems()
