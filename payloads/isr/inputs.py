@@ -6,10 +6,12 @@ to be read) and `payloads.isr.kernels` (compiled, to be fast) take nothing else.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
 
+from payloads.isr.linearity import Linearity
 from rapid.camera.models import Amp, Box
 from rapid.errors import PayloadError
 
@@ -17,8 +19,6 @@ OVERSCAN_SKIP = 3
 """Columns (rows) left out at either end of an overscan: deferred charge in front, the next line's edge behind."""
 MIN_OVERSCAN = 4
 """Fewest pixels of an overscan row that make a level; narrow overscans skip less."""
-LINEARITY_NODES = 4096
-"""Nodes of the uniform table that stands for a linearity spline: 25 electron apart, far below its curvature."""
 
 
 def overscan_range(start: int, size: int) -> tuple[int, int]:
@@ -67,6 +67,12 @@ class AmpLayout:
         """Whether the amps fill every pixel of the image."""
         return len(self.names) * self.data.width * self.data.height == self.width * self.height
 
+    @property
+    def bands_are_apart(self) -> bool:
+        """Whether every detector row is read by the amps of one band only."""
+        starts = np.sort(self.bands[:, 0])
+        return bool((np.diff(starts) >= self.data.height).all())
+
 
 def layout_of(amps: tuple[Amp, ...], *, height: int, width: int) -> AmpLayout:
     """Return the layout of a detector's amps.
@@ -74,7 +80,7 @@ def layout_of(amps: tuple[Amp, ...], *, height: int, width: int) -> AmpLayout:
     Raises
     ------
     PayloadError
-        Raised if the amps are not read alike, or one lies outside the image.
+        Raised if the amps are not read alike, fill the same pixels, or one lies outside the image.
     """
     first = amps[0]
     for amp in amps:
@@ -88,6 +94,10 @@ def layout_of(amps: tuple[Amp, ...], *, height: int, width: int) -> AmpLayout:
             raise PayloadError(f"amp {amp.name}: imaging pixels and their place differ in size", amp=amp.name)
         if amp.trimmed.x1 > width or amp.trimmed.y1 > height:
             raise PayloadError(f"amp {amp.name} lies outside the {width} x {height} image", amp=amp.name)
+    for one, other in combinations(amps, 2):
+        a, b = one.trimmed, other.trimmed
+        if a.x0 < b.x1 and b.x0 < a.x1 and a.y0 < b.y1 and b.y0 < a.y1:
+            raise PayloadError(f"amps {one.name} and {other.name} fill the same pixels", amp=one.name)
     serial, parallel = first.serial_overscan, first.parallel_overscan
     place = np.array([(a.trimmed.x0, a.trimmed.y0, a.flip_x, a.flip_y) for a in amps], dtype=np.int64)
     return AmpLayout(
@@ -119,8 +129,8 @@ class IsrInputs:
         Count at which the converter is at its end: saturated whatever the overscan says [ADU].
     crosstalk : ndarray of shape (n_amps, n_amps), float32
         ``[target, source]``: fraction of the source's signal that appears in the target.
-    linearity : ndarray of shape (n_amps, LINEARITY_NODES), float32
-        What to subtract, at uniform steps of ``linearity_step`` from 0 [unit of the image].
+    linearity
+        What to subtract, by signal [unit of the image].
     bias, dark, flat : ndarray of shape (height, width), float32
     dark_scale
         What the dark is multiplied with: the dark time [s].
@@ -140,8 +150,7 @@ class IsrInputs:
     serial_overscan: bool = True
     parallel_overscan: bool = True
     crosstalk: NDArray[np.float32] | None = None
-    linearity: NDArray[np.float32] | None = None
-    linearity_step: NDArray[np.float32] | None = None
+    linearity: Linearity | None = None
     bias: NDArray[np.float32] | None = None
     dark: NDArray[np.float32] | None = None
     dark_scale: float = 0.0
@@ -187,32 +196,3 @@ def crosstalk_matrix(table: Mapping[str, Mapping[str, float]], names: tuple[str,
             if source != target:
                 matrix[target, source] = table.get(name, {}).get(other, 0.0)
     return matrix
-
-
-def linearity_tables(
-    table: Mapping[str, Mapping[str, float]], names: tuple[str, ...]
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return uniform correction tables from a calib's ``{amp: {level [electron]: correction [electron]}}``.
-
-    Akima spline through the nodes, anchored at zero and constant beyond the last one.
-
-    Returns
-    -------
-    corrections : ndarray of shape (n_amps, LINEARITY_NODES), float32
-    steps : ndarray of shape (n_amps,), float32
-    """
-    from scipy.interpolate import Akima1DInterpolator
-
-    corrections = np.zeros((len(names), LINEARITY_NODES), dtype=np.float32)
-    steps = np.ones(len(names), dtype=np.float32)
-    for place, name in enumerate(names):
-        nodes = sorted((float(level), float(value)) for level, value in table.get(name, {}).items() if float(level) > 0)
-        if not nodes:
-            continue
-        levels = np.array([0.0, *(level for level, _ in nodes)])
-        values = np.array([0.0, *(value for _, value in nodes)])
-        grid = np.linspace(0.0, levels[-1], LINEARITY_NODES)
-        curve = Akima1DInterpolator(levels, values)(grid) if len(levels) > 2 else np.interp(grid, levels, values)
-        corrections[place] = curve
-        steps[place] = levels[-1] / (LINEARITY_NODES - 1)
-    return corrections, steps

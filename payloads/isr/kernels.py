@@ -2,44 +2,20 @@
 
 Row by row of the read-out: all amps of a row together (crosstalk needs them), then the detector rows they
 fill, while they are in the first cache: bias, dark, defects, variance, flat, interpolation, binning. Each step is
-a short loop over one row that the compiler vectorises. `payloads.isr.steps` says what each step is.
+a short loop over one row that the compiler vectorises. `payloads.isr.steps` says what each step is, and
+`payloads.isr.fused` calls the pass.
 """
 
 import numpy as np
 from numba import njit
-from numpy.typing import NDArray
 
-from payloads.isr.inputs import IsrInputs, IsrPlanes
-from payloads.isr.overscan import correct_crosstalk_row, measure_serial, read_parallel_rows
-from payloads.isr.steps import (
-    GROW_SATURATED_PX,
-    MAX_INTERPOLATED_PX,
-    NO_DATA_VARIANCE,
-    WITHOUT_VALUE,
-    fill_long_runs,
-    image_median,
-    parallel_levels,
-)
-from payloads.mask import BAD, INTRP, NO_DATA, SAT, SUSPECT, UNMASKEDNAN
+from payloads.isr.linearity import STRETCH, correct_row
+from payloads.isr.overscan import correct_crosstalk
+from payloads.isr.steps import MAX_INTERPOLATED_PX, NO_DATA_VARIANCE, WITHOUT_VALUE
+from payloads.mask import BAD, INTRP, SAT, SUSPECT, UNMASKEDNAN
 
 BLOCK = 8
 """Side of the blocks of the binned image [px]."""
-
-
-@njit(nogil=True, cache=True)
-def _linearize_row(signal, correction, step):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
-    last = correction.shape[0] - 1
-    per_step = np.float32(1) / step
-    for x in range(signal.shape[0]):
-        place = signal[x] * per_step
-        if not place > np.float32(0):  # NaN too
-            place = np.float32(0)
-        elif place > np.float32(last):
-            place = np.float32(last)
-        index = min(np.int32(place), np.int32(last - 1))
-        fraction = place - np.float32(index)
-        below = correction[index]
-        signal[x] -= below + fraction * (correction[index + 1] - below)
 
 
 @njit(nogil=True, cache=True)
@@ -89,8 +65,15 @@ def _fill_row(image, variance, mask, y, runs, n_runs):  # type: ignore[no-untype
 
 
 @njit(nogil=True, cache=True)
-def _level_row(counts, level, gain, saturation, suspect, adc_max, signal, flags):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
-    """Subtract the overscan level, flag, apply the gain; return how many pixels are saturated and suspect."""
+def _level_row(counts, level, gain, signal):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+    """Subtract the overscan level, apply the gain."""
+    for x in range(counts.shape[0]):
+        signal[x] = (np.float32(counts[x]) - level) * gain
+
+
+@njit(nogil=True, cache=True)
+def _flag_row(counts, level, saturation, suspect, adc_max, flags):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+    """Flag; return how many pixels are saturated and suspect."""
     n_saturated = np.int32(0)
     n_suspect = np.int32(0)
     for x in range(counts.shape[0]):
@@ -100,7 +83,6 @@ def _level_row(counts, level, gain, saturation, suspect, adc_max, signal, flags)
         flags[x] = saturated * np.int32(SAT) + doubtful * np.int32(SUSPECT)
         n_saturated += saturated
         n_suspect += doubtful
-        signal[x] = adu * gain
     return n_saturated, n_suspect
 
 
@@ -108,9 +90,12 @@ def _level_row(counts, level, gain, saturation, suspect, adc_max, signal, flags)
 def _place_row(signal, flags, flip, image, mask):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
     n = signal.shape[0]
     if flip:
+        # Unsigned, so that no index can be negative: only then does the compiler reverse whole registers.
+        last = np.uint64(n - 1)
         for x in range(n):
-            image[x] = signal[n - 1 - x]
-            mask[x] = flags[n - 1 - x]
+            image[x] = signal[last - np.uint64(x)]
+        for x in range(n):
+            mask[x] = flags[last - np.uint64(x)]
     else:
         for x in range(n):
             image[x] = signal[x]
@@ -145,9 +130,9 @@ def _vary_row(image, noise_variance, per_photon, variance, mask):  # type: ignor
 @njit(nogil=True, cache=True, error_model="numpy")
 def _flatten_row(image, variance, flat):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
     for x in range(image.shape[0]):
-        response = flat[x] if flat[x] > np.float32(0) else np.float32(np.nan)
-        image[x] /= response
-        variance[x] /= response * response
+        inverse = np.float32(1) / (flat[x] if flat[x] > np.float32(0) else np.float32(np.nan))
+        image[x] *= inverse
+        variance[x] *= inverse * inverse
 
 
 @njit(nogil=True, cache=True)
@@ -158,10 +143,11 @@ def _check_row(image, variance, mask):  # type: ignore[no-untyped-def] # noqa: A
         # A finite number minus itself is zero.
         zero = (image[x] - image[x]) + (variance[x] - variance[x])
         useless = zero != np.float32(0)
-        mask[x] |= np.int32(useless) * np.int32(UNMASKEDNAN)
+        flag = mask[x] | np.int32(useless) * np.int32(UNMASKEDNAN)
+        mask[x] = flag
         image[x] = np.float32(0) if useless else image[x]
         variance[x] = np.float32(NO_DATA_VARIANCE) if useless else variance[x]
-        seen |= mask[x]
+        seen |= flag
     return (seen & WITHOUT_VALUE) != 0
 
 
@@ -176,22 +162,26 @@ def _bin_row(image, sums):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN20
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def calibrate(  # type: ignore[no-untyped-def] # noqa: ANN201
-    stack, levels, parallel, place, bands, data, electronics, adc_max, crosstalk, linearity, linearity_step,  # noqa: ANN001
+    plane, levels, parallel, place, bands, size, electronics, adc_max, crosstalk, knots, pieces, nearby, bins_per_unit,  # noqa: ANN001
     bias, dark, dark_scale, defects, flat, interpolate, image, mask, variance, binned, counts, runs,  # noqa: ANN001
 ):  # fmt: skip
     """Apply every correction to every pixel; arguments of shape (0, ...) leave their step out.
 
     Parameters
     ----------
-    stack : ndarray of shape (n_amps, raw_height, raw_width), int32, ADU
-    levels : ndarray of shape (n_amps, raw_height), float32, ADU
+    plane : ndarray of shape (height, width), int32, ADU
+        As `payloads.isr.readout.ReadOut.counts`: ``image``, as integers.
+    levels : ndarray of shape (n_amps, data_height), float32, ADU
+        Of the imaging rows.
     parallel : ndarray of shape (n_amps, data_width), float32
     place, bands
-        As in `payloads.isr.inputs.AmpLayout`.
-    data : ndarray of shape (4,), int64
-        x0, y0, width and height of the imaging pixels in a segment.
+        As in `payloads.isr.inputs.AmpLayout`; without bands the rows are interpolated and binned at the end.
+    size : ndarray of shape (2,), int64
+        Width and height of an amp's imaging pixels.
     electronics : ndarray of shape (n_amps, 5), float32
         gain, one over photon gain, noise variance, saturation and suspect level.
+    knots, pieces, nearby, bins_per_unit
+        As in `payloads.isr.linearity.Linearity`.
     image, mask, variance, binned, counts
         Written; ``binned`` must come as zeros.
     runs : ndarray of shape (n, 3), int64
@@ -201,36 +191,41 @@ def calibrate(  # type: ignore[no-untyped-def] # noqa: ANN201
     -------
     n_runs : int
     """
-    n_amps = stack.shape[0]
-    x0, y0, width, height = data[0], data[1], data[2], data[3]
+    n_amps = place.shape[0]
+    width, height = size[0], size[1]
     signal = np.empty((n_amps, width), dtype=np.float32)
-    corrected = np.empty((n_amps, width), dtype=np.float32)
-    flags = np.empty((n_amps, width), dtype=np.int32)
+    corrected = np.empty(width, dtype=np.float32)
+    flags = np.empty(width, dtype=np.int32)
+    clipped = np.empty(STRETCH, dtype=np.float32)
+    amount = np.empty(STRETCH, dtype=np.float32)
     lacking = np.zeros(n_amps, dtype=np.bool_)
     has_gaps = n_amps * width * height != image.size
     n_runs = 0
     n_rows, n_columns = binned.shape
     for k in range(height):
         for amp in range(n_amps):
-            n_saturated, n_suspect = _level_row(
-                stack[amp, y0 + k, x0 : x0 + width], levels[amp, y0 + k], electronics[amp, 0], electronics[amp, 3],
-                electronics[amp, 4], adc_max, signal[amp], flags[amp],
-            )  # fmt: skip
-            counts[amp, 0] += n_saturated
-            counts[amp, 1] += n_suspect
-        if crosstalk.shape[0] > 0:
-            correct_crosstalk_row(signal, crosstalk, corrected)
-            signal, corrected = corrected, signal
-        for amp in range(n_amps):
-            if parallel.shape[0] > 0:
-                _subtract_row(signal[amp], parallel[amp], np.float32(1))
-            if linearity.shape[0] > 0:
-                _linearize_row(signal[amp], linearity[amp], linearity_step[amp])
             left = place[amp, 0]
             y = place[amp, 1] + (height - 1 - k if place[amp, 3] else k)
+            _level_row(plane[y, left : left + width], levels[amp, k], electronics[amp, 0], signal[amp])
+        for amp in range(n_amps):
+            left = place[amp, 0]
+            y = place[amp, 1] + (height - 1 - k if place[amp, 3] else k)
+            n_saturated, n_suspect = _flag_row(
+                plane[y, left : left + width], levels[amp, k], electronics[amp, 3], electronics[amp, 4], adc_max, flags
+            )
+            counts[amp, 0] += n_saturated
+            counts[amp, 1] += n_suspect
+            row = signal[amp]
+            if crosstalk.shape[0] > 0:
+                correct_crosstalk(signal, crosstalk[amp], amp, corrected)
+                row = corrected
+            if parallel.shape[0] > 0:
+                _subtract_row(row, parallel[amp], np.float32(1))
+            if knots.shape[0] > 0:
+                correct_row(row, knots[amp], pieces[amp], nearby[amp], bins_per_unit[amp], clipped, amount)
             target, target_mask = image[y, left : left + width], mask[y, left : left + width]
             target_variance = variance[y, left : left + width]
-            _place_row(signal[amp], flags[amp], place[amp, 2] != 0, target, target_mask)
+            _place_row(row, flags, place[amp, 2] != 0, target, target_mask)
             if bias.shape[0] > 0:
                 _subtract_row(target, bias[y, left : left + width], np.float32(1))
             if dark.shape[0] > 0:
@@ -243,102 +238,22 @@ def calibrate(  # type: ignore[no-untyped-def] # noqa: ANN201
             lacking[amp] = _check_row(target, target_variance, target_mask)
         for band in range(bands.shape[0]):
             y = bands[band, 0] + (height - 1 - k if bands[band, 1] else k)
+            needs_value = has_gaps
+            for amp in range(n_amps):
+                in_band = place[amp, 1] == bands[band, 0] and place[amp, 3] == bands[band, 1]
+                needs_value |= in_band and lacking[amp]
+            if interpolate and needs_value:
+                n_runs = _fill_row(image[y], variance[y], mask[y], y, runs, n_runs)
+            if y // BLOCK < n_rows:
+                _bin_row(image[y], binned[y // BLOCK])
+    if bands.shape[0] == 0:
+        for y in range(image.shape[0]):
             if interpolate:
-                needs_value = False
-                for amp in range(n_amps):
-                    in_band = place[amp, 1] == bands[band, 0] and place[amp, 3] == bands[band, 1]
-                    needs_value |= in_band and lacking[amp]
-                if needs_value or has_gaps:
-                    n_runs = _fill_row(image[y], variance[y], mask[y], y, runs, n_runs)
-            if y < n_rows * BLOCK:
+                n_runs = _fill_row(image[y], variance[y], mask[y], y, runs, n_runs)
+            if y // BLOCK < n_rows:
                 _bin_row(image[y], binned[y // BLOCK])
     scale = np.float32(1.0 / (BLOCK * BLOCK))
     for y in range(n_rows):
         for x in range(n_columns):
             binned[y, x] *= scale
     return n_runs
-
-
-def _readonly(values: NDArray | None, dtype: type, ndim: int) -> NDArray:  # type: ignore[type-arg]
-    """Return values as a contiguous read-only array, empty for None: one type, so that there is one compiled kernel."""
-    if values is None:
-        values = np.empty((0,) * ndim, dtype=dtype)
-    view = np.ascontiguousarray(values, dtype=dtype).view(np.ndarray)[...]
-    view.flags.writeable = False
-    return view
-
-
-def run_kernels(stack: NDArray[np.int32], inputs: IsrInputs, planes: IsrPlanes) -> None:
-    """Remove the signature of one detector into given planes.
-
-    Parameters
-    ----------
-    stack : ndarray of shape (n_amps, raw_height, raw_width), int32, ADU
-    inputs
-        What to apply.
-    planes
-        Overwritten; C-contiguous.
-    """
-    layout = inputs.layout
-    box = layout.data
-    if inputs.serial_overscan and layout.serial is not None:
-        measure_serial(stack, *layout.serial, box.y0, box.y1, planes.levels, planes.overscan_noise)
-    else:
-        planes.levels[...] = 0.0
-        planes.overscan_noise[...] = np.nan
-    crosstalk = _readonly(inputs.crosstalk, np.float32, 2)
-    gain = _readonly(inputs.gain, np.float32, 1)
-    planes.parallel_levels[...] = 0.0
-    with_parallel = inputs.parallel_overscan and layout.parallel is not None
-    if with_parallel and layout.parallel is not None:
-        y0, y1 = layout.parallel
-        rows = np.empty((len(stack), y1 - y0, box.width), dtype=np.float32)
-        read_parallel_rows(stack, planes.levels, gain, crosstalk, box.x0, y0, y1, rows)
-        last = slice(box.y1 - GROW_SATURATED_PX, box.y1)
-        last_rows = (stack[:, last, box.x0 : box.x1] - planes.levels[:, last, None]) * inputs.gain[:, None, None]
-        planes.parallel_levels[...] = parallel_levels(
-            rows,
-            last_rows,
-            gain=inputs.gain,
-            saturation=inputs.saturation * inputs.gain,
-            image_median=lambda amp: image_median(stack[amp], planes.levels[amp], inputs.gain[amp], layout),
-        )
-    if not layout.covers_image:
-        planes.image[...] = 0.0
-        planes.mask[...] = NO_DATA
-        planes.variance[...] = NO_DATA_VARIANCE
-    planes.binned[...] = 0.0
-    planes.counts[...] = 0
-    electronics = np.stack(
-        [inputs.gain, np.float32(1) / inputs.photon_gain, inputs.noise_variance, inputs.saturation, inputs.suspect],
-        axis=1,
-    ).astype(np.float32)
-    # A row of n pixels has at most this many long runs.
-    runs = np.empty((layout.height * (1 + layout.width // MAX_INTERPOLATED_PX), 3), dtype=np.int64)
-    n_runs = calibrate(
-        stack,
-        planes.levels,
-        _readonly(planes.parallel_levels if with_parallel else None, np.float32, 2),
-        _readonly(layout.place, np.int64, 2),
-        _readonly(layout.bands, np.int64, 2),
-        np.array([box.x0, box.y0, box.width, box.height], dtype=np.int64),
-        electronics,
-        np.int32(inputs.adc_max),
-        crosstalk,
-        _readonly(inputs.linearity, np.float32, 2),
-        _readonly(inputs.linearity_step, np.float32, 1),
-        _readonly(inputs.bias, np.float32, 2),
-        _readonly(inputs.dark, np.float32, 2),
-        np.float32(inputs.dark_scale),
-        _readonly(inputs.defects, np.uint8, 2),
-        _readonly(inputs.flat, np.float32, 2),
-        inputs.interpolate,
-        planes.image,
-        planes.mask,
-        planes.variance,
-        planes.binned,
-        planes.counts,
-        runs,
-    )
-    if n_runs:
-        fill_long_runs(planes, runs[:n_runs])

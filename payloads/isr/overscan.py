@@ -1,11 +1,14 @@
 """Measure overscan levels, compiled; `payloads.isr.steps` has the same in numpy, to be read first.
 
-Raw counts are integers, so a row's order statistics come from a small histogram: no sorting.
+The overscan of 64 rows is sorted at once (`payloads.isr.sorting`); then medians, quartiles and what clipping leaves are
+read off the sorted values.
 """
 
 import numpy as np
 from numba import njit
+from numpy.typing import NDArray
 
+from payloads.isr.sorting import sort_columns, sorting_network
 from payloads.isr.steps import (
     MAX_DEVIATION_ADU,
     MAX_RESIDUAL_ADU,
@@ -14,73 +17,50 @@ from payloads.isr.steps import (
     clipped_moments_of_histogram,
 )
 
-N_BINS = 1024
-"""Widest spread of a row counted in the histogram [ADU]; wider rows are sorted."""
+N_HISTOGRAMS = 4
+"""Neighbouring rows have the same residual at the same rank; counted in one histogram, each would wait for the last."""
+
+BEYOND = 1e15
+"""A level whose residuals are in no histogram."""
 
 _clipped_moments = njit(nogil=True, cache=True)(clipped_moments_of_histogram)
 
 
 @njit(nogil=True, cache=True)
-def _ranked(values, n, histogram):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
-    """Return median, lower and upper quartile of the first n integers, linearly interpolated as numpy does."""
-    low = values[0]
-    high = values[0]
-    for i in range(1, n):
-        low = min(low, values[i])
-        high = max(high, values[i])
-    order = np.empty(6, dtype=np.int64)
-    ranks = np.empty(6, dtype=np.int64)
-    for q in range(3):
-        ranks[2 * q] = ((n - 1) * (q + 1)) // 4
-        ranks[2 * q + 1] = min(n - 1, ranks[2 * q] + 1)
-    if n >= 5 and high - low < N_BINS:
-        for i in range(n):
-            histogram[values[i] - low] += 1
-        seen = 0
-        rank = 0
-        for place in range(high - low + 1):
-            seen += histogram[place]
-            histogram[place] = 0
-            while rank < 6 and ranks[rank] < seen:
-                order[rank] = low + place
-                rank += 1
-    else:
-        for i in range(1, n):
-            value = values[i]
-            j = i - 1
-            while j >= 0 and values[j] > value:
-                values[j + 1] = values[j]
-                j -= 1
-            values[j + 1] = value
-        for rank in range(6):
-            order[rank] = values[ranks[rank]]
-    quarter = (n - 1) / 4.0
-    q1 = order[0] + (quarter - ranks[0]) * (order[1] - order[0])
-    q2 = order[2] + (2 * quarter - ranks[2]) * (order[3] - order[2])
-    q3 = order[4] + (3 * quarter - ranks[4]) * (order[5] - order[4])
-    return q2, q1, q3
+def _quantile(column, first, last, quarter):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+    """Return a quartile (1, 2, 3) of ascending ``column[first:last]``, linearly interpolated as numpy does."""
+    place = (last - first - 1) * quarter
+    rank = place // 4
+    below = column[first + rank]
+    above = column[min(first + rank + 1, last - 1)]
+    return below + (place / 4.0 - rank) * (above - below)
 
 
 @njit(nogil=True, cache=True)
-def _collect(row, x0, x1, centre, reach, values):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
-    """Copy the pixels within reach of a centre; return how many."""
-    n = 0
-    for x in range(x0, x1):
-        if abs(row[x] - centre) <= reach:
-            values[n] = row[x]
-            n += 1
-    return n
+def _sigma(column, first, last):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+    return SIGMA_PER_IQR * (_quantile(column, first, last, 3) - _quantile(column, first, last, 1))
 
 
 @njit(nogil=True, cache=True)
-def measure_serial(stack, x0, x1, y0, y1, levels, noise):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN201
+def _narrow(column, first, last, centre, reach):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+    """Return the range of an ascending column within reach of a centre."""
+    while first < last and abs(column[first] - centre) > reach:
+        first += 1
+    while first < last and abs(column[last - 1] - centre) > reach:
+        last -= 1
+    return first, last
+
+
+@njit(nogil=True, cache=True)
+def measure_serial(serial, network, y0, y1, levels, noise):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN201
     """Measure every row's level and every amp's overscan noise; see `payloads.isr.steps.serial_levels`.
 
     Parameters
     ----------
-    stack : ndarray of shape (n_amps, raw_height, raw_width), int32, ADU
-    x0, x1 : int
-        Overscan columns used.
+    serial : ndarray of shape (n_amps, n_blocks, n_columns, LANES), int32, ADU
+        As in `payloads.isr.readout.ReadOut`. Each row comes back sorted.
+    network : ndarray of shape (n_pairs, 2), int64
+        `payloads.isr.sorting.sorting_network` of ``n_columns``.
     y0, y1 : int
         Rows over which the noise is measured: the imaging rows.
     levels : ndarray of shape (n_amps, raw_height), float32, ADU
@@ -88,108 +68,135 @@ def measure_serial(stack, x0, x1, y0, y1, levels, noise):  # type: ignore[no-unt
     noise : ndarray of shape (n_amps,), float64, ADU
         Written.
     """
-    n_amps, height, _ = stack.shape
-    histogram = np.zeros(N_BINS, dtype=np.int64)
-    values = np.empty(x1 - x0, dtype=np.int32)
+    n_amps, n_blocks, n, lanes = serial.shape
+    height = levels.shape[1]
     medians = np.empty(height, dtype=np.float64)
     sigmas = np.empty(height, dtype=np.float64)
-    ends = np.empty((height, 2), dtype=np.int32)
-    residuals = np.zeros(4 * MAX_RESIDUAL_ADU + 1, dtype=np.int64)
+    nearby = np.empty(2 * N_FILL_ROWS + 1, dtype=np.float64)
+    twice = np.empty(lanes, dtype=np.float64)
+    residuals = np.zeros((N_HISTOGRAMS, 4 * MAX_RESIDUAL_ADU + 1), dtype=np.int64)
     for amp in range(n_amps):
+        for block in range(n_blocks):
+            sort_columns(serial[amp, block], network)
         for y in range(height):
-            row = stack[amp, y]
-            low = row[x0]
-            high = row[x0]
-            for x in range(x0, x1):
-                values[x - x0] = row[x]
-                low = min(low, row[x])
-                high = max(high, row[x])
-            ends[y, 0] = low
-            ends[y, 1] = high
-            median, q1, q3 = _ranked(values, x1 - x0, histogram)
-            medians[y] = median
-            sigmas[y] = SIGMA_PER_IQR * (q3 - q1)
+            column = serial[amp, y // lanes, :, y % lanes]
+            medians[y] = _quantile(column, 0, n, 2)
+            sigmas[y] = _sigma(column, 0, n)
         overall = np.median(medians)
         for y in range(height):
-            if ends[y, 0] < overall - MAX_DEVIATION_ADU or ends[y, 1] > overall + MAX_DEVIATION_ADU:
-                n = _collect(stack[amp, y], x0, x1, overall, MAX_DEVIATION_ADU, values)
-                if n == 0:
-                    medians[y] = np.nan
-                    sigmas[y] = np.nan
-                else:
-                    median, q1, q3 = _ranked(values, n, histogram)
-                    medians[y] = median
-                    sigmas[y] = SIGMA_PER_IQR * (q3 - q1)
+            column = serial[amp, y // lanes, :, y % lanes]
+            if column[0] < overall - MAX_DEVIATION_ADU or column[n - 1] > overall + MAX_DEVIATION_ADU:
+                first, last = _narrow(column, 0, n, overall, MAX_DEVIATION_ADU)
+                medians[y] = _quantile(column, first, last, 2) if first < last else np.nan
+                sigmas[y] = _sigma(column, first, last) if first < last else np.nan
         usual = np.nanmedian(sigmas)
         for y in range(height):
+            column = serial[amp, y // lanes, :, y % lanes]
             median = medians[y]
             levels[amp, y] = median
             if np.isnan(median):
                 continue
-            sigma = usual if sigmas[y] > 2.0 * usual else sigmas[y]
-            if ends[y, 0] < median - 3.0 * sigma or ends[y, 1] > median + 3.0 * sigma:
-                # Pixels beyond the deviation are beyond three sigma too, unless sigma is absurd.
-                reach = 3.0 * sigma
-                n = 0
-                for x in range(x0, x1):
-                    value = stack[amp, y, x]
-                    if abs(value - median) <= reach and abs(value - overall) <= MAX_DEVIATION_ADU:
-                        values[n] = value
-                        n += 1
-                if n > 0:
-                    levels[amp, y] = _ranked(values, n, histogram)[0]
+            reach = 3.0 * (usual if sigmas[y] > 2.0 * usual else sigmas[y])
+            if column[0] < median - reach or column[n - 1] > median + reach:
+                first, last = _narrow(column, 0, n, overall, MAX_DEVIATION_ADU)
+                first, last = _narrow(column, first, last, median, reach)
+                if first < last:
+                    levels[amp, y] = _quantile(column, first, last, 2)
         for y in range(height):
             if np.isnan(medians[y]):
-                first = max(0, y - N_FILL_ROWS)
-                last = min(height, y + N_FILL_ROWS + 1)
                 total = 0
-                nearby = np.empty(2 * N_FILL_ROWS + 1, dtype=np.float64)
-                for other in range(first, last):
+                for other in range(max(0, y - N_FILL_ROWS), min(height, y + N_FILL_ROWS + 1)):
                     if not np.isnan(medians[other]):
                         nearby[total] = levels[amp, other]
                         total += 1
                 if total > 0:
                     levels[amp, y] = np.median(nearby[:total])
         residuals[:] = 0
-        for y in range(y0, y1):
-            level = levels[amp, y]
-            if np.isnan(level):
-                continue
-            for x in range(x0, x1):
-                # Levels are multiples of a half, so twice a residual is whole.
-                place = np.int64(np.rint(2.0 * (stack[amp, y, x] - level))) + 2 * MAX_RESIDUAL_ADU
-                if 0 <= place < residuals.shape[0]:
-                    residuals[place] += 1
-        noise[amp] = 0.5 * _clipped_moments(residuals)[1]
+        for block in range(n_blocks):
+            for lane in range(lanes):
+                y = block * lanes + lane
+                is_counted = y0 <= y < y1 and not np.isnan(levels[amp, y])
+                twice[lane] = 2.0 * levels[amp, y] if is_counted else BEYOND
+            for x in range(n):
+                values = serial[amp, block, x]
+                for lane in range(lanes):
+                    # Levels are multiples of a half, so twice a residual is whole.
+                    place = np.int64(np.rint(2.0 * values[lane] - twice[lane])) + 2 * MAX_RESIDUAL_ADU
+                    if 0 <= place < residuals.shape[1]:
+                        residuals[lane % N_HISTOGRAMS, place] += 1
+        for other in range(1, N_HISTOGRAMS):
+            residuals[0] += residuals[other]
+        noise[amp] = 0.5 * _clipped_moments(residuals[0])[1]
 
 
 @njit(nogil=True, cache=True, fastmath={"contract"})
-def correct_crosstalk_row(signal, crosstalk, corrected):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN201
-    """Subtract from one row of every amp what the other amps' rows put there."""
+def correct_crosstalk(signal, fractions, target, corrected):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN201
+    """Subtract from one amp's row what the same row of the others put there.
+
+    Parameters
+    ----------
+    signal : ndarray of shape (n_amps, width), float32
+    fractions : ndarray of shape (n_amps,), float32
+        Of every source's signal that appears in the target.
+    target : int
+    corrected : ndarray of shape (width,), float32
+        Written.
+    """
     n_amps, width = signal.shape
-    for target in range(n_amps):
+    whole = n_amps - n_amps % 4
+    own = signal[target]
+    for x in range(width):
+        corrected[x] = own[x]
+    # Four sources a time: the sums stay in registers between them.
+    for source in range(0, whole, 4):
+        c0, c1, c2, c3 = fractions[source], fractions[source + 1], fractions[source + 2], fractions[source + 3]
+        if c0 == 0.0 and c1 == 0.0 and c2 == 0.0 and c3 == 0.0:
+            continue
+        s0, s1, s2, s3 = signal[source], signal[source + 1], signal[source + 2], signal[source + 3]
         for x in range(width):
-            corrected[target, x] = signal[target, x]
-        for source in range(n_amps):
-            fraction = crosstalk[target, source]
-            if fraction != 0.0:
-                for x in range(width):
-                    corrected[target, x] -= fraction * signal[source, x]
+            corrected[x] = (((corrected[x] - c0 * s0[x]) - c1 * s1[x]) - c2 * s2[x]) - c3 * s3[x]
+    for source in range(whole, n_amps):
+        fraction = fractions[source]
+        other = signal[source]
+        for x in range(width):
+            corrected[x] -= fraction * other[x]
 
 
 @njit(nogil=True, cache=True)
-def read_parallel_rows(stack, levels, gain, crosstalk, x0, y0, y1, rows):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN201
-    """Fill ``rows[amp, y - y0, x]`` with the parallel overscan, levelled, in the image's unit, free of crosstalk."""
-    n_amps, _, width = rows.shape
+def level_parallel_rows(parallel, levels, gain, crosstalk, rows):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN201
+    """Fill ``rows[amp, y, x]`` with the parallel overscan, levelled, in the image's unit, free of crosstalk.
+
+    Parameters
+    ----------
+    parallel : ndarray of shape (n_amps, n_rows, width), int32, ADU
+    levels : ndarray of shape (n_amps, n_rows), float32, ADU
+    """
+    n_amps, n_rows, width = rows.shape
     signal = np.empty((n_amps, width), dtype=np.float32)
-    corrected = np.empty((n_amps, width), dtype=np.float32)
-    for y in range(y0, y1):
+    for y in range(n_rows):
         for amp in range(n_amps):
-            level = levels[amp, y]
+            line, counts = signal[amp], parallel[amp, y]
+            level, scale = levels[amp, y], gain[amp]
             for x in range(width):
-                signal[amp, x] = (np.float32(stack[amp, y, x0 + x]) - level) * gain[amp]
-        if crosstalk.shape[0] > 0:
-            correct_crosstalk_row(signal, crosstalk, corrected)
-            rows[:, y - y0, :] = corrected
-        else:
-            rows[:, y - y0, :] = signal
+                line[x] = (np.float32(counts[x]) - level) * scale
+        for amp in range(n_amps):
+            if crosstalk.shape[0] > 0:
+                correct_crosstalk(signal, crosstalk[amp], amp, rows[amp, y])
+            else:
+                rows[amp, y] = signal[amp]
+
+
+def column_medians(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the median of every column; NaN for a column with a pixel that is not finite.
+
+    Parameters
+    ----------
+    pixels : ndarray of shape (n_rows, width), float32
+        Not modified.
+    """
+    n = len(pixels)
+    ordered = pixels.copy()
+    sort_columns(ordered, sorting_network(n))
+    median = ordered[n // 2] if n % 2 else (ordered[n // 2 - 1] + ordered[n // 2]) * np.float32(0.5)
+    median[~np.isfinite(pixels).all(axis=0)] = np.nan
+    return np.asarray(median, dtype=np.float32)

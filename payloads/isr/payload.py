@@ -6,7 +6,6 @@ Three are tables: ``crosstalk`` ``{target amp: {source amp: fraction}}``; ``line
 [electron]: what to subtract [electron]}}``; ``ptc`` ``{amp: {gain, read_noise [electron], turnoff_electron}}``.
 """
 
-import sys
 from collections.abc import Collection, Mapping
 from typing import Any, ClassVar
 
@@ -16,21 +15,23 @@ from pydantic import Field
 
 from payloads.isr.assemble import raw_detector
 from payloads.isr.cosmic_rays import find_cosmic_rays
+from payloads.isr.fused import PlanePool, calibrate_stack, run_kernels
 from payloads.isr.inputs import (
     AmpLayout,
     IsrInputs,
     IsrPlanes,
     crosstalk_matrix,
     layout_of,
-    linearity_tables,
 )
-from payloads.isr.kernels import run_kernels
+from payloads.isr.linearity import linearity_of
 from payloads.isr.optional import OptionalSteps, OptionalWorkspace, apply_optional_steps
+from payloads.isr.readout import Scratch, read_segments
 from payloads.isr.statistics import measure_region
 from payloads.isr.steps import run_steps
 from payloads.plugin import CalibPlane, Frame, Metric
 from payloads.raw.guider import measure_stamps
-from payloads.raw.segments import SegmentReader, Segments
+from payloads.raw.segments import OpenSegments, SegmentReader
+from rapid.camera.models import Amp, Box
 from rapid.errors import PayloadError
 from rapid.exposure.fits_header import scan
 
@@ -58,41 +59,6 @@ class IsrConfig(OptionalSteps):
     adc_max: int = Field(default=262143, gt=0, description="Largest count of the converter [ADU].")
 
 
-class PlanePool:
-    """Output planes that are used again for the next image, once nobody holds the last one's any more."""
-
-    def __init__(self) -> None:
-        self._kept: dict[str, NDArray[Any]] = {}
-
-    def take(self, name: str, shape: tuple[int, ...], dtype: type) -> NDArray[Any]:
-        """Return an array with any content.
-
-        Numpy keeps the owner of a view alive, so its reference count tells whether a frame, or a slice of
-        one of its planes, is still in somebody's hands.
-        """
-        kept = self._kept.pop(name, None)
-        # One reference is ours, one the call's: then nobody else has it.
-        if kept is None or kept.shape != shape or kept.dtype != dtype or sys.getrefcount(kept) > 2:
-            kept = np.empty(shape, dtype=dtype)
-        self._kept[name] = kept
-        return kept
-
-    def planes(self, layout: AmpLayout, raw_height: int) -> IsrPlanes:
-        """Return planes for one image."""
-        shape = (layout.height, layout.width)
-        n_amps = len(layout.names)
-        return IsrPlanes(
-            image=self.take("image", shape, np.float32),
-            mask=self.take("mask", shape, np.int32),
-            variance=self.take("variance", shape, np.float32),
-            binned=np.empty((shape[0] // 8, shape[1] // 8), dtype=np.float32),
-            levels=np.empty((n_amps, raw_height), dtype=np.float32),
-            overscan_noise=np.empty(n_amps, dtype=np.float64),
-            parallel_levels=np.empty((n_amps, layout.data.width), dtype=np.float32),
-            counts=np.empty((n_amps, 3), dtype=np.int64),
-        )
-
-
 class Isr:
     """Payload ``isr``: from raw bytes to a calibrated image with mask, variance and per-amp metrics."""
 
@@ -102,16 +68,14 @@ class Isr:
 
     def __init__(self, config: IsrConfig) -> None:
         self.config = config
-        self._reader = SegmentReader()
         self._pool = PlanePool()
+        self._scratch = Scratch()
         self._optional = OptionalWorkspace()
         self._derived: dict[str, tuple[Any, Any]] = {}
 
     def warm_up(self) -> None:
         """Load or compile the kernels on a tiny detector, before the first image comes."""
         stack = np.zeros((1, 8, 16), dtype=np.int32)
-        from rapid.camera.models import Amp, Box
-
         amp = Amp(
             name="C00", hdu=1, raw_width=16, raw_height=8, data=Box(x0=0, y0=0, width=8, height=4),
             serial_overscan=Box(x0=8, y0=0, width=8, height=4), parallel_overscan=Box(x0=0, y0=4, width=8, height=4),
@@ -119,8 +83,7 @@ class Isr:
         )  # fmt: skip
         layout = layout_of((amp,), height=4, width=8)
         one = np.ones(1, dtype=np.float32)
-        planes = PlanePool().planes(layout, 8)
-        run_kernels(stack, IsrInputs(layout, one, one, one, one, one), planes)
+        planes = calibrate_stack(stack, IsrInputs(layout, one, one, one, one, one))
         find_cosmic_rays(planes.image, planes.variance, planes.mask, pixel_scale_arcsec=0.2)
 
     def run(self, frame: Frame) -> None:
@@ -141,16 +104,16 @@ class Isr:
             frame.applied.append("measure_stamps")
             return
         frame.detector = raw_detector(structure, frame)
-        segments = self._reader.read(structure, frame.detector)
+        found = OpenSegments(structure, frame.detector)
         off = self.config.excluded_amps.get(frame.detector.name, {})
-        inputs = self._inputs(frame, segments, off)
-        if segments.pixels.dtype == np.int32:
-            # Let go of an image this frame may still hold from an earlier run.
-            frame.image = frame.mask = frame.variance = None
-            planes = self._pool.planes(inputs.layout, segments.pixels.shape[1])
-            run_kernels(segments.pixels, inputs, planes)
+        inputs = self._inputs(frame, found.amps, off)
+        # Let go of an image this frame may still hold from an earlier run.
+        frame.image = frame.mask = frame.variance = None
+        planes, readout = self._pool.take(inputs.layout, *found.shape)
+        if read_segments(found, inputs.layout, readout, self._scratch):
+            run_kernels(readout, inputs, planes)
         else:
-            planes = run_steps(segments.pixels, inputs)
+            planes = run_steps(SegmentReader().read_all(found).pixels, inputs)
         frame.unit = "electron" if self.config.gain else "ADU"
         apply_optional_steps(frame, inputs, planes, self.config, self._optional)
         frame.image, frame.mask, frame.variance = planes.image, planes.mask, planes.variance
@@ -180,8 +143,8 @@ class Isr:
             kept = self._derived[kind] = (key, make())
         return kept[1]
 
-    def _inputs(self, frame: Frame, segments: Segments, off: Collection[str]) -> IsrInputs:
-        config, amps = self.config, segments.amps
+    def _inputs(self, frame: Frame, amps: tuple[Amp, ...], off: Collection[str]) -> IsrInputs:
+        config = self.config
         layout = layout_of(amps, height=frame.detector.height, width=frame.detector.width)
         names = layout.names
         ptc = self._calib(frame, "ptc", wanted=True)
@@ -224,10 +187,10 @@ class Isr:
         noise_variance = (read_noise / (gain / unit)) ** 2
         noise_variance += self._amp_variance("bias", bias, layout)
         noise_variance += self._amp_variance("dark", dark, layout) * (dark_time_s or 0.0) ** 2
-        nodes, node_steps = (
-            self._derive("linearity", linearity.calib_id, lambda: linearity_tables(linearity.table, names))
+        curves = (
+            self._derive("linearity", linearity.calib_id, lambda: linearity_of(linearity.table, names))
             if linearity
-            else (None, None)
+            else None
         )
         return IsrInputs(
             layout=layout,
@@ -240,8 +203,7 @@ class Isr:
             serial_overscan=serial,
             parallel_overscan=parallel,
             crosstalk=crosstalk_matrix(crosstalk.table, names) if crosstalk else None,
-            linearity=nodes,
-            linearity_step=node_steps,
+            linearity=curves,
             bias=bias.image if bias else None,
             dark=dark.image if dark else None,
             dark_scale=dark_time_s or 0.0,

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from payloads.isr import linearity
 from payloads.isr.inputs import AmpLayout, IsrInputs, IsrPlanes
 from payloads.mask import BAD, INTRP, NO_DATA, SAT, SUSPECT, UNMASKEDNAN
 
@@ -167,8 +168,20 @@ def _grown(columns: NDArray[np.bool_], n: int) -> NDArray[np.bool_]:
     return grown
 
 
+def column_medians(pixels: Array) -> Array:
+    """Return the median of every column of an array of shape (n_rows, width)."""
+    # Axis 0 last: a partition of contiguous columns is four times as fast.
+    return np.median(np.ascontiguousarray(pixels.T), axis=1)
+
+
 def parallel_levels(
-    rows: Array, last_rows: Array, *, gain: Array, saturation: Array, image_median: Callable[[int], float]
+    rows: Array,
+    last_rows: Array,
+    *,
+    gain: Array,
+    saturation: Array,
+    image_median: Callable[[int], float],
+    medians: Callable[[Array], Array] = column_medians,
 ) -> Array:
     """Measure the parallel overscan level of every column.
 
@@ -183,6 +196,8 @@ def parallel_levels(
     image_median
         Gives the median of an amp's imaging pixels, to tell an overscan that holds image; asked only if the
         overscan is bright.
+    medians
+        Gives the median of every column; what it makes of columns with a pixel that is not finite does not matter.
 
     Returns
     -------
@@ -199,13 +214,11 @@ def parallel_levels(
             bad |= ~np.isfinite(pixels).all(axis=0)
             if bad.all():
                 continue
-            # Axis 0 last: a partition of contiguous columns is four times as fast.
-            columns = np.ascontiguousarray(pixels.T)
-            column = np.median(columns, axis=1)
+            column = medians(pixels)
             overall = float(np.median(column[~bad]))
-            far = columns > overall + PARALLEL_DEVIATION_ADU * gain[amp]
-            for x in np.flatnonzero(far.any(axis=1) & ~bad):
-                kept = columns[x][~far[x]]
+            far = pixels > overall + PARALLEL_DEVIATION_ADU * gain[amp]
+            for x in np.flatnonzero(far.any(axis=0) & ~bad):
+                kept = pixels[:, x][~far[:, x]]
                 if len(kept):
                     column[x] = np.median(kept)
                 else:
@@ -228,33 +241,16 @@ def parallel_levels(
     return levels
 
 
-def image_median(pixels: NDArray[Any], levels: Array, gain: np.float32, layout: AmpLayout) -> float:
-    """Return an amp's median of every 16th imaging row, in the unit of the image: a guide, not a result."""
-    box = layout.data
-    rows = slice(box.y0, box.y1, 16)
-    return float(np.median((pixels[rows, box.x0 : box.x1] - levels[rows, None]) * gain))
-
-
-def linearize(signal: Array, corrections: Array, steps: Array) -> Array:
-    """Subtract each amp's correction, linear between the nodes of its table and constant beyond.
+def image_median(counts: NDArray[Any], levels: Array, gain: np.float32) -> float:
+    """Return an amp's median of every 16th imaging row, in the unit of the image: a guide, not a result.
 
     Parameters
     ----------
-    signal : ndarray of shape (n_amps, height, width), float32
-    corrections : ndarray of shape (n_amps, n_nodes), float32
-    steps : ndarray of shape (n_amps,), float32
+    counts : ndarray of shape (height, width), ADU
+        The amp's imaging pixels.
+    levels : ndarray of shape (height,), float32, ADU
     """
-    out = np.empty_like(signal)
-    last = corrections.shape[1] - 1
-    for amp, pixels in enumerate(signal):
-        with np.errstate(invalid="ignore"):
-            place = np.clip(pixels * (np.float32(1) / steps[amp]), np.float32(0), np.float32(last))
-            place = np.where(np.isfinite(place), place, np.float32(0))
-            index = np.minimum(place.astype(np.int32), last - 1)
-            fraction = place - index.astype(np.float32)
-            below, above = corrections[amp][index], corrections[amp][index + 1]
-            out[amp] = pixels - (below + fraction * (above - below))
-    return out
+    return float(np.median((counts[::16] - levels[::16, None]) * gain))
 
 
 def place_amps(values: NDArray[Any], layout: AmpLayout, out: NDArray[Any]) -> None:
@@ -354,13 +350,13 @@ def run_steps(stack: NDArray[Any], inputs: IsrInputs) -> IsrPlanes:
             signal[:, -GROW_SATURATED_PX:],
             gain=inputs.gain,
             saturation=inputs.saturation * inputs.gain,
-            image_median=lambda amp: image_median(stack[amp], levels[amp], inputs.gain[amp], layout),
+            image_median=lambda amp: image_median(stack[amp, rows, columns], levels[amp, rows], inputs.gain[amp]),
         )
     if inputs.crosstalk is not None:
         signal = correct_crosstalk(signal, inputs.crosstalk)
     signal = signal - parallel[:, None, :]
-    if inputs.linearity is not None and inputs.linearity_step is not None:
-        signal = linearize(signal, inputs.linearity, inputs.linearity_step)
+    if inputs.linearity is not None:
+        signal = linearity.correct(signal, inputs.linearity)
     # Assembly.
     planes = IsrPlanes(
         image=np.zeros(shape, dtype=np.float32),
@@ -391,9 +387,9 @@ def run_steps(stack: NDArray[Any], inputs: IsrInputs) -> IsrPlanes:
         variance = noise_variance + image * per_photon
         mask[covered & (variance <= 0)] |= BAD
         if inputs.flat is not None:
-            response = np.where(inputs.flat > 0, inputs.flat, np.float32(np.nan))
-            image /= response
-            variance /= response * response
+            inverse = np.float32(1) / np.where(inputs.flat > 0, inputs.flat, np.float32(np.nan))
+            image *= inverse
+            variance *= inverse * inverse
         useless = ~(np.isfinite(image) & np.isfinite(variance))
     mask[useless & covered] |= UNMASKEDNAN
     image[useless | ~covered] = 0.0

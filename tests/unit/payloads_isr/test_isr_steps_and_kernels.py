@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from amp_raws import detector, expose
 
-from payloads.isr.inputs import IsrInputs, layout_of, linearity_tables, overscan_range
-from payloads.isr.kernels import run_kernels
-from payloads.isr.payload import PlanePool
+from payloads.isr.fused import PlanePool, run_kernels
+from payloads.isr.inputs import IsrInputs, layout_of, overscan_range
+from payloads.isr.linearity import Linearity, linearity_of
+from payloads.isr.readout import read_stack
 from payloads.isr.steps import run_steps
 from payloads.mask import BAD, INTRP, NO_DATA, SAT, UNMASKEDNAN
 
@@ -20,9 +21,7 @@ def full_inputs(det, rng):
     size = (det.height, det.width)
     crosstalk = rng.normal(0, 2e-4, (n, n)).astype(np.float32)
     np.fill_diagonal(crosstalk, 0)
-    nodes, steps = linearity_tables(
-        {amp.name: {"1000": 1.0, "50000": 30.0, "100000": 100.0} for amp in det.amps}, layout.names
-    )
+    curves = linearity_of({amp.name: {"1000": 1.0, "50000": 30.0, "100000": 100.0} for amp in det.amps}, layout.names)
     flat = rng.normal(1, 0.01, size).astype(np.float32)
     flat[5, 5], flat[6, 6], flat[7, 7] = 0.0, np.nan, -1.0
     bias = rng.normal(0, 1, size).astype(np.float32)
@@ -41,8 +40,7 @@ def full_inputs(det, rng):
         layout=layout,
         **{name: np.array(values, dtype=np.float32) for name, values in per_amp.items()},
         crosstalk=crosstalk,
-        linearity=nodes,
-        linearity_step=steps,
+        linearity=curves,
         bias=bias,
         dark=rng.normal(0.02, 0.01, size).astype(np.float32),
         dark_scale=30.0,
@@ -66,12 +64,12 @@ def troubled_stack(det, rng):
 
 
 def compare(stack, inputs):
-    raw_height = stack.shape[1]
-    fast = PlanePool().planes(inputs.layout, raw_height)
+    fast, readout = PlanePool().take(inputs.layout, *stack.shape[1:])
     for name in ("image", "variance", "levels", "parallel_levels", "overscan_noise"):
         getattr(fast, name)[...] = np.nan  # whatever a reused buffer holds must not matter
     fast.mask[...] = -1
-    run_kernels(stack, inputs, fast)
+    read_stack(stack, inputs.layout, readout)
+    run_kernels(readout, inputs, fast)
     slow = run_steps(stack, inputs)
     np.testing.assert_array_equal(fast.mask, slow.mask)
     np.testing.assert_array_equal(fast.counts, slow.counts)
@@ -89,7 +87,7 @@ def compare(stack, inputs):
 SWITCHES = {
     "everything": {},
     "no calibs": {
-        "crosstalk": None, "linearity": None, "linearity_step": None, "bias": None, "dark": None, "flat": None,
+        "crosstalk": None, "linearity": None, "bias": None, "dark": None, "flat": None,
         "defects": None,
     },
     "no overscan": {"serial_overscan": False, "parallel_overscan": False},
@@ -124,9 +122,11 @@ def test_amps_that_leave_a_gap():
     inputs = full_inputs(det, rng)
     layout = layout_of(det.amps[:-2], height=det.height, width=det.width)
     parts = {
-        name: getattr(inputs, name)[:-2]
-        for name in ("gain", "photon_gain", "noise_variance", "saturation", "suspect", "linearity", "linearity_step")
+        name: getattr(inputs, name)[:-2] for name in ("gain", "photon_gain", "noise_variance", "saturation", "suspect")
     }
+    parts["linearity"] = Linearity(
+        *(getattr(inputs.linearity, name)[:-2] for name in ("knots", "pieces", "nearby", "bins_per_unit"))
+    )
     planes = compare(
         stack[:-2], dataclasses.replace(inputs, layout=layout, crosstalk=inputs.crosstalk[:-2, :-2].copy(), **parts)
     )
