@@ -8,10 +8,13 @@ import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from rapid.display.catalogue import with_derived
 from rapid.display.models import DetectorCell, ExposureRow, ExposureState, ExposureView, MissingDetector
+from rapid.errors import RapidError
+from rapid.pipeline.store import default_book
 from rapid.results.models import DetectorState, DetectorStatus, ExposureSummary, Scalar
 
 SETTLED = frozenset(
@@ -85,9 +88,21 @@ class Track:
 
     @property
     def main(self) -> Batch:
-        """The batch whose numbers stand for the exposure: the one with most detectors that is not a build."""
+        """The batch whose numbers stand for the exposure: the one with most detectors that is not a build.
+
+        Not one that runs beside another either, such as the slow fit of a wavefront.
+        """
         shown = [batch for batch in self.batches.values() if not batch.is_build] or list(self.batches.values())
-        return max(shown, key=lambda batch: (_size_of(batch), batch.pipeline))
+        beside = _beside()
+        return max(shown, key=lambda batch: (batch.pipeline not in beside, _size_of(batch), batch.pipeline))
+
+
+@lru_cache(maxsize=1)
+def _beside() -> frozenset[str]:
+    try:
+        return default_book().beside
+    except RapidError:
+        return frozenset()  # who starts pipelines is told of the mistake; what is stored can be looked at all the same
 
 
 def _size_of(batch: Batch) -> int:

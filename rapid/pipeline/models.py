@@ -205,6 +205,12 @@ class PipelineBook(_Definition):
         """Return the pipeline of a name, or None."""
         return next((pipeline for pipeline in self.pipelines if pipeline.name == name), None)
 
+    @property
+    def beside(self) -> frozenset[str]:
+        """Names of the pipelines that only run beside others."""
+        chosen = {rule.pipeline for rule in self.rules if not rule.beside}
+        return frozenset(rule.pipeline for rule in self.rules) - chosen
+
     def for_camera(self, camera: str) -> tuple[Pipeline, ...]:
         """Return the pipelines that rules can choose for images of a camera, in the rules' order."""
         names = dict.fromkeys(rule.pipeline for rule in self.rules if rule.is_for_camera(camera))
