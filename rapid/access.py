@@ -290,6 +290,7 @@ ACCESS_ERRORS: dict[int | str, dict[str, Any]] = {
     401: {"model": ErrorAnswer, "description": "The token is missing or wrong."},
 }
 CHANGE_ERRORS: dict[int | str, dict[str, Any]] = ACCESS_ERRORS | {
+    400: {"model": ErrorAnswer, "description": "The body is no JSON."},
     403: {
         "model": ErrorAnswer,
         "description": "No token is configured, or the request came from a page of another site.",
