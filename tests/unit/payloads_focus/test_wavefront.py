@@ -12,6 +12,7 @@ from focus_images import make_frame
 
 from payloads.focus import optics
 from payloads.focus.optics import donut_factory, fwhm_of_zernikes, fwhm_per_um, intrinsic_zernikes_m
+from payloads.focus.stamps import from_fits
 from payloads.focus.wavefront import NOLL, DonutStamp, bin_stamp, fit_wavefront
 from payloads.focus.wavefront_payload import Wavefront, WavefrontConfig, wavefront_metrics
 from rapid.camera.geometry import detector_to_focal_plane, focal_plane_to_field_angle
@@ -22,9 +23,11 @@ CORNER = np.deg2rad(1.125)
 N_FULL = 183
 
 
-def render(zernikes_m, *, defocus_mm, thx, thy, fwhm, flux=2e6):
+def render(zernikes_m, *, defocus_mm, thx, thy, fwhm, flux=2e6, camera_mm=0.0):
     """Return a noiseless full-resolution donut of the fit's own optics."""
-    reference = intrinsic_zernikes_m("LSSTCam", band="r", defocus_mm=defocus_mm, thx_rad=thx, thy_rad=thy)
+    reference = intrinsic_zernikes_m(
+        "LSSTCam", band="r", defocus_mm=defocus_mm, camera_mm=camera_mm, thx_rad=thx, thy_rad=thy
+    )
     model = danish.SingleDonutModel(
         donut_factory("LSSTCam", pixel_m=10e-6), z_ref=reference, z_terms=NOLL, thx=thx, thy=thy, npix=N_FULL
     )
@@ -108,13 +111,14 @@ def test_the_model_lies_as_traced_rays_do():
 def test_the_payload_fits_what_lies_on_a_detector(name):
     camera = load_camera("LSSTCam")
     detector = camera.by_name[name]
+    # The camera is moved for one, the other half lies 1.5 mm beyond focus.
     focus_z_mm = 1.5 if name == "R22_S11" else None
-    defocus_mm = 1.5
+    moved = {"defocus_mm": 0.0, "camera_mm": 1.5} if focus_z_mm else {"defocus_mm": 1.5}
     truth = np.zeros(len(NOLL))
     truth[[1, 3, 7]] = 0.3e-6, -0.2e-6, 0.15e-6  # Z5, Z7, Z11
     x, y = 700, 600
     x_deg, y_deg = focal_plane_to_field_angle(camera, *detector_to_focal_plane(detector, x, y))
-    light = render(truth, defocus_mm=defocus_mm, thx=np.radians(y_deg), thy=np.radians(x_deg), fwhm=0.9, flux=4e6)
+    light = render(truth, **moved, thx=np.radians(y_deg), thy=np.radians(x_deg), fwhm=0.9, flux=4e6)
     # From the camera's axes to the focal plane's, and back by the detector's quarter turns.
     on_chip = np.rot90(light.T, k=detector.n_quarter)
     image = np.full((1200, 1400), 1000.0)
@@ -125,6 +129,9 @@ def test_the_payload_fits_what_lies_on_a_detector(name):
     Wavefront(WavefrontConfig()).run(frame)
     json.dumps({"m": frame.metrics, "t": frame.tables}, allow_nan=False)
     assert frame.metrics["n_wavefronts"] == 1
+    (donut,) = from_fits(frame.files["wavefront_stamps"].data).donuts
+    assert (donut.stamp.camera_mm, donut.stamp.defocus_mm) == (moved.get("camera_mm", 0.0), moved["defocus_mm"])
+    assert donut.zernikes_um[1] == frame.metrics["z5_um"]
     assert frame.metrics["wavefront_chi2_per_dof"] == pytest.approx(1.0, abs=0.1)
     found = np.array([frame.metrics[f"z{j}_um"] for j in NOLL])
     assert np.sqrt(((found - 1e6 * truth) ** 2).sum()) < 0.15
