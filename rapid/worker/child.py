@@ -199,7 +199,10 @@ def _plain(table: dict[str, list[Any]]) -> dict[str, list[Any]]:
 
 def serve(commands: TextIO, answers: TextIO) -> None:
     """Read settings, then jobs, until the parent closes the pipe."""
-    settings = ChildSettings.model_validate_json(commands.readline())
+    told = commands.readline()
+    if not told:
+        return  # the parent is gone already
+    settings = ChildSettings.model_validate_json(told)
 
     def say(answer: ChildAnswer) -> None:
         answers.write(answer.model_dump_json() + "\n")
@@ -222,8 +225,11 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(1)
     numba.set_num_threads(1)
-    with os.fdopen(int(sys.argv[1]), "w", encoding="utf-8") as answers:
-        serve(sys.stdin, answers)
+    try:
+        with os.fdopen(int(sys.argv[1]), "w", encoding="utf-8") as answers:
+            serve(sys.stdin, answers)
+    except BrokenPipeError:
+        return  # the parent was killed: its job is in other hands by now, and nobody is left to tell
 
 
 if __name__ == "__main__":
