@@ -15,6 +15,7 @@ from rapid.dispatch.restart import order_restart, wait_for_restart
 from rapid.dispatch.users import ROLES, render_users, rules_of, user_name
 from rapid.dispatch.valkey import EmbeddedValkey, free_port, server_binary
 from rapid.errors import ConfigurationError, NotFoundError, StoreError
+from rapid.requests.commands import RequestCommands
 from rapid.results.models import DetectorState
 from tests.support.users import PASSWORDS, add_users, remove_users, url_of
 
@@ -173,6 +174,18 @@ def test_a_script_can_ask_and_wait_for_the_answer(board_of, client_of, client):
     with pytest.raises(NoPermissionError):
         script.lpush("LATISS-FROM-OCS_DONUTPAIR", "1,2")
     script.close()
+
+
+def test_what_a_script_posts_reaches_the_head(board_of):
+    script, head, display = board_of("script"), board_of("head"), board_of("display")
+    say = RequestCommands("LSSTCam")
+    head.connection.run(say.open_inbox())
+    posts = []
+    for board in (script, display):
+        board.connection.run(say.post("{}", by="ocs", door="redis", outside={}))
+        posts += head.connection.run(say.next_posts(5, again=False))
+        assert board.connection.run(say.recent(10, refused=False)) == []
+    assert len(posts) == 2
 
 
 def test_rubintv_sets_its_controls_and_hears_of_readbacks(client_of, client):
