@@ -1,4 +1,4 @@
-"""The corrections after the fused pass: deferred charge, brighter-fatter, cosmic rays.
+"""What follows the fused pass: deferred charge, brighter-fatter, cosmic rays; and how steady the levels were.
 
 The first two act on charge as it was in the silicon, so flat and dark are put back around them, as the reference does;
 that costs passes over the image only where they are asked for. All work in place.
@@ -15,6 +15,7 @@ from payloads.isr.brighter_fatter import BrighterFatterConfig, BrighterFatterWor
 from payloads.isr.cosmic_rays import CosmicRayConfig, find_cosmic_rays
 from payloads.isr.cti import correct_serial_cti, cti_parameters
 from payloads.isr.inputs import IsrInputs, IsrPlanes
+from payloads.isr.stability import correlate_levels, find_bias_shifts
 from payloads.plugin import Frame, PayloadConfig
 
 
@@ -66,6 +67,31 @@ def _plane(values: NDArray[np.float32] | None) -> NDArray[np.float32]:
     return view
 
 
+def _measure_stability(frame: Frame, inputs: IsrInputs, planes: IsrPlanes) -> None:
+    """Add each amp's bias shifts and its strongest correlation with another amp; None without overscan."""
+    layout = inputs.layout
+    has_levels = inputs.serial_overscan and layout.serial is not None
+    levels = planes.levels[:, layout.data.y0 : layout.data.y1]
+    correlation = np.full((len(layout.names), len(layout.names)), np.nan)
+    if has_levels:
+        correlation = np.abs(correlate_levels(levels))
+        np.fill_diagonal(correlation, np.nan)
+    n_shifts = 0
+    for place, name in enumerate(layout.names):
+        shifts = find_bias_shifts(levels[place]) if has_levels else []
+        n_shifts += len(shifts)
+        largest = max(shifts, key=lambda shift: abs(shift.size_adu), default=None)
+        known = correlation[place][np.isfinite(correlation[place])]
+        frame.amps.setdefault(name, {}).update(
+            n_bias_shifts=len(shifts) if has_levels else None,
+            bias_shift_adu=largest.size_adu if largest else None,
+            level_correlation_max=float(known.max()) if len(known) else None,
+        )
+    known = correlation[np.isfinite(correlation)]
+    frame.metrics["n_bias_shifts"] = n_shifts if has_levels else None
+    frame.metrics["level_correlation_max"] = float(known.max()) if len(known) else None
+
+
 def apply_optional_steps(
     frame: Frame, inputs: IsrInputs, planes: IsrPlanes, steps: OptionalSteps, workspace: OptionalWorkspace
 ) -> None:
@@ -85,6 +111,7 @@ def apply_optional_steps(
     PayloadError
         Raised for a calib with impossible numbers.
     """
+    _measure_stability(frame, inputs, planes)
     is_charge = frame.unit == "electron"
     kernel = frame.calibs.get("brighter_fatter") if steps.brighter_fatter and is_charge else None
     deferred = frame.calibs.get("serial_cti") if steps.serial_cti and is_charge else None
