@@ -17,6 +17,7 @@ from rapid.display.settings import DisplaySettings
 from rapid.exposure.models import ImageType
 from rapid.patterns import VisitMode
 from rapid.pipeline.store import default_book
+from rapid.requests.models import Combine, RequestPriority
 from rapid.results.models import Scalar
 
 DASH = "—"
@@ -171,6 +172,28 @@ def page_routes(settings: DisplaySettings, archive: Archive) -> APIRouter:
                 pipelines=[name for name in book.names if (found := book.get(name)) and found.builds is None],
                 visit_modes=[mode.value for mode in VisitMode],
                 worker_modes=[mode.value for mode in WorkerMode],
+                as_of=view.as_of,
+                heartbeat_s=settings.heartbeat_s,
+            ),
+        )
+
+    @router.get("/requests")
+    async def requests() -> Response:
+        view = archive.now()
+        book = default_book()
+        return _render(
+            "requests.html",
+            settings,
+            page="requests",
+            camera=camera,
+            day_obs=view.day_obs,
+            boot=boot_data(
+                camera=archive.camera_view,
+                day_obs=view.day_obs,
+                image_types=[kind.value for kind in ImageType],
+                pipelines=[name for name in book.names if (found := book.get(name)) and found.builds is None],
+                combines=[kind.value for kind in Combine],
+                priorities=[kind.value for kind in RequestPriority],
                 as_of=view.as_of,
                 heartbeat_s=settings.heartbeat_s,
             ),

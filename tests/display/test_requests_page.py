@@ -1,0 +1,229 @@
+"""The requests page: real board, a real desk that takes requests in, workers and gather played by hand."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+
+import httpx
+import pytest
+from playwright.sync_api import Page, expect
+from pydantic import SecretStr
+
+from rapid.dispatch.board import AsyncBoard
+from rapid.head.assemble import Exposures
+from rapid.head.requests import RequestDesk
+from rapid.pipeline.store import default_book
+from tests.display.stage import DAY_OBS, WAIT_S, Stage
+
+pytestmark = pytest.mark.browser
+
+TOKEN = "a-long-enough-token"
+
+
+class Desk:
+    """The leading head's desk for requests, in a thread of its own."""
+
+    def __init__(self, stage: Stage) -> None:
+        self._stage = stage
+        self._ready = threading.Event()
+        self._error: BaseException | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._task: asyncio.Task | None = None
+        self._thread = threading.Thread(target=self._run, name="desk", daemon=True)
+
+    def _run(self) -> None:
+        async def main() -> None:
+            self._loop, self._task = asyncio.get_running_loop(), asyncio.current_task()
+            board = AsyncBoard(self._stage.settings.redis_url, self._stage.camera.name)
+            try:
+                await board.load()
+                token, _ = await board.lead("head-a", ttl_ms=600_000)
+                desk = RequestDesk(
+                    self._stage.camera, board, self._stage.results, default_book(), Exposures(), lead_token=token
+                )
+                await desk.prepare()
+                self._ready.set()
+                await desk.run()
+            finally:
+                await board.close()
+
+        try:
+            asyncio.run(main())
+        except asyncio.CancelledError:
+            pass
+        except BaseException as error:  # noqa: BLE001 - told where the thread is joined
+            self._error = error
+        finally:
+            self._ready.set()
+
+    def __enter__(self) -> "Desk":
+        self._thread.start()
+        assert self._ready.wait(WAIT_S)
+        assert self._error is None, self._error
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._loop is not None and self._task is not None and self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._task.cancel)
+        self._thread.join(WAIT_S)
+        assert not self._thread.is_alive()
+        assert self._error is None, self._error
+
+
+@pytest.fixture
+def desk(stage) -> Iterator[Desk]:
+    with Desk(stage) as desk:
+        yield desk
+
+
+@pytest.fixture
+def url(stage, serve):
+    return serve(stage.settings.model_copy(update={"token": SecretStr(TOKEN)}))
+
+
+@pytest.fixture
+def ask(url) -> Callable[..., str]:
+    """Post a request as a script would; returns its id."""
+
+    def post(**spec: object) -> str:
+        headers = {"Authorization": f"Bearer {TOKEN}", "X-Rapid-User": "script"}
+        answer = httpx.post(f"{url}/api/requests", json=spec, headers=headers, timeout=WAIT_S)
+        assert answer.status_code == 202, answer.text
+        return answer.json()["request"]["request_id"]
+
+    return post
+
+
+@pytest.fixture
+def open_requests(open_page, url) -> Callable[..., Page]:
+    def make(*, token: str = TOKEN, query: str = "", **options) -> Page:
+        page = open_page(f"{url}/requests{query}", **options)
+        expect(page.locator("#live")).to_have_text("live")
+        if token:
+            page.locator("#enter-token").click()
+            page.locator("#token-name").fill("ann")
+            page.locator("#token").fill(token)
+            page.get_by_role("button", name="Go on").click()
+            expect(page.locator("#who")).to_contain_text("changes as ann")
+        return page
+
+    return make
+
+
+def line(page, request_id: str):
+    return page.locator(f'#requests tr[data-id="{request_id}"]')
+
+
+def exposure(seq_num: int) -> int:
+    return DAY_OBS * 100_000 + seq_num
+
+
+def take(stage, seq_num: int) -> None:
+    stage.post(seq_num)
+    stage.finish(sorted(stage.camera.science_ids))
+    stage.gather()
+
+
+def test_nobody_has_asked_for_anything(open_requests):
+    page = open_requests(token="")
+    expect(page.locator("#requests")).to_contain_text("Nobody has asked for anything yet")
+    expect(page.locator("#summary")).to_have_text("0 open")
+
+
+def test_a_request_shows_as_it_is_posted_and_its_answer_as_it_comes(open_requests, stage, desk, ask):
+    page = open_requests(token="")
+    page.evaluate("window.untouched = true")
+    waiting = ask(select={"exposures": [exposure(1)]}, label="look again")
+    expect(line(page, waiting)).to_contain_text("look again")
+    expect(line(page, waiting)).to_contain_text("script (token)")
+    expect(line(page, waiting).locator(".state")).to_have_text("waiting")
+    take(stage, 2)
+    done = ask(select={"exposures": [exposure(2)]})
+    expect(line(page, done).locator(".state")).to_have_text("done")
+    expect(line(page, done)).to_contain_text("9/9")
+    expect(line(page, done)).to_contain_text("1 exposure, complete")
+    line(page, done).get_by_role("button").first.click()
+    detail = page.locator("tr.detail")
+    expect(detail.get_by_role("link", name=str(exposure(2)))).to_have_attribute("href", f"/exposure/{exposure(2)}")
+    expect(detail.get_by_role("link", name="mosaic")).to_be_visible()
+    expect(detail).to_contain_text("0.74")
+    assert page.url.endswith(f"?id={done}")
+    assert page.evaluate("window.untouched")
+    page.locator("[data-filter=open]").click()
+    expect(page.locator("#requests tr[data-id]")).to_have_count(1)
+    expect(page.locator("#summary")).to_contain_text("1 open")
+
+
+def test_progress_moves_as_jobs_finish(open_requests, stage, desk, ask):
+    take(stage, 1)
+    page = open_requests(token="")
+    request_id = ask(select={"exposures": [exposure(1)]}, reuse=False, pipeline="quicklook")
+    expect(line(page, request_id)).to_contain_text("0/9")
+    stage.finish([0, 1, 2])
+    expect(line(page, request_id)).to_contain_text("3/9")
+    expect(line(page, request_id).locator(".state")).to_have_text("running")
+
+
+def test_a_request_is_composed_posted_and_cancelled_on_the_page(open_requests, desk, stage):
+    page = open_requests()
+    page.locator("label", has_text="next").click()
+    page.locator("#q-select-next-n").fill("2")
+    page.locator("#q-select-next-image_type").select_option("bias")
+    page.locator("#q-label").fill("two biases")
+    page.locator("#q-detectors").fill("R22_S11")
+    page.locator("#as-json summary").click()
+    expect(page.locator("#body")).to_contain_text('"image_type": "bias"')
+    page.locator("#send").click()
+    expect(page.locator("#form-note")).to_contain_text("accepted")
+    row = page.locator("#requests tr[data-id]")
+    expect(row).to_contain_text("two biases")
+    expect(row).to_contain_text("next 2 bias · on R22_S11")
+    expect(row).to_contain_text("ann (token)")
+    row.get_by_role("button", name="Cancel", exact=True).click()
+    expect(row.locator(".state")).to_have_text("cancelled")
+    expect(row.get_by_role("button", name="Cancel", exact=True)).to_have_count(0)
+
+
+def test_mistakes_are_shown_at_their_field(open_requests, desk):
+    page = open_requests(may_complain=True)
+    page.locator("summary", has_text="More").click()
+    good = str(exposure(1))
+    for path, value, says in (
+        ("select.exposures", "", "at least 1"),
+        ("select.exposures", "12-x", "select"),
+        ("detectors", "R22 & (", "at column"),
+        ("deadline_s", "-5", "greater than 0"),
+        ("config", "{", "no JSON"),
+        ("client_key", "../x", "pattern"),
+    ):
+        page.locator("#q-select-exposures").fill(good)
+        page.locator(f'[data-field="{path}"]').locator("input, textarea").fill(value)
+        page.locator("#send").click()
+        error = page.locator(f'[data-field="{path}"] .error')
+        expect(error).to_be_visible()
+        if says != "select":
+            expect(error).to_contain_text(says)
+        page.locator(f'[data-field="{path}"]').locator("input, textarea").fill("")
+    expect(page.locator("#requests tr[data-id]")).to_have_count(0)
+
+
+def test_without_a_head_a_request_lies_in_the_inbox_and_says_so(open_requests):
+    page = open_requests()
+    page.locator("#q-select-exposures").fill(str(exposure(1)))
+    page.locator("#send").click()
+    expect(page.locator("#form-note")).to_contain_text("no head node has taken it yet", timeout=15_000)
+    expect(page.locator("#requests tr[data-id] .state")).to_have_text("posted")
+
+
+def test_a_link_opens_the_request_it_names(open_requests, desk, stage, ask):
+    take(stage, 1)
+    request_id = ask(select={"exposures": [exposure(1)]}, client_key="night-1")
+    page = open_requests(token="", query=f"?id={request_id}")
+    expect(page.locator("tr.detail")).to_contain_text("night-1")
+
+
+def test_the_page_fits_a_phone(open_requests, desk, ask):
+    ask(select={"exposures": [exposure(1)]}, label="a label that is long enough to need more than one line on a phone")
+    page = open_requests(token="", width=390, height=844)
+    expect(page.locator("#requests tr[data-id]")).to_have_count(1)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
