@@ -204,6 +204,10 @@ class AsyncBoard(BoardSettings):
         """See `Board.advance_clock`."""
         return await self._connection.run(self._say.advance_clock(delta_ms))
 
+    async def freeze_clock(self) -> int:
+        """See `Board.freeze_clock`."""
+        return await self._connection.run(self._say.freeze_clock())
+
     async def now_ms(self) -> int:
         """See `Board.now_ms`."""
         return await self._connection.run(self._say.now_ms())

@@ -149,9 +149,7 @@ class Board(BoardSettings):
         done = self._connection.run(self._say.complete([(job, metrics)], claim_limit=int(claim_next)))
         return next_of(done)
 
-    def complete_many(
-        self, results: Iterable[tuple[Job, Mapping[str, Scalar]]], *, claim_limit: int = 0
-    ) -> Completion:
+    def complete_many(self, results: Iterable[tuple[Job, Mapping[str, Scalar]]], *, claim_limit: int = 0) -> Completion:
         """End several jobs, and take up to ``claim_limit`` new ones, in one call.
 
         The results that were refused are named in the answer; the others count.
@@ -242,6 +240,10 @@ class Board(BoardSettings):
     def advance_clock(self, delta_ms: int) -> int:
         """Move the board's clock forward, as replays do to pass idle time; returns the board's time, ms."""
         return self._connection.run(self._say.advance_clock(delta_ms))
+
+    def freeze_clock(self) -> int:
+        """Stop the board's clock, so that only `advance_clock` moves it: replays and tests step by step."""
+        return self._connection.run(self._say.freeze_clock())
 
     def now_ms(self) -> int:
         """Return the board's time: the server's plus what `advance_clock` added, ms since the Unix epoch."""

@@ -361,6 +361,11 @@ class BoardCommands:
         now_ms = yield self._fcall("clock", delta_ms)
         return int(now_ms)
 
+    def freeze_clock(self) -> Talk[int]:
+        """Stop the board's clock."""
+        now_ms = yield self._fcall("freeze_clock")
+        return int(now_ms)
+
     def now_ms(self) -> Talk[int]:
         """Tell the board's time."""
         now_ms = yield self._fcall("now")

@@ -31,7 +31,8 @@ local function context(keys)
   for i = 1, #flat, 2 do
     control[flat[i]] = flat[i + 1]
   end
-  local now = t[1] * 1000 + math.floor(t[2] / 1000) + (tonumber(control.clock_offset or '') or 0)
+  local now = tonumber(control.clock_at or '') or
+    t[1] * 1000 + math.floor(t[2] / 1000) + (tonumber(control.clock_offset or '') or 0)
   return {P = keys[1], now = now, control = control, mode = control.mode or 'consuming', newest = {}, pools = {}, batches = {}}
 end
 

@@ -58,11 +58,19 @@ end)
 
 -- clock: ARGV delta_ms. Moves the board's clock forward: replays and tests pass idle time so.
 redis.register_function('rapid_v1_clock', function(keys, args)
-  redis.call('HINCRBY', keys[1] .. 'control', 'clock_offset', args[1])
+  local frozen = redis.call('HEXISTS', keys[1] .. 'control', 'clock_at') == 1
+  redis.call('HINCRBY', keys[1] .. 'control', frozen and 'clock_at' or 'clock_offset', args[1])
   local c = context(keys)
   wake(c, 'keeper_wake')
   wake(c, 'gather_wake')
   wake(c, 'leader_wake')
+  return c.now
+end)
+
+-- freeze_clock: from now on only clock() moves the board's clock: replays and tests go step by step.
+redis.register_function('rapid_v1_freeze_clock', function(keys)
+  local c = context(keys)
+  redis.call('HSET', c.P .. 'control', 'clock_at', c.now)
   return c.now
 end)
 
