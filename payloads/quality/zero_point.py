@@ -6,7 +6,6 @@ are data with a date (`zero_points.yaml`, or a site's own file of the same form)
 """
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date
 from functools import lru_cache
@@ -172,9 +171,3 @@ def magnitude_limit(
     """
     counts = 0.5 * snr**2 + math.sqrt(0.25 * snr**4 + snr**2 * n_effective_px * sky_noise_e**2)
     return zero_point_mag - 2.5 * math.log10(counts / exposure_time_s)
-
-
-def median_transparency(values: Iterable[float | None]) -> float | None:
-    """Return the median of the detectors' transparencies, those without left out; None if none has one."""
-    known = [value for value in values if value is not None and math.isfinite(value)]
-    return float(np.median(known)) if known else None

@@ -18,8 +18,6 @@ from payloads.quality.zero_point import (
     fit_zero_point,
     load_reference_values,
     magnitude_limit,
-    median_transparency,
-    transparency_of,
 )
 from rapid.errors import ConfigurationError
 
@@ -213,12 +211,6 @@ def test_the_error_of_a_zero_point_is_its_scatter_over_many_fields():
 def test_two_stars_make_no_zero_point():
     assert fit_zero_point(np.array([1.0, 2.0, np.nan]), np.zeros(3), np.full(3, 0.1)) is None
     assert fit_zero_point(np.zeros(0), np.zeros(0), np.zeros(0)) is None
-
-
-def test_transparency_of_an_exposure_is_the_median_of_its_detectors():
-    assert median_transparency([0.9, None, 0.7, 0.8, float("nan")]) == 0.8
-    assert median_transparency([None]) is None
-    assert transparency_of(28.0, clear_mag=28.0, extinction_mag=0.2, airmass=1.0) == 1.0
 
 
 @pytest.mark.parametrize("beta", [2.5, 4.0])
