@@ -8,6 +8,7 @@ import yaml
 from payloads.plugin import Frame
 from rapid.dispatch import keys
 from rapid.pipeline.store import load_book
+from rapid.worker.registry import check_book
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
@@ -36,6 +37,13 @@ def test_the_pipeline_of_the_guide_is_valid(tmp_path):
     assert yaml.safe_load(text)
     (tmp_path / "sky.yaml").write_text(text)
     assert load_book([tmp_path]).names == ("sky",)
+
+
+def test_the_pipeline_of_pipeline_tasks_is_valid_and_its_payload_agrees(tmp_path):
+    (tmp_path / "siblings.yaml").write_text(blocks("payloads.md", "yaml")[1])
+    book = load_book([tmp_path])
+    assert book.names == ("siblings",)
+    check_book(book)
 
 
 def test_links_between_pages_lead_somewhere():
