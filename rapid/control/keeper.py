@@ -50,7 +50,7 @@ class ControlKeeper:
             Raised if board or results store stay away.
         """
         records = await asyncio.to_thread(self._changes.changes, self._store.camera.name, limit=LOG_KEPT)
-        stored, stored_log = _document_of(records), [_change_of(record) for record in reversed(records)]
+        stored, stored_log = _document_of(records), _changes_of(records)
         self._kept = stored.version
         board: ControlDocument | None = None
         try:
@@ -129,14 +129,14 @@ def _record_of(camera: str, change: ControlChange, state: ControlState) -> Contr
     )
 
 
-def _change_of(record: ControlChangeRecord) -> ControlChange:
-    return ControlChange.model_validate(
-        {
-            **record.model_dump(exclude={"camera", "change", "state"}),
-            "before": record.change.get("before", {}),
-            "after": record.change.get("after", {}),
-        }
-    )
+def _changes_of(records: list[ControlChangeRecord]) -> list[ControlChange]:
+    """Return changes, oldest first; those that another release wrote and this one cannot read are left out."""
+    changes = []
+    for record in reversed(records):
+        facts = record.model_dump(exclude={"camera", "change", "state"})
+        with contextlib.suppress(ValueError):
+            changes.append(ControlChange.model_validate({"before": {}, "after": {}, **facts, **record.change}))
+    return changes
 
 
 def _document_of(records: list[ControlChangeRecord]) -> ControlDocument:
