@@ -58,6 +58,9 @@ class ScienceBlock(_Plan):
     seeing_arcsec: float = Field(default=0.8, gt=0)
     sky_e_s: float = Field(default=30.0, ge=0, description="Sky [electron/px/s].")
     transparency: float = Field(default=1.0, gt=0, le=1)
+    zernikes_um: tuple[float, ...] = Field(
+        default=(), description="Coma x, coma y, astigmatism [um], as the corner wavefront sensors see them."
+    )
     field: str = "DEEP_F12"
     ra_deg: float = 60.0
     dec_deg: float = -30.0
@@ -248,6 +251,7 @@ def _sky_facts(block: ScienceBlock | SweepBlock | DonutBlock, place: int) -> dic
             "image_type": ImageType.SCIENCE,
             "header_type": "OBJECT",
             "transparency": block.transparency,
+            "zernikes_um": block.zernikes_um,
             "object_name": block.field,
             "ra_deg": block.ra_deg,
             "dec_deg": block.dec_deg,

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from rapid.camera.models import Camera, Detector
 from replay import kernels
+from replay.corners import add_corner_donuts, has_corner_donuts
 from replay.plan import PlannedExposure
 from replay.truth import (
     FIXED_PATTERN_E,
@@ -180,6 +181,13 @@ def _add_sources(
         chosen = _apart(x, y, np.argsort(magnitude), 2.6 * donut_px, N_DONUTS)
         x, y, flux = x[chosen], y[chosen], flux[chosen]
         kernels.add_templates(image, x, y, flux, template)
+    elif has_corner_donuts(exposure, camera, detector):
+        donut_px = donut_radius_px(detector.z_mm, camera.f_ratio, detector.pixel_mm)
+        chosen = _apart(x, y, np.argsort(magnitude), 2.6 * donut_px, N_DONUTS)
+        x, y, flux = np.round(x[chosen]), np.round(y[chosen]), flux[chosen]
+        add_corner_donuts(
+            image, x, y, flux, exposure=exposure, camera=camera, detector=detector, fwhm_arcsec=exposure.seeing_arcsec
+        )
     else:
         alpha = fwhm_px / (2 * np.sqrt(2 ** (1 / BETA) - 1))
         radius = np.clip(fwhm_px * (2.5 + 0.8 * np.log10(np.maximum(flux, 10) / 10)), 4, 60).astype(np.int64)
