@@ -343,6 +343,8 @@ def make_row(track: Track, names: Mapping[int, str]) -> ExposureRow:
         n_expected=n_expected,
         n_excluded=n_excluded,
         missing=_missing(main, names),
+        excluded=_excluded(main, names) if n_excluded else [],
+        n_excluded_amps=sum(len(amps) for amps in (info.get("excluded_amps") or {}).values()),
         metrics=with_derived(summary.metrics) if summary is not None else medians(cell.metrics for cell in cells),
         is_provisional=summary is None,
         timings=summary.timings if summary is not None else {},
@@ -375,19 +377,25 @@ def medians(results: Iterable[Mapping[str, Scalar]]) -> dict[str, Scalar]:
     return {f"{key}_median": statistics.median(values) for key, values in columns.items()}
 
 
+def _stated(batch: Batch) -> list[tuple[int, DetectorState, str | None]]:
+    """Return number, state and reason of every detector, from the summary alone if the cells were let go."""
+    if batch.cells:
+        return sorted((cell.detector, cell.state, cell.reason) for cell in batch.cells.values())
+    stated = batch.summary.detectors if batch.summary is not None else {}
+    return sorted((number, status.state, status.reason) for number, status in stated.items())
+
+
+def _named(number: int, state: DetectorState, reason: str | None, names: Mapping[int, str]) -> MissingDetector:
+    return MissingDetector(detector=number, name=names.get(number, f"detector {number}"), state=state, reason=reason)
+
+
+def _excluded(batch: Batch, names: Mapping[int, str]) -> list[MissingDetector]:
+    return [_named(*one, names) for one in _stated(batch) if one[1] is DetectorState.EXCLUDED]
+
+
 def _missing(batch: Batch, names: Mapping[int, str]) -> list[MissingDetector]:
     """Name the detectors that have no result, once nobody waits for them as a matter of course."""
-    lost: Iterable[tuple[int, DetectorState, str | None]]
-    if batch.cells:
-        lost = ((cell.detector, cell.state, cell.reason) for cell in batch.cells.values())
-    else:
-        stated = batch.summary.detectors if batch.summary is not None else {}
-        lost = ((number, status.state, status.reason) for number, status in stated.items())
     fine = {DetectorState.FINISHED, DetectorState.EXCLUDED}
     if batch.summary is None and not batch.is_settled:
         fine = set(DetectorState) - {DetectorState.FAILED, DetectorState.QUARANTINED}
-    return [
-        MissingDetector(detector=number, name=names.get(number, f"detector {number}"), state=state, reason=reason)
-        for number, state, reason in sorted(lost)
-        if state not in fine
-    ]
+    return [_named(*one, names) for one in _stated(batch) if one[1] not in fine]

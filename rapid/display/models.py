@@ -79,6 +79,10 @@ class ExposureRow(_Answer):
     missing: list[MissingDetector] = Field(
         default_factory=list, description="Expected detectors without a result, once the exposure is gathered."
     )
+    excluded: list[MissingDetector] = Field(
+        default_factory=list, description="Detectors that are switched off, with the reason; they are not missing."
+    )
+    n_excluded_amps: int = Field(default=0, description="Amps that are switched off, of detectors that are not.")
     metrics: dict[str, Scalar] = Field(
         default_factory=dict, description="The summary's numbers; before it, medians of the detectors so far."
     )

@@ -25,6 +25,8 @@ FACTS = (
     "n_finished",
     "n_failed",
     "n_expected",
+    "n_excluded",
+    "n_excluded_amps",
 )
 
 

@@ -108,6 +108,8 @@ def test_excluded_detectors_are_not_expected(night):
     post(night, detectors={0: DetectorStatus(state=S.FINISHED), 1: DetectorStatus(state=S.EXCLUDED, reason="noisy")})
     row = night.row(DAY + 1)
     assert (row.n_expected, row.n_excluded, row.state) == (1, 1, ExposureState.COMPLETE)
+    assert [(one.name, one.reason) for one in row.excluded] == [("R22_S01", "noisy")]
+    assert row.missing == []
 
 
 def test_an_exposure_of_which_all_failed_has_failed(night):

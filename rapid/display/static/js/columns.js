@@ -1,6 +1,6 @@
 // The columns a night's table can have: facts of the exposure first, then whatever was measured.
 
-import { clock, DASH, number, seq, taiMs, utcMs } from "./format.js";
+import { clock, DASH, excludedWords, number, seq, taiMs, utcMs } from "./format.js";
 
 const plain = (key, title, { unit = "", decimals = null, value = (row) => row[key], text = null } = {}) => ({
   key, title, unit, isNumber: decimals !== null, isMetric: false, value, text: text ?? ((found) => (decimals === null ? (found ?? DASH) : number(found, decimals))),
@@ -17,9 +17,11 @@ const FACTS = [
   plain("airmass", "Airmass", { decimals: 2 }),
   plain("azimuth_deg", "Azimuth", { unit: "°", decimals: 1 }),
   plain("elevation_deg", "Elevation", { unit: "°", decimals: 1 }),
-  plain("state", "State", { text: (value, row) => (row.state === "complete" ? value : `${value} ${row.n_finished}/${row.n_expected}`) }),
+  plain("state", "State", { text: (value, row) => [row.state === "complete" ? value : `${value} ${row.n_finished}/${row.n_expected}`, excludedWords(row)].filter(Boolean).join(", ") }),
   plain("n_finished", "Detectors", { decimals: 0 }),
   plain("n_failed", "Failed", { decimals: 0 }),
+  plain("n_excluded", "Excluded", { decimals: 0 }),
+  plain("n_excluded_amps", "Excluded amps", { decimals: 0 }),
   plain("pipeline", "Pipeline"),
   plain("version", "Version", { decimals: 0, text: (value) => (value ? String(value) : DASH) }),
   plain("took_s", "Took", {

@@ -3,7 +3,7 @@
 import { $, boot, el, getJSON, setText } from "./dom.js";
 import { showDetector } from "./detector.js";
 import { FocalPlane } from "./focalplane.js";
-import { clock, DASH, number, quantityOf, seq, taiMs } from "./format.js";
+import { clock, DASH, excludedWords, number, quantityOf, seq, taiMs } from "./format.js";
 import { drawLegend, MetricMenu } from "./metrics.js";
 import { linkPictureAndPlane, mosaicOf, Picture, productUrl } from "./picture.js";
 import { ScaleBar } from "./scale.js";
@@ -33,7 +33,7 @@ function showOverview() {
   const numbers = tiles.map((tile) => [tile, tile.keys.map((key) => row.metrics[key]).find((value) => typeof value === "number")])
     .map(([tile, value]) => count(tile.title, `${number(value, tile.decimals)}`, value === undefined ? "" : tile.unit));
   const state = el("div", {}, el("h2", {}, "State"), el("b", { class: "state", "data-state": row.state }, `${row.n_finished}/${row.n_expected}`),
-    el("span", { class: "dim" }, row.version ? `${row.state}, version ${row.version}` : `${row.state}, no summary yet`));
+    el("span", { class: "dim" }, [row.state, row.version ? `version ${row.version}` : "no summary yet", excludedWords(row)].filter(Boolean).join(", ")));
   $("#counts").replaceChildren(state, ...numbers);
 }
 
@@ -102,7 +102,7 @@ const facts = (title, entries) => (entries.length ? el("div", {}, el("h2", {}, t
 
 async function showAbout() {
   const versions = await getJSON(`/api/exposures/${id}/versions`);
-  const shownFact = ([name, value]) => value !== null && value !== "" && !["detector", "detector_name", "detector_serial"].includes(name);
+  const shownFact = ([name, value]) => value !== null && value !== "" && !["detector", "detector_name", "detector_serial", "excluded_amps"].includes(name);
   const word = (value) => (typeof value === "number" && !Number.isInteger(value) ? String(Number(value.toPrecision(7))) : String(value));
   const fromBegin = taiMs(view.info.begin);
   const versionList = versions.map((summary) => [`${summary.pipeline} v${summary.version}`, el("span", {},
@@ -113,8 +113,15 @@ async function showAbout() {
     facts("Summaries", versionList),
     facts("Gather", newest),
     facts("Exposure", [["begin UTC", clock(fromBegin)], ...Object.entries(view.info).filter(shownFact).map(([name, value]) => [["begin", "end"].includes(name) ? `${name} TAI` : name.replaceAll("_", " "), word(value)])]),
+    facts("Excluded", excluded()),
     focalPlaneNumbers(view.row.metrics),
   ].filter(Boolean));
+}
+
+/** What is switched off in this exposure, with the reason: detectors, then amps. */
+function excluded() {
+  const amps = Object.entries(view.info.excluded_amps ?? {}).flatMap(([detector, reasons]) => Object.entries(reasons).map(([amp, reason]) => [`${detector}/${amp}`, reason]));
+  return [...view.row.excluded.map((one) => [one.name, one.reason ?? ""]), ...amps];
 }
 
 /** The summary's numbers: a line for each quantity, a column for each way it was put together over the detectors. */

@@ -72,6 +72,13 @@ export function seq(seqNum) {
   return String(seqNum).padStart(6, "0");
 }
 
+/** What is switched off in an exposure, in few words; nothing if nothing is. */
+export function excludedWords({ n_excluded: detectors, n_excluded_amps: amps }) {
+  const count = (n, word) => (n ? `${n} ${word}${n === 1 ? "" : "s"}` : "");
+  if (!amps) return detectors ? `${detectors} excluded` : "";
+  return `${[count(detectors, "detector"), count(amps, "amp")].filter(Boolean).join(" and ")} excluded`;
+}
+
 /** The first of several metrics that has been measured. */
 export function firstOf(metrics, keys) {
   for (const key of keys) if (typeof metrics?.[key] === "number") return metrics[key];

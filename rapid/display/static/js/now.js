@@ -3,7 +3,7 @@
 import { StripCharts, sparkline, whenOf } from "./charts.js";
 import { $, boot, el, getJSON, paintable, setText, theme } from "./dom.js";
 import { FocalPlane } from "./focalplane.js";
-import { DASH, day, firstOf, number, quantityOf, seq, span } from "./format.js";
+import { DASH, day, excludedWords, firstOf, number, quantityOf, seq, span } from "./format.js";
 import { drawLegend, MetricMenu } from "./metrics.js";
 import { linkPictureAndPlane, mosaicOf, Picture, productUrl } from "./picture.js";
 import { ScaleBar } from "./scale.js";
@@ -95,6 +95,16 @@ function showTile(box, tile, row) {
 /** What went wrong comes before what only waits. */
 const rank = ({ state }) => ["failed", "quarantined", "superseded"].indexOf(state) + 1 || 9;
 
+/** What is switched off is named beside what is missing, and is not mistaken for it. */
+function excludedNames(row) {
+  const off = row?.excluded ?? [];
+  const names = off.slice(0, 6).map((one) => el("a", {
+    class: "state", "data-state": "excluded", title: `excluded: ${one.reason ?? "no reason given"}`, href: `/exposure/${row.exposure_id}?detector=${one.detector}`,
+  }, one.name));
+  const words = row ? excludedWords(row) : "";
+  return words ? [el("span", { class: "dim" }, off.length === 1 && !row.n_excluded_amps ? "excluded" : words), ...names] : [];
+}
+
 function showPipeline(row) {
   const box = $("#pipeline");
   setText($(".value span", box), row ? `${row.n_finished}/${row.n_expected}` : DASH);
@@ -113,8 +123,9 @@ function showPipeline(row) {
   if (missing.length > 24) names.push(el("span", {}, `and ${missing.length - 24} more`));
   if (row && !missing.length) {
     const version = row.version ? `summary version ${row.version}` : "no summary yet";
-    names.push(el("span", { class: "dim" }, [row.pipeline, version, row.n_excluded ? `${row.n_excluded} excluded` : ""].filter(Boolean).join(" · ")));
+    names.push(el("span", { class: "dim" }, `${row.pipeline} · ${version}`));
   }
+  names.push(...excludedNames(row));
   $(".missing", box).replaceChildren(...names);
 }
 
