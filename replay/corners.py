@@ -70,7 +70,7 @@ def add_corner_donuts(
         }
         model = danish.SingleDonutModel(
             donut_factory(camera.name, pixel_m=detector.pixel_mm * 1e-3),
-            z_ref=intrinsic_zernikes_m(camera.name, **optics),  # type: ignore[arg-type]  # names and numbers mixed
+            z_ref=intrinsic_zernikes_m(camera.name, **optics),
             z_terms=NOLL,
             thx=thx,
             thy=thy,

@@ -15,6 +15,7 @@ from payloads.quality.standard import band_of
 from rapid.camera.geometry import detector_to_focal_plane, focal_plane_to_field_angle, rotate_to_focal_plane
 from rapid.camera.models import Camera, Detector, Purpose
 from rapid.errors import PayloadError
+from rapid.exposure.models import ExposureInfo, ImageType
 
 STAMPS = "wavefront_stamps"
 """Name of the file with the fitted donuts, for the joint fit of an intra- and an extra-focal one."""
@@ -76,6 +77,17 @@ def cut_donut(
     )
 
 
+def camera_defocus_mm(info: ExposureInfo, detector: Detector) -> float:
+    """Return how far the camera was moved out of focus on purpose [mm], positive beyond focus.
+
+    FOCUSZ, but not for a corner sensor of a sky image: there it is where the telescope was thought to be in focus, and
+    how far from that it was is what the sensor is to tell.
+    """
+    if detector.purpose is Purpose.WAVEFRONT and info.image_type is not ImageType.CWFS:
+        return 0.0
+    return info.focus_z_mm or 0.0
+
+
 class Wavefront:
     """Zernikes of a detector's donuts.
 
@@ -129,7 +141,7 @@ class Wavefront:
                 donut,
                 camera=frame.camera,
                 detector=frame.detector,
-                camera_mm=frame.info.focus_z_mm or 0.0,
+                camera_mm=camera_defocus_mm(frame.info, frame.detector),
                 bin_factor=self.config.bin_factor,
             )
             if stamp is None:
