@@ -7,7 +7,7 @@ ARGS   ?=
 export PYTHONDONTWRITEBYTECODE ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint bench chaos lock clean
+.PHONY: help install demo test lint bench bench-focal-plane chaos lock clean
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -35,10 +35,13 @@ lint: install ## Ruff, mypy strict and the import contracts
 	@$(BIN)/lint-imports
 
 bench: install ## Measure decoding, signature removal and the board beside their peers
-	@for script in bench/bench_decode.py bench/bench_isr.py bench/bench_dispatch.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+	@for script in bench/bench_decode.py bench/bench_isr.py bench/bench_quicklook.py bench/bench_dispatch.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 chaos: install ## Kill and freeze processes at random through a night (ARGS="--seed 7 --kills 300")
 	@$(BIN)/python -m tests.chaos $(ARGS)
+
+bench-focal-plane: install ## All 189 CCDs of LSSTCam through the whole system, the peers on a sample beside it
+	@$(BIN)/python bench/bench_focal_plane.py $(ARGS)
 
 lock: ## Choose versions anew and write the lock files
 	@$(BIN)/uv pip compile pyproject.toml --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --no-header -q -o requirements.lock
