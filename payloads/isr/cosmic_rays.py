@@ -111,18 +111,23 @@ def _ring_level(image, mask, y, x, values):  # type: ignore[no-untyped-def] # no
 
 
 @njit(nogil=True, cache=True)
+def _is_near_saturation(mask, y, x):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+    """Tell whether a saturated star is near: neither its rim nor what was put into it is its profile."""
+    height, width = mask.shape
+    for yy in range(max(0, y - 2), min(height, y + 3)):
+        for xx in range(max(0, x - 2), min(width, x + 3)):
+            if (mask[yy, xx] & (SAT | NO_DATA)) != 0:
+                return True
+    return False
+
+
+@njit(nogil=True, cache=True)
 def _is_hit(  # type: ignore[no-untyped-def] # noqa: ANN202
     image, variance, mask, y, x, side, diagonal, per_photon, height_sigma, contrast_sigma, values,  # noqa: ANN001
 ):  # fmt: skip
     """Judge one pixel; see `find_cosmic_rays`."""
-    height, width = image.shape
     if (mask[y, x] & (UNUSABLE | CR)) != 0:
         return False
-    for yy in range(max(0, y - 2), min(height, y + 3)):
-        for xx in range(max(0, x - 2), min(width, x + 3)):
-            # Next to a saturated star neither its rim nor what was put into it is its profile.
-            if (mask[yy, xx] & (SAT | NO_DATA)) != 0:
-                return False
     background = _ring_level(image, mask, y, x, values)
     if not np.isfinite(background):
         return False
@@ -144,7 +149,7 @@ def _is_hit(  # type: ignore[no-untyped-def] # noqa: ANN202
         excess = fraction * peak - mean
         noise2 = fraction * fraction * own_variance + 0.5 * (floor + per_photon * max(mean, 0.0))
         if excess > 0.0 and excess * excess > contrast_sigma * contrast_sigma * noise2:
-            return True
+            return not _is_near_saturation(mask, y, x)
     return False
 
 
