@@ -15,6 +15,9 @@ from payloads.plugin import Frame
 from rapid.camera.store import load_camera
 from rapid.errors import PayloadError
 from rapid.exposure.models import ExposureInfo, ImageType
+from rapid.pipeline.store import PACKAGED, load_book, load_pipeline
+from rapid.worker.run import PipelineRunner, RawInput
+from tests.support.night import adopt_small_camera, make_plan, take_all
 
 PIPELINE = str(Path(__file__).with_name("pipeline.yaml"))
 INPUTS = {"quick_image": "image", "quick_header": "header"}
@@ -141,3 +144,36 @@ def test_the_folder_of_a_killed_process_is_removed():
     orphan.mkdir()
     with open_repository(make_frame(make_image())):
         assert not orphan.exists()
+
+
+def test_a_raw_goes_through_a_sites_pipeline_with_it(tmp_path, monkeypatch):
+    camera = adopt_small_camera(tmp_path, monkeypatch)
+    take_all(make_plan([{"kind": "science", "n": 1, "physical_filter": "r_57"}]), tmp_path / "raws")
+    raw = next((tmp_path / "raws").rglob("*R22_S11.fits"))
+    site = tmp_path / "site"
+    site.mkdir()
+    (site / "site.yaml").write_text(
+        f"""
+pipelines:
+  - name: siblings
+    version: "3"
+    description: d
+    steps:
+      - payload: assemble
+      - {{payload: lsst_pipeline, config: {{pipeline: {PIPELINE}, inputs: {{quick_image: image, quick_header: header}}}}}}
+rules:
+  - {{pipeline: siblings, beside: true, image_types: [science]}}
+"""
+    )
+    book = load_book([site, PACKAGED])
+    result = (
+        PipelineRunner(book=book)
+        .run(RawInput(uri=str(raw), data=raw.read_bytes()), pipeline=load_pipeline("siblings", book), camera=camera)
+        .result
+    )
+    assert result.metrics["quick_summary_n"] > 0
+    assert result.metrics["lsst_n_quanta"] == 2
+    assert result.timings["lsst_pipeline_s"] > 0
+    assert result.provenance.payloads == {"assemble": "1", "lsst_pipeline": "1"}
+    assert (result.provenance.pipeline, result.provenance.pipeline_version) == ("siblings", "3")
+    assert "lsst_pipeline sky,peaks sha256:" in result.provenance.applied[-1]
