@@ -168,16 +168,18 @@ class RequestDesk:
         """Put back what the board has lost, and go on with what has not ended."""
         open_records = await asyncio.to_thread(self._archive.open_records, self._camera.name)
         on_board = set(await self._requests.open_ids())
+        is_empty = not await self._requests.recent(1)
         for stored in open_records:
             record = await self._read_or_none(stored.request_id)
             if record is not None and record.state.is_final:
                 await asyncio.to_thread(self._archive.put, record)  # it ended; the last word did not reach the store
                 continue
-            record = record or stored
+            if record is None or record.spec is None:
+                record = stored  # lost, or still in the inbox: its head died before it could say so
             await self._resume(record)
             if stored.request_id not in on_board:
                 await self._requests.put(record, lead_token=self._means.lead_token)
-        if not await self._requests.recent(1):
+        if is_empty:
             ended = await asyncio.to_thread(self._archive.recent, self._camera.name, RESTORED)
             for record in reversed(ended):
                 if record.state.is_final:

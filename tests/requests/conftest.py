@@ -30,7 +30,14 @@ from tests.support.valkey import flush, serve_valkey
 DAY_OBS = 20261120
 WHEN = datetime(2026, 11, 21, 3, 0, tzinfo=UTC)
 WAIT_S = 30.0
-PIPELINE = {"focus": "quicklook", "science": "quicklook", "cwfs": "donut", "bias": "bias", "flat": "flat", "dark": "dark"}
+PIPELINE = {
+    "focus": "quicklook",
+    "science": "quicklook",
+    "cwfs": "donut",
+    "bias": "bias",
+    "flat": "flat",
+    "dark": "dark",
+}
 
 
 def exposure(seq_num: int) -> int:
@@ -97,7 +104,9 @@ class Stage:
             **facts,
         )
 
-    async def take(self, seq_num: int, image_type: str = "science", *, dispatch: bool = True, later=(), **facts) -> None:
+    async def take(
+        self, seq_num: int, image_type: str = "science", *, dispatch: bool = True, later=(), **facts
+    ) -> None:
         """Let an exposure arrive, and be posted as the head does."""
         info = self.info(seq_num, image_type, **facts)
         for detector in self.camera.detectors:
@@ -198,7 +207,9 @@ def empty_results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-async def stage(valkey: EmbeddedValkey, empty_results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Stage]:
+async def stage(
+    valkey: EmbeddedValkey, empty_results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Stage]:
     flush(valkey)
     camera = adopt_small_camera(tmp_path, monkeypatch)
     shutil.copy(empty_results, tmp_path / "results.sqlite")

@@ -31,7 +31,9 @@ async def test_a_pushed_focus_sweep_gives_best_focus(stage, client):
     assert record.source == "ocs"
     for seq_num in range(1, 6):
         await stage.take(seq_num, "focus", focus_z_mm=0.1 * (seq_num - 2))
-    await stage.work(metrics=lambda job: {"psf_fwhm_arcsec": (0.5 + 0.1 * (job.batch.exposure_id % 10 - 3) ** 2) ** 0.5})
+    await stage.work(
+        metrics=lambda job: {"psf_fwhm_arcsec": (0.5 + 0.1 * (job.batch.exposure_id % 10 - 3) ** 2) ** 0.5}
+    )
     answer = await stage.client.find(record.request_id).wait(WAIT_S)
     assert answer.focus["best_focus_mm"] == pytest.approx(0.1, abs=0.01)
     assert answer.focus["best_focus_error_mm"] > 0 or answer.focus["best_focus_error_mm"] < 1e-6

@@ -38,16 +38,14 @@ async def test_a_flushed_redis_gives_its_requests_back(stage, client):
     ended = await stage.client.request(exposures=[exposure(1)])
     await ended.wait(WAIT_S)
     request = await stage.client.request(exposures=[exposure(1), exposure(2)], client_key="k", run="anew", reuse=False)
-    await stage.state_of(request, "waiting")
+    await stage.state_of(request, "running")
     await stage.work(4)
     await stage.die()
     client.flushall()
     await stage.lead()
     assert (await ended.record()).state is RequestState.DONE
     assert (await request.record()).spec.client_key == "k"
-    again = await stage.client.request(
-        exposures=[exposure(1), exposure(2)], client_key="k", run="anew", reuse=False
-    )
+    again = await stage.client.request(exposures=[exposure(1), exposure(2)], client_key="k", run="anew", reuse=False)
     assert (await again.record()).request_id == request.ticket
     await stage.take(1)
     await stage.take(2)
