@@ -24,6 +24,7 @@ const form = new ControlForm($("#form"), data, { onPattern: (text) => showPatter
 function setMode(mode) {
   if (plane.mode === mode) return;
   plane.setMode(mode);
+  $(".paint").dataset.mode = mode;
   for (const button of document.querySelectorAll("#modes button")) button.setAttribute("aria-pressed", String(button.dataset.mode === mode));
   $("#tools-draw").hidden = mode !== "draw";
   $("#tools-preview").hidden = mode !== "preview";
