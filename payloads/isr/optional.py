@@ -4,6 +4,7 @@ The first two act on charge as it was in the silicon, so flat and dark are put b
 that costs passes over the image only where they are asked for. All work in place.
 """
 
+from collections.abc import Container
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -67,7 +68,7 @@ def _plane(values: NDArray[np.float32] | None) -> NDArray[np.float32]:
     return view
 
 
-def _measure_stability(frame: Frame, inputs: IsrInputs, planes: IsrPlanes) -> None:
+def _measure_stability(frame: Frame, inputs: IsrInputs, planes: IsrPlanes, excluded: Container[str]) -> None:
     """Add each amp's bias shifts and its strongest correlation with another amp; None without overscan."""
     layout = inputs.layout
     has_levels = inputs.serial_overscan and layout.serial is not None
@@ -76,14 +77,17 @@ def _measure_stability(frame: Frame, inputs: IsrInputs, planes: IsrPlanes) -> No
     if has_levels:
         correlation = np.abs(correlate_levels(levels))
         np.fill_diagonal(correlation, np.nan)
+        off = np.array([name in excluded for name in layout.names])
+        correlation[off] = correlation[:, off] = np.nan
     n_shifts = 0
     for place, name in enumerate(layout.names):
-        shifts = find_bias_shifts(levels[place]) if has_levels else []
+        is_measured = has_levels and name not in excluded
+        shifts = find_bias_shifts(levels[place]) if is_measured else []
         n_shifts += len(shifts)
         largest = max(shifts, key=lambda shift: abs(shift.size_adu), default=None)
         known = correlation[place][np.isfinite(correlation[place])]
         frame.amps.setdefault(name, {}).update(
-            n_bias_shifts=len(shifts) if has_levels else None,
+            n_bias_shifts=len(shifts) if is_measured else None,
             bias_shift_adu=largest.size_adu if largest else None,
             level_correlation_max=float(known.max()) if len(known) else None,
         )
@@ -93,7 +97,13 @@ def _measure_stability(frame: Frame, inputs: IsrInputs, planes: IsrPlanes) -> No
 
 
 def apply_optional_steps(
-    frame: Frame, inputs: IsrInputs, planes: IsrPlanes, steps: OptionalSteps, workspace: OptionalWorkspace
+    frame: Frame,
+    inputs: IsrInputs,
+    planes: IsrPlanes,
+    steps: OptionalSteps,
+    workspace: OptionalWorkspace,
+    *,
+    excluded: Container[str] = (),
 ) -> None:
     """Make the steps asked for whose calibs there are; say so in ``applied``, ``calib_ids`` and the metrics.
 
@@ -105,13 +115,15 @@ def apply_optional_steps(
         What the fused pass applied.
     planes
         Its result, changed in place; the binned image follows a changed image.
+    excluded
+        Amps that are switched off: not measured.
 
     Raises
     ------
     PayloadError
         Raised for a calib with impossible numbers.
     """
-    _measure_stability(frame, inputs, planes)
+    _measure_stability(frame, inputs, planes, excluded)
     is_charge = frame.unit == "electron"
     kernel = frame.calibs.get("brighter_fatter") if steps.brighter_fatter and is_charge else None
     deferred = frame.calibs.get("serial_cti") if steps.serial_cti and is_charge else None

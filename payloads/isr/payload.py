@@ -115,7 +115,7 @@ class Isr:
         else:
             planes = run_steps(SegmentReader().read_all(found).pixels, inputs)
         frame.unit = "electron" if self.config.gain else "ADU"
-        apply_optional_steps(frame, inputs, planes, self.config, self._optional)
+        apply_optional_steps(frame, inputs, planes, self.config, self._optional, excluded=off)
         frame.image, frame.mask, frame.variance = planes.image, planes.mask, planes.variance
         frame.binned = planes.binned
         self._measure(frame, inputs, planes, off)

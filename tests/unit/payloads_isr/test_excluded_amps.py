@@ -49,7 +49,9 @@ def test_it_has_no_numbers_but_a_reason_and_the_detector_has_those_of_the_others
     assert row.keys() == plain.amps["C10"].keys()
     assert set(row.values()) == {None}
     for name in set(frame.amps) - {"C10"}:
-        assert frame.amps[name] == plain.amps[name]
+        # Which amp another one resembles most is a matter of all that are measured.
+        both = [{**one.amps[name], "level_correlation_max": None} for one in (frame, plain)]
+        assert both[0] == both[1]
     assert frame.metrics["n_excluded_amps"] == 1
     assert frame.metrics["amp_median_scatter"] < 0.01 < plain.metrics["amp_median_scatter"]
     assert frame.metrics["n_bad"] == plain.metrics["n_bad"] - plain.amps["C10"]["n_bad"]
@@ -90,4 +92,5 @@ def test_checks_of_calibration_exposures_pass_over_it(kind):
     assert row["excluded"] == "noisy (ann)"
     assert {value for name, value in row.items() if not name.startswith(("n_", "excluded"))} == {None}
     assert frame.metrics.keys() - {"n_excluded_amps"} == plain.metrics.keys()
-    assert frame.amps["C11"] == plain.amps["C11"]
+    both = [{**one.amps["C11"], "level_correlation_max": None} for one in (frame, plain)]
+    assert both[0] == both[1]
