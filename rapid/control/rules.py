@@ -197,7 +197,7 @@ def _refuse_yes_and_no(patch: Mapping[str, Any], model: type[BaseModel] | None, 
         elif kind is not bool and any(
             isinstance(item, bool) for item in (value if isinstance(value, list) else [value])
         ):
-            raise ConfigurationError(f"{path}{name}"[:200], "cannot be true or false")
+            raise ConfigurationError(f"{path}{name}"[:200] or "change", "cannot be true or false")
 
 
 def _check_exposure_id(field: str, exposure_id: int) -> None:
