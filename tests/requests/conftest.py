@@ -100,7 +100,7 @@ class Stage:
             detector=detector.id,
             detector_name=detector.name,
             image_type=ImageType(image_type),
-            begin=datetime(2026, 11, 21, 3, seq_num % 60),
+            begin=datetime(2026, 11, 21, 3, seq_num % 60),  # noqa: DTZ001 - TAI has no zone
             **facts,
         )
 
