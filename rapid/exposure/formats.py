@@ -4,7 +4,7 @@ A camera definition names its format (``raw_format``, ``fits`` if it names none)
 the entry-point group ``rapid.formats``; see docs/payloads.md for one of a page.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, ClassVar, Protocol
@@ -113,16 +113,16 @@ def format_names() -> tuple[str, ...]:
     return (FITS, *(name for name in entries_of(FORMATS) if name != FITS))
 
 
-def _formats(camera: Camera | None) -> list[RawFormat]:
+def _formats(camera: Camera | None) -> Iterator[RawFormat]:
+    """Yield the formats a file may have; one by one, so that those of others are imported only for files not ours."""
     if camera is not None:
-        return [load_format(camera.raw_format)]
-    formats = []
+        yield load_format(camera.raw_format)
+        return
     for name in format_names():
         try:
-            formats.append(load_format(name))
+            yield load_format(name)
         except RapidError:
             continue  # whoever needs that one is told; files of the others are read all the same
-    return formats
 
 
 def parse_name(path: str, camera: Camera | None = None) -> RawName | None:

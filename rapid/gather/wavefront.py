@@ -105,6 +105,7 @@ class WavefrontStep:
     """
 
     def __init__(self, *, budget_s: float = 120.0, n_pairs: int = 3) -> None:
+        self.__name__ = "joint_wavefront"
         self._budget_s = budget_s
         self._n_pairs = n_pairs
         self._lock = threading.Lock()
