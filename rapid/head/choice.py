@@ -17,6 +17,7 @@ from rapid.dispatch.board import AsyncBoard
 from rapid.dispatch.models import Load
 from rapid.errors import RapidError, StoreError
 from rapid.exposure.models import ExposureInfo
+from rapid.head.decide import WAVEFRONT
 from rapid.head.shedding import Cadence, Shedder, Shedding
 from rapid.patterns import PatternError, VisitMode, is_guaranteed, parse_pattern, phase_of
 from rapid.pipeline.models import PipelineBook
@@ -149,12 +150,16 @@ def make_choice(
         control["predicted_s"] = round(shedding.predicted_s, 3)
     if shedding.cadence_s is not None:
         control["cadence_s"] = round(shedding.cadence_s, 3)
-    chosen = state.pipelines.get(info.image_type)
+    pipelines = {}
+    if (chosen := state.pipelines.get(info.image_type)) is not None:
+        pipelines[info.image_type.value] = chosen
+    if state.wavefront_pipeline is not None:
+        pipelines[WAVEFRONT] = state.wavefront_pipeline
     return Choice(
         selected=selected - excluded.keys(),
         later={detector: why for detector, why in later.items() if detector not in excluded},
         excluded=excluded,
-        pipelines={} if chosen is None else {info.image_type.value: chosen},
+        pipelines=pipelines,
         waits=waits.changed_by(state.timeouts),
         control=control,
     )

@@ -17,6 +17,9 @@ from rapid.results.models import ExposureSummary
 BUILD_ORDER = (ImageType.BIAS, ImageType.DARK, ImageType.FLAT)
 """A dark needs the bias, a flat needs both."""
 
+WAVEFRONT = "wavefront sensors"
+"""Names the pipeline of wavefront sensors among those by image type."""
+
 MIN_TO_BUILD = 2
 """One exposure is no sequence: nothing could be clipped or compared."""
 
@@ -68,7 +71,8 @@ def plan_batches(
     excluded
         Detectors that are switched off, with the reason.
     pipelines
-        Pipeline by image type, where the operator wants another than the book chooses for science detectors.
+        Pipeline by image type, where the operator wants another than the book chooses for science detectors; under
+        `WAVEFRONT` that of wavefront sensors, in place of what runs beside their quick look.
     """
     later, excluded, pipelines = later or {}, excluded or {}, pipelines or {}
     grouped: dict[tuple[str, bool], list[RawHeader]] = {}
@@ -76,8 +80,12 @@ def plan_batches(
         detector = camera.by_id[raw.info.detector]
         is_science = detector.purpose is Purpose.SCIENCE and not raw.info.is_guider
         chosen, *beside = choose_pipelines(raw.info, dict(raw.header), book, purpose=detector.purpose)
-        wanted_name = pipelines.get(raw.info.image_type.value, chosen.name) if is_science else chosen.name
-        for name in dict.fromkeys([wanted_name, *(pipeline.name for pipeline in beside)]):
+        names = [chosen.name, *(pipeline.name for pipeline in beside)]
+        if is_science:
+            names[0] = pipelines.get(raw.info.image_type.value, names[0])
+        elif detector.purpose is Purpose.WAVEFRONT and WAVEFRONT in pipelines:
+            names = [*names[:1], pipelines[WAVEFRONT]] if beside else [pipelines[WAVEFRONT]]
+        for name in dict.fromkeys(names):
             grouped.setdefault((name, is_science), []).append(raw)
     plans = []
     for (name, is_science), raws in grouped.items():

@@ -7,7 +7,7 @@ import pytest
 from rapid.arrival.models import RawHeader
 from rapid.camera.store import load_camera
 from rapid.exposure.models import ExposureInfo, ImageType
-from rapid.head.decide import calib_groups, choose_builds, expected_detectors, plan_batches
+from rapid.head.decide import WAVEFRONT, calib_groups, choose_builds, expected_detectors, plan_batches
 from rapid.head.models import CalibGroup
 from rapid.pipeline.store import default_book
 from rapid.results.models import ExposureSummary, GatherReason
@@ -167,3 +167,23 @@ def test_a_flat_waits_for_earlier_exposures_that_are_not_gathered_and_not_for_la
 def test_a_later_bias_does_not_hold_an_earlier_flat():
     later = CalibGroup("bias", "b2", None, (7, 8), is_whole=True)
     assert FLAT in choose_builds([later, FLAT], {})
+
+
+def test_the_operator_chooses_the_pipeline_of_wavefront_sensors():
+    (corner,) = [d.id for d in LSSTCAM.detectors if d.name == "R00_SW0"]
+    by_book = {batch.pipeline for batch in plan(make_header(corner))}
+    header = make_header(corner)
+    chosen = plan_batches(
+        [header], camera=LSSTCAM, book=default_book(), expected=frozenset(), pipelines={WAVEFRONT: "assemble"}
+    )
+    names = {batch.pipeline for batch in chosen}
+    assert "assemble" in names
+    assert by_book - names <= {"wavefront"}, "the quick look goes on"
+    science = plan_batches(
+        [make_header(94)],
+        camera=LSSTCAM,
+        book=default_book(),
+        expected=frozenset({94}),
+        pipelines={WAVEFRONT: "assemble"},
+    )
+    assert [batch.pipeline for batch in science] == ["quicklook"]
