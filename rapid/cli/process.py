@@ -1,6 +1,7 @@
 """`rapid process`: run a pipeline on raws, no Redis anywhere."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,7 +19,7 @@ def process(
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON object per raw and line (the default off a terminal).")
     ] = False,
-    write_images: Annotated[Path | None, typer.Option(help="Write each image as FITS into this folder.")] = None,
+    write_images: Annotated[Path | None, typer.Option(help="Write each image as FITS, and files that payloads keep, into this folder.")] = None,
     camera: Annotated[str | None, typer.Option(help="Camera the raws must be from; any if left out.")] = None,
     calibs: Annotated[
         Path | None, typer.Option(help="Data folder (of rapid up) whose certified calibs to use.")
@@ -97,14 +98,20 @@ def calibs_of(data: Path) -> Any:
 
 
 def _write_images(run: Any, folder: Path) -> dict[str, str]:
-    """Write image, mask and variance of a run; return where."""
+    """Write image, mask and variance of a run, and the files its payloads keep; return where."""
     from astropy.io import fits
 
     frame, result = run.frame, run.result
-    if frame.image is None:
-        return {}
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{result.exposure}_{result.detector_name}_{result.pipeline}.fits"
+    stem = f"{result.exposure}_{result.detector_name}_{result.pipeline}"
+    written: dict[str, str] = {}
+    for name, file in frame.files.items():
+        path = folder / f"{stem}_{name}.{file.extension}"
+        _write_whole(path, lambda part, data=file.data: part.write_bytes(data))  # type: ignore[misc]  # a default binds it
+        written[name] = str(path)
+    if frame.image is None:
+        return written
+    path = folder / f"{stem}.fits"
     primary = fits.PrimaryHDU(frame.image)
     primary.header["INSTRUME"] = result.camera
     primary.header["EXPID"] = result.exposure
@@ -119,10 +126,14 @@ def _write_images(run: Any, folder: Path) -> dict[str, str]:
         hdus.append(fits.ImageHDU(frame.mask, name="MASK"))
     if frame.variance is not None:
         hdus.append(fits.ImageHDU(frame.variance, name="VARIANCE"))
+    _write_whole(path, lambda part: hdus.writeto(part, overwrite=True))
+    return {**written, "image": str(path)}
+
+
+def _write_whole(path: Path, write: Callable[[Path], object]) -> None:
     temporary = path.with_name(f".{path.name}.part")
-    hdus.writeto(temporary, overwrite=True)
+    write(temporary)
     temporary.replace(path)
-    return {"image": str(path)}
 
 
 def register(app: typer.Typer) -> None:
