@@ -19,7 +19,9 @@ def process(
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON object per raw and line (the default off a terminal).")
     ] = False,
-    write_images: Annotated[Path | None, typer.Option(help="Write each image as FITS, and files that payloads keep, into this folder.")] = None,
+    write_images: Annotated[
+        Path | None, typer.Option(help="Write each image as FITS, and files that payloads keep, into this folder.")
+    ] = None,
     camera: Annotated[str | None, typer.Option(help="Camera the raws must be from; any if left out.")] = None,
     calibs: Annotated[
         Path | None, typer.Option(help="Data folder (of rapid up) whose certified calibs to use.")
