@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from payloads.quality.zero_point import (
     magnitude_limit,
     transparency_of,
 )
-from rapid.errors import StoreError
+from rapid.errors import ConfigurationError, StoreError
 
 CALIBRATION_METRICS = (
     "zero_point_mag",
@@ -113,17 +114,17 @@ class StarCalibrator:
     Parameters
     ----------
     catalogue
-        None: stars get the header's positions, and no zero point.
+        Its directory; None: stars get the header's positions, and no zero point. It is opened when it is first needed,
+        and as often again as it cannot be: a night goes on without it, and with it once it is there.
     values
         What the instruments give under a clear sky.
     max_pointing_error_arcsec
         How far the header's pointing may be off.
     """
 
-    def __init__(
-        self, catalogue: ReferenceCatalogue | None, values: ReferenceValues, *, max_pointing_error_arcsec: float
-    ) -> None:
-        self._catalogue = catalogue
+    def __init__(self, catalogue: Path | None, values: ReferenceValues, *, max_pointing_error_arcsec: float) -> None:
+        self._directory = catalogue
+        self._catalogue: ReferenceCatalogue | None = None
         self._values = values
         self._radius_arcsec = max_pointing_error_arcsec
 
@@ -146,7 +147,7 @@ class StarCalibrator:
             return metrics
         metrics["aperture_loss_mag"] = loss = aperture_loss_mag(quality)
         if pointing is None:
-            metrics["calibration_note"] = "the header has no pointing" if self._catalogue else None
+            metrics["calibration_note"] = "the header has no pointing" if self._directory else None
             return metrics
         angles = pixels_to_field_angle(frame.camera, frame.detector, stars["x"], stars["y"])
         ra, dec = unproject(pointing.to_plane(*angles), centre_ra_deg=pointing.ra_deg, centre_dec_deg=pointing.dec_deg)
@@ -163,9 +164,12 @@ class StarCalibrator:
     def _solve(
         self, frame: Frame, pointing: Pointing, band: str | None, stars: dict[str, list[Any]]
     ) -> tuple[Solution | None, str | None]:
-        catalogue = self._catalogue
-        if catalogue is None:
+        if self._directory is None:
             return None, None
+        try:
+            catalogue = self._catalogue = self._catalogue or ReferenceCatalogue(self._directory)
+        except ConfigurationError as error:
+            return None, error.message
         if band not in catalogue.facts.bands:
             return None, f"catalogue {catalogue.facts.name} has no band {band or 'of this filter'}"
         seen: list[int] = []

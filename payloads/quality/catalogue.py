@@ -183,7 +183,8 @@ class ReferenceCatalogue:
                 table = Table.read(path, format=form)
             except Exception as error:
                 # astropy raises whatever its reader met; the tile is unreadable all the same.
-                raise StoreError(f"catalogue tile {path} cannot be read: {error}") from error
+                reason = str(error).partition("\n")[0]
+                raise StoreError(f"catalogue tile {path} cannot be read: {reason}") from error
             if not {"ra_deg", "dec_deg"} <= set(table.colnames):
                 raise StoreError(f"catalogue tile {path} has no columns ra_deg and dec_deg")
             return table

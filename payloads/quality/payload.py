@@ -10,7 +10,6 @@ from pydantic import Field
 from payloads.focus.donut import DonutSettings, donut_columns, donut_metrics, measure_donuts
 from payloads.plugin import Frame, Metric, PayloadConfig
 from payloads.quality.calibrate import CALIBRATION_METRICS, StarCalibrator
-from payloads.quality.catalogue import ReferenceCatalogue
 from payloads.quality.measure import SIGMA_TO_FWHM, Quality, Settings, measure_quality, robust_scatter
 from payloads.quality.mode import Mode, choose_mode
 from payloads.quality.photometry import MAGNITUDE
@@ -105,7 +104,7 @@ class ImageQuality:
             aperture_fwhm=config.aperture_fwhm,
         )
         self._calibrator = StarCalibrator(
-            ReferenceCatalogue(config.reference_catalogue) if config.reference_catalogue else None,
+            config.reference_catalogue,
             load_reference_values(config.reference_values or PACKAGED),
             max_pointing_error_arcsec=config.max_pointing_error_arcsec,
         )

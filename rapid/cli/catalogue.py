@@ -47,7 +47,8 @@ def make(
         found = Table.read(table)
     except Exception as error:
         # astropy raises whatever its reader met; for the user it is a table that cannot be read.
-        raise ConfigurationError("table", f"{table} cannot be read: {error}") from error
+        reason = str(error).partition("\n")[0]
+        raise ConfigurationError("table", f"{table} cannot be read: {reason}") from error
     missing = [column for column in (ra, dec, *columns.values()) if column not in found.colnames]
     if missing:
         raise ConfigurationError("columns", f"{table} has no {missing[0]}; it has {', '.join(found.colnames)}")

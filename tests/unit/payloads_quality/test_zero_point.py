@@ -2,7 +2,6 @@
 
 import json
 from datetime import date
-from pathlib import Path
 
 import galsim
 import numpy as np
@@ -191,9 +190,22 @@ def test_a_bad_file_of_values_is_named(tmp_path, text, message):
         load_reference_values(path)
 
 
-def test_a_payload_with_a_catalogue_that_is_not_there_is_not_made():
-    with pytest.raises(ConfigurationError, match="reference_catalogue"):
-        ImageQuality(QualityConfig(reference_catalogue=Path("/nowhere")))
+def test_a_catalogue_that_is_away_is_used_once_it_is_back(tmp_path, field):
+    light, *_ = field
+    payload = ImageQuality(QualityConfig(reference_catalogue=tmp_path / "c"))
+    image = make_sky(stars=light)
+
+    def look():
+        frame = make_frame(image, physical_filter="r_57", airmass=1.0, **POINTING)
+        payload.run(frame)
+        return frame.metrics
+
+    metrics = look()
+    assert "reference_catalogue" in metrics["calibration_note"]
+    assert metrics["zero_point_mag"] is None
+    assert metrics["psf_fwhm_arcsec"] > 0.8
+    write(tmp_path / "c", field)
+    assert look()["zero_point_mag"] == pytest.approx(28.0, abs=0.01)
 
 
 def test_the_error_of_a_zero_point_is_its_scatter_over_many_fields():
