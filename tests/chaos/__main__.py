@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from tests.chaos.night import CAMERA, ChaosNight, detectors_of, set_environment
 from tests.chaos.schedule import Scale, describe, make_schedule
@@ -36,14 +37,19 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> int:
     """Play a night; return 0 if everything is accounted for."""
     arguments = parse_arguments()
-    scale = Scale(
-        kills=arguments.kills,
-        exposures=arguments.exposures,
-        detectors=detectors_of(CAMERA),
-        workers=arguments.workers,
-        outages=arguments.outages,
-        gap_s=arguments.gap,
-    )
+    try:
+        scale = Scale(
+            kills=arguments.kills,
+            exposures=arguments.exposures,
+            detectors=detectors_of(CAMERA),
+            workers=arguments.workers,
+            outages=arguments.outages,
+            gap_s=arguments.gap,
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        print(f"--{first['loc'][0]}: {first['msg']}", file=sys.stderr)
+        return 2
     schedule = make_schedule(arguments.seed, scale)
     text = json.dumps(describe(schedule))
     print(text, flush=True)
