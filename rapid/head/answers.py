@@ -18,16 +18,19 @@ def answers_of(targets: Iterable[Target], camera: Camera) -> tuple[tuple[Exposur
     for target in processed:
         summary, finished = target.summary, target.n_finished
         reasons = {**target.without_raw, **target.not_finished}
+        excluded = target.excluded
+        n_wanted = len(target.wanted) - len(excluded)
         answers.append(
             ExposureAnswer(
                 exposure_id=target.key.exposure_id,
                 pipeline=target.key.pipeline,
                 run=target.key.run,
                 n_finished=finished,
-                n_expected=len(target.wanted) + len(target.without_raw),
-                is_complete=target.has_ended and finished == len(target.wanted) and not target.without_raw,
+                n_expected=n_wanted + len(target.without_raw),
+                is_complete=target.has_ended and finished == n_wanted and not target.without_raw,
                 metrics=dict(summary.metrics) if summary and not is_long else {},
                 products=dict(summary.products) if summary else {},
+                excluded={camera.by_id[number].name: why for number, why in sorted(excluded.items())},
                 not_finished={camera.by_id[number].name: why for number, why in sorted(reasons.items())},
             )
         )

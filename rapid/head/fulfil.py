@@ -232,7 +232,7 @@ class Fulfilment:
     @staticmethod
     def _why_nothing(targets: list[Target]) -> str:
         for target in targets:
-            for detector, why in {**target.without_raw, **target.not_finished}.items():
+            for detector, why in {**target.without_raw, **target.excluded, **target.not_finished}.items():
                 return f"no detector finished; exposure {target.key.exposure_id}, detector {detector}: {why}"
         return "no detector finished"
 

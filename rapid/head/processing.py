@@ -160,7 +160,7 @@ class Processing:
             raws={detector: raws[detector] for detector in expected & set(raws)},
             excluded=off.among(expected),
             pool=pipeline.pool,
-            info=dict(known.info),
+            info={**known.info, **off.facts},
             config=_merged(off.config_for(pipeline), self.spec.config),
             control={"request": self._record.request_id, "guaranteed": self.spec.guaranteed},
             time_limit_ms=int(pipeline.time_limit_s * 1000),

@@ -90,13 +90,25 @@ class Target:
     @property
     def n_finished(self) -> int:
         """Wanted detectors with a result, as of the newest summary."""
-        return len(self.wanted) - len(self.not_finished)
+        return len(self.wanted) - len(self.excluded) - len(self.not_finished)
+
+    @property
+    def excluded(self) -> dict[int, str]:
+        """Wanted detectors that are switched off, with the reason: nothing of them is missing."""
+        found: dict[int, str] = {}
+        for detector in self.wanted:
+            status = self.summary.detectors.get(detector) if self.summary else None
+            # What a cancelled request leaves undone is settled under the same state, and was not switched off.
+            was_off = self.spec is None or detector in self.spec.excluded
+            if status is not None and status.state is DetectorState.EXCLUDED and was_off:
+                found[detector] = status.reason or ""
+        return found
 
     @property
     def not_finished(self) -> dict[int, str]:
-        """Wanted detectors without a result, with state and reason."""
+        """Wanted detectors without a result, with state and reason; those that are switched off left out."""
         found: dict[int, str] = {}
-        for detector in self.wanted:
+        for detector in self.wanted - self.excluded.keys():
             status = self.summary.detectors.get(detector) if self.summary else None
             if status is None:
                 found[detector] = "not processed"

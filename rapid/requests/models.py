@@ -267,6 +267,7 @@ class ExposureAnswer(_Message):
     is_complete: bool
     metrics: dict[str, Scalar] = Field(default_factory=dict)
     products: dict[str, str] = Field(default_factory=dict, description="Keys in the products store, by kind.")
+    excluded: dict[str, str] = Field(default_factory=dict, description="Detectors that are switched off: the reason.")
     not_finished: dict[str, str] = Field(default_factory=dict, description="Detector: state and reason.")
 
 
