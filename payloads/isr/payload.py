@@ -85,6 +85,7 @@ class Isr:
         one = np.ones(1, dtype=np.float32)
         planes = calibrate_stack(stack, IsrInputs(layout, one, one, one, one, one))
         find_cosmic_rays(planes.image, planes.variance, planes.mask, pixel_scale_arcsec=0.2)
+        measure_region(planes.image, planes.mask, (slice(0, 4), slice(0, 8)))
 
     def run(self, frame: Frame) -> None:
         """Fill the frame's image, mask, variance, binned image and metrics.

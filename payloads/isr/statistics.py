@@ -1,9 +1,9 @@
 """Levels and scatters of a calibrated image, per amp and for the detector."""
 
-import math
 from typing import Any
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 from payloads.isr.steps import CLIPPED_SIGMA_BIAS, SIGMA_PER_IQR
@@ -11,6 +11,40 @@ from payloads.mask import NOT_FOR_STATISTICS
 
 ROW_STEP = 32
 """Every 32nd row is measured: 32 thousand pixels of an LSSTCam amp give a median to 0.7 % of the scatter."""
+
+
+@njit(nogil=True, cache=True)
+def _clipped(values):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+    """Return median, clipped mean and clipped standard deviation; see `clipped_statistics`."""
+    n = values.shape[0]
+    q1, q2, q3 = (n - 1) // 4, (n - 1) // 2, (3 * (n - 1)) // 4
+    parted = np.partition(values, q2)
+    median = np.float64(parted[q2])
+    if n % 2 == 0:
+        median = 0.5 * (median + np.float64(parted[q2 + 1 :].min()))
+    # Begin from the central half, which no star or cosmic ray moves.
+    lower, upper = np.partition(parted[: q2 + 1], q1), np.partition(parted[q2:], q3 - q2)
+    sigma = SIGMA_PER_IQR * np.float64(upper[q3 - q2] - lower[q1])
+    mean = 0.0
+    stdev = 0.0
+    for _ in range(3):
+        reach = 3.0 * sigma if sigma > 0.0 else np.inf
+        n_kept = 0
+        total = 0.0
+        squares = 0.0
+        for i in range(n):
+            off = np.float64(values[i]) - median
+            is_kept = abs(off - mean) <= reach
+            n_kept += is_kept
+            off = off if is_kept else 0.0
+            total += off
+            squares += off * off
+        mean = total / n_kept
+        stdev = np.sqrt(max(squares / n_kept - mean * mean, 0.0)) / (CLIPPED_SIGMA_BIAS if sigma > 0.0 else 1.0)
+        if stdev == 0.0:
+            break
+        sigma = stdev
+    return median, median + mean, stdev
 
 
 def clipped_statistics(values: NDArray[Any]) -> tuple[float, float, float] | None:
@@ -26,31 +60,11 @@ def clipped_statistics(values: NDArray[Any]) -> tuple[float, float, float] | Non
     median, mean, stdev : float
         The deviation is corrected for the tails that clipping takes from a Gaussian. None without values.
     """
-    n = len(values)
-    if n == 0:
+    if len(values) == 0:
         return None
-    # Sorted, every clip is a slice, and its sums are differences of running ones.
-    ranked = np.sort(values)
-    median = 0.5 * (float(ranked[(n - 1) // 2]) + float(ranked[n // 2]))
-    # Begin from the central half, which no star or cosmic ray moves.
-    sigma = SIGMA_PER_IQR * float(ranked[(3 * (n - 1)) // 4] - ranked[(n - 1) // 4])
-    off = (ranked - ranked.dtype.type(median)).astype(np.float64)
-    sums = np.concatenate(([0.0], np.cumsum(off)))
-    squares = np.concatenate(([0.0], np.cumsum(off * off)))
-    mean = stdev = 0.0
-    for _ in range(3):
-        first, last = 0, n
-        if sigma > 0:
-            first = int(np.searchsorted(off, mean - 3.0 * sigma, side="left"))
-            last = int(np.searchsorted(off, mean + 3.0 * sigma, side="right"))
-        n_kept = last - first
-        mean = (sums[last] - sums[first]) / n_kept
-        variance = (squares[last] - squares[first]) / n_kept - mean * mean
-        stdev = math.sqrt(max(variance, 0.0)) / (CLIPPED_SIGMA_BIAS if sigma > 0 else 1.0)
-        if stdev == 0.0:
-            break
-        sigma = stdev
-    return median, float(median + mean), stdev
+    kind = np.float32 if values.dtype == np.float32 else np.float64
+    median, mean, stdev = _clipped(np.ascontiguousarray(values, dtype=kind))
+    return float(median), float(mean), float(stdev)
 
 
 def measure_region(

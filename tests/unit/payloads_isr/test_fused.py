@@ -42,7 +42,7 @@ def test_damaged_row_is_named():
     raw = bytearray(raw_bytes(det, stack, compressed=True))
     hdu = next(hdu for hdu in scan(bytes(raw)).hdus if hdu.name.upper() == "SEGMENT13")
     raw[hdu.data_offset + 8 * 7 : hdu.data_offset + 8 * 7 + 8] = b"\x7f" * 8
-    with pytest.raises(CorruptRawError, match="(?i)segment13: row 7 points outside its heap"):
+    with pytest.raises(CorruptRawError, match=r"(?i)segment13: row 7 points outside its heap"):
         Isr(IsrConfig()).run(frame_of(bytes(raw)))
 
 
