@@ -227,3 +227,15 @@ def test_the_page_fits_a_phone(open_requests, desk, ask):
     page = open_requests(token="", width=390, height=844)
     expect(page.locator("#requests tr[data-id]")).to_have_count(1)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_what_is_excluded_in_an_answer_is_not_called_missing(open_requests, desk, stage, ask):
+    stage.post(1, excluded={8: "noisy (ann)"})
+    stage.finish(range(8))
+    stage.gather()
+    request_id = ask(select={"exposures": [exposure(1)]})
+    page = open_requests(token="", query=f"?id={request_id}")
+    expect(line(page, request_id)).to_contain_text("1 exposure, complete")
+    off = page.locator('tr.detail [data-state="excluded"]')
+    expect(off).to_have_text("R22_S22")
+    expect(off).to_have_attribute("title", "noisy (ann)")

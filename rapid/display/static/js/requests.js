@@ -176,8 +176,16 @@ function exposures(list) {
       el("td", {}, el("a", { href: `/exposure/${one.exposure_id}` }, String(one.exposure_id))), el("td", {}, one.pipeline),
       el("td", {}, el("span", { class: "state", "data-state": one.is_complete ? "complete" : "partial" }, `${one.n_finished}/${one.n_expected}`)),
       keys.map((key) => el("td", {}, number(one.metrics[key], quantityOf(key, camera.quantities).decimals))),
-      el("td", { class: "wrap" }, Object.entries(one.not_finished).slice(0, 6).map(([detector, why]) => el("div", {}, `${detector}: ${why}`))),
+      el("td", { class: "wrap" }, unfinished(one)),
       el("td", {}, Object.entries(one.products).flatMap(([kind, key]) => [el("a", { href: productUrl(key) }, kind), " "])))))));
+}
+
+/** Detectors without a result: first what is missing, then what is switched off. */
+function unfinished(one) {
+  const missing = Object.entries(one.not_finished);
+  const lines = missing.slice(0, 6).map(([detector, why]) => el("div", {}, `${detector}: ${why}`));
+  if (missing.length > 6) lines.push(el("div", {}, `and ${missing.length - 6} more`));
+  return [...lines, ...Object.entries(one.excluded ?? {}).slice(0, 6).map(([detector, why]) => el("div", { class: "state", "data-state": "excluded", title: why }, detector))];
 }
 
 async function open(id) {
