@@ -48,3 +48,21 @@ def test_pixels_that_are_alike(values):
 
 def test_nothing_has_no_statistics():
     assert clipped_statistics(np.empty(0, np.float32)) is None
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        np.repeat([0.0, 1e6], [9000, 1000]),
+        np.tile(np.arange(20.0), 500),
+        np.concatenate([np.zeros(5000), np.random.default_rng(2).normal(1e6, 1, 5001)]),
+        np.sort(np.random.default_rng(3).standard_cauchy(20_000)),
+        np.where(np.arange(10_240) % 20 == 0, 5.0, np.random.default_rng(4).normal(1e4, 9.0, 10_240)),
+    ],
+    ids=["two values", "whole numbers", "half alike", "wild tails", "sample that misleads"],
+)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_any_distribution_gives_exact_medians(values, dtype):
+    values = values.astype(dtype)
+    assert clipped_statistics(values)[0] == pytest.approx(float(np.median(values.astype(float))), rel=1e-7)
+    np.testing.assert_allclose(clipped_statistics(values), by_numpy(values), rtol=1e-5, atol=1e-3)
