@@ -63,11 +63,11 @@ def test_a_packages_step_that_cannot_be_imported_is_left_out(tmp_path, monkeypat
     info = tmp_path / "theirs-1.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 1\n")
-    (info / "entry_points.txt").write_text("[rapid.gather_steps]\ngood = theirs:step\nbad = no_such_module:step\n")
-    (tmp_path / "theirs.py").write_text("def step(summary, results, products):\n    pass\n")
+    (info / "entry_points.txt").write_text("[rapid.gather_steps]\ngood = their_steps:step\nbad = no_such_module:step\n")
+    (tmp_path / "their_steps.py").write_text("def step(summary, results, products):\n    pass\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     entries_of.cache_clear()
     try:
-        assert [step.__module__ for step in installed_steps()] == ["theirs"]
+        assert [step.__module__ for step in installed_steps()] == ["their_steps"]
     finally:
         entries_of.cache_clear()
