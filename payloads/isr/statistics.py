@@ -30,8 +30,8 @@ def _pick(values, ranks):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
     # Bin 0 has what lies below the window, the last one what lies above.
     places = np.empty(n, dtype=np.int32)
     for i in range(n):
-        place = np.float64(values[i] - low) * per_unit + 1.0
-        places[i] = np.int32(min(max(place, 0.0), N_BINS + 1.0))
+        binned = np.float64(values[i] - low) * per_unit + 1.0
+        places[i] = np.int32(min(max(binned, 0.0), N_BINS + 1.0))
     for i in range(n):
         histogram[places[i]] += 1
     near = np.empty(histogram.max(), dtype=values.dtype)
