@@ -183,7 +183,7 @@ class Fulfilment:
         """Have one exposure processed, by the night's own batch or one of ours. False: ask again in a moment."""
         for pipeline, wanted in self._processing.plan(known):
             target = await self._processing.reuse(known, pipeline, wanted)
-            if target is None and self._processing.may_come_by_itself(known):
+            if target is None and await self._processing.may_come_by_itself(known, pipeline):
                 return False
             if target is None:
                 target = await self._processing.post_own(known, pipeline, wanted, now_ms)

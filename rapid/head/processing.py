@@ -52,10 +52,13 @@ class Processing:
         self._detectors = detectors
         self._means = means
 
-    def may_come_by_itself(self, known: KnownExposure) -> bool:
-        """Whether the night's own batch of an exposure may be a moment away."""
-        is_young = self._means.known.age_s(known.exposure_id) < POST_PATIENCE_S
-        return self.spec.reuse and not self._is_special and known.is_live and is_young
+    async def may_come_by_itself(self, known: KnownExposure, pipeline: Pipeline) -> bool:
+        """Whether the night's own batch of an exposure is not on the board, and may be a moment away."""
+        is_young = known.is_live and self._means.known.age_s(known.exposure_id) < POST_PATIENCE_S
+        if not is_young or not self.spec.reuse or self._is_special:
+            return False
+        key = BatchKey(run=PROMPT, exposure_id=known.exposure_id, pipeline=pipeline.name)
+        return await self._means.board.state(key) is None
 
     def plan(self, known: KnownExposure) -> list[tuple[Pipeline, frozenset[int]]]:
         """Return the pipelines of an exposure and the detectors of each."""

@@ -215,9 +215,10 @@ class RequestDesk:
 
     async def _watch_inbox(self) -> None:
         await self._requests.open_inbox()
-        while posts := await self._requests.next_posts(again=True):
-            await self._take_all(posts)
         while True:
+            # Also what was given to us and never heard of: an answer may be lost with its connection.
+            while posts := await self._requests.next_posts(again=True):
+                await self._take_all(posts)
             await self._take_all(await self._requests.next_posts())
 
     async def _watch_pushed(self, pushed: PushedList) -> None:

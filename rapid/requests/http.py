@@ -5,6 +5,7 @@ the request's changes, so that nobody polls. Who may change things is told by `r
 """
 
 import asyncio
+import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Annotated, Any
 
@@ -164,8 +165,9 @@ def request_routes(
         """Answer with the request as it was accepted, and where to follow it."""
         try:
             spec = read_request(await request.body())
-            if idempotency_key is not None and spec.client_key is None:
-                spec = spec.model_copy(update={"client_key": idempotency_key})
+            if spec.client_key is None:
+                # One of our own otherwise: Redis may get a post twice if its first answer was lost.
+                spec = spec.model_copy(update={"client_key": idempotency_key or f"auto-{uuid.uuid4().hex}"})
             patterns = await named() if named is not None and isinstance(spec.detectors, str) else {}
             await asyncio.to_thread(lambda: check_spec(spec, camera, book, named=patterns))
             record = await post_and_hear(board, spec, by=who.name, door="http")

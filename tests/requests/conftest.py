@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import redis
+import structlog
 
 from rapid.arrival.models import RawHeader
 from rapid.camera.models import Camera
@@ -183,6 +184,13 @@ class Stage:
                     return await request.record()
                 assert not change.state.is_final, change
         raise AssertionError(f"never {state}")
+
+
+@pytest.fixture(autouse=True)
+def _logs() -> Iterator[None]:
+    """Keep the desk's log out of what commands print."""
+    with structlog.testing.capture_logs():
+        yield
 
 
 @pytest.fixture(scope="session")

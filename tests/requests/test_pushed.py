@@ -52,23 +52,22 @@ async def test_pushes_made_while_no_head_led_are_taken_in_order(stage, client):
     assert client.exists("SmallCam9-FROM-OCS_DONUTPAIR") == 0
 
 
-@pytest.mark.parametrize(
-    ("value", "field"),
-    [
-        ("", "value.0"),
-        ("2026112000001", "select.exposures"),
-        ("2026112000001,x", "value.1"),
-        ("2026112000001;2026112000002", "value.0"),
-        ("-1,2", "value.0"),
-        (",".join(str(n) for n in range(1, 10_001)), "value"),
-        ("9" * 200 + ",1", "select.exposures.0"),
-        ("\x00\udcff", "value.0"),
-    ],
-    ids=["nothing", "one id", "a word", "semicolons", "a sign", "ten thousand", "a number without end", "binary"],
-)
-async def test_a_push_that_means_nothing_is_refused_where_it_can_be_seen(stage, client, value, field):
-    client.lpush("SmallCam9-FROM-OCS_DONUTPAIR", value.encode("utf-8", "surrogateescape"))
-    record = (await next_record(stage))[0]
-    assert record.state is RequestState.REFUSED
-    assert record.error.field == field
-    assert (await stage.board.status()).counters["requests_refused"] == 1
+MEANINGLESS = [
+    ("", "value.0"),
+    ("2026112000001", "select.exposures"),
+    ("2026112000001,x", "value.1"),
+    ("2026112000001;2026112000002", "value.0"),
+    ("-1,2", "value.0"),
+    (",".join(str(n) for n in range(1, 10_001)), "value"),
+    ("9" * 200 + ",1", "select.exposures.0"),
+    ("\x00\udcff", "value.0"),
+]
+
+
+async def test_a_push_that_means_nothing_is_refused_where_it_can_be_seen(stage, client):
+    for n, (value, field) in enumerate(MEANINGLESS, start=1):
+        client.lpush("SmallCam9-FROM-OCS_DONUTPAIR", value.encode("utf-8", "surrogateescape"))
+        record = (await next_record(stage, n))[0]
+        assert record.state is RequestState.REFUSED, value[:60]
+        assert record.error.field == field, value[:60]
+    assert (await stage.board.status()).counters["requests_refused"] == len(MEANINGLESS)
