@@ -174,6 +174,7 @@ class Stage:
             detectors=job.detectors,
             metrics=metrics,
             info=job.info,
+            control=job.control,
             timings={"total_s": 0.25, "mosaic_s": 0.125},
             gathered_at=datetime.now(UTC),
         )

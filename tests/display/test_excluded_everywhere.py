@@ -18,7 +18,7 @@ AMPS = {"R22_S11": {"C03": "dead (bob, since 2026-11-01 12:00 UTC)"}}
 def take_with_exclusions(stage):
     info = {**stage.info(1), "excluded_amps": AMPS}
     stage.info = lambda *_: info
-    stage.post(1, excluded={8: WHY})
+    stage.post(1, excluded={8: WHY}, control={"version": 7, "pattern": "R22", "guaranteed": False})
     stage.finish(range(8))
     summary = stage.gather()
     assert summary.n_expected == 9  # the hand that plays the gather counts all; the row is what counts here
@@ -54,5 +54,6 @@ def test_an_exposure_with_excluded_detectors_is_complete_everywhere(open_page, s
     expect(page.locator("#about")).to_contain_text(WHY)
     expect(page.locator("#about")).to_contain_text("R22_S11/C03")
     expect(page.locator("#about")).to_contain_text("dead (bob")
+    expect(page.locator("#about tr", has_text="pattern").first).to_contain_text("R22")
     expect(page.locator("#about")).not_to_contain_text("[object Object]")
     expect(page.locator('#detectors tr[data-detector="8"]')).to_contain_text(WHY)

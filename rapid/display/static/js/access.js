@@ -43,14 +43,17 @@ async function ask(method, url, body, more = {}) {
 /** Change something; asks for the token if there is none yet, or the one there is was refused. */
 export async function change(method, url, body, headers = {}) {
   for (;;) {
+    const hadToken = Boolean(kept(TOKEN));
     try {
-      return await ask(method, url, body, headers);
+      const answer = await ask(method, url, body, headers);
+      showWho();
+      return answer;
     } catch (error) {
       if (error.status !== 401) throw error;
-      const given = await askForToken(kept(TOKEN) ? error.message : "");
-      if (!given) throw new RequestError(401, { error: { code: "unauthorized", message: "Nothing was changed: a change needs a token." } });
-    } finally {
+      keep(TOKEN, "");
+      if (await askForToken(hadToken ? error.message : "")) continue;
       showWho();
+      throw new RequestError(401, { error: { code: "unauthorized", message: "Nothing was changed: a change needs a token." } });
     }
   }
 }

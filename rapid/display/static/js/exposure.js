@@ -113,9 +113,16 @@ async function showAbout() {
     facts("Summaries", versionList),
     facts("Gather", newest),
     facts("Exposure", [["begin UTC", clock(fromBegin)], ...Object.entries(view.info).filter(shownFact).map(([name, value]) => [["begin", "end"].includes(name) ? `${name} TAI` : name.replaceAll("_", " "), word(value)])]),
+    facts("Dispatched under", dispatched()),
     facts("Excluded", excluded()),
     focalPlaneNumbers(view.row.metrics),
   ].filter(Boolean));
+}
+
+/** The control state that this exposure was dispatched under, as it recorded it. */
+function dispatched() {
+  const summary = view.summaries.find((one) => one.pipeline === view.row.pipeline) ?? view.summaries[0];
+  return Object.entries(summary?.control ?? {}).map(([name, value]) => [name.replaceAll("_", " "), value !== null && typeof value === "object" ? JSON.stringify(value) : number(value, Number.isInteger(value) ? 0 : 2)]);
 }
 
 /** What is switched off in this exposure, with the reason: detectors, then amps. */
