@@ -35,7 +35,7 @@ lint: install ## Ruff, mypy strict and the import contracts
 	@$(BIN)/lint-imports
 
 bench: install ## Measure decoding, signature removal and the board beside their peers
-	@for script in bench/bench_decode.py bench/bench_isr.py bench/bench_quicklook.py bench/bench_dispatch.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+	@for script in bench/bench_decode.py bench/bench_isr.py bench/bench_quicklook.py bench/bench_dispatch.py bench/bench_requests.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 chaos: install ## Kill and freeze processes at random through a night (ARGS="--seed 7 --kills 300")
 	@$(BIN)/python -m tests.chaos $(ARGS)
