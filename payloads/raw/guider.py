@@ -4,14 +4,14 @@ A guider file holds a series of small images in time. Its raw image HDUs are the
 taken, most named ``IMAGE``; a second image of each stamp (``RAWSTAMP``) is left out where it exists.
 """
 
-import io
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from payloads.plugin import Frame
-from payloads.raw.segments import parse_section
+from payloads.raw.rice_hdu import readable_buffer
+from payloads.raw.segments import decode_image, image_shape, parse_section
 from rapid.errors import CorruptRawError
 from rapid.exposure.fits_header import FitsStructure
 
@@ -50,8 +50,6 @@ def measure_stamps(structure: FitsStructure, frame: Frame) -> None:
     CorruptRawError
         Raised if the file holds no stamps, or they cannot be decoded.
     """
-    from astropy.io import fits
-
     wanted = [hdu.index for hdu in structure.hdus if hdu.is_image and hdu.name.upper() != "RAWSTAMP"][:MAX_STAMPS]
     if not wanted:
         raise CorruptRawError("a guider file without stamps")
@@ -59,24 +57,24 @@ def measure_stamps(structure: FitsStructure, frame: Frame) -> None:
         name: [] for name in ("stamp", "time", "mean_adu", "median_adu", "peak_adu", "x_px", "y_px", "flux_adu")
     }
     region: tuple[int, int, int, int] | None = None
-    try:
-        with fits.open(io.BytesIO(bytes(structure.data)), memmap=False) as hdus:
-            for place, index in enumerate(wanted):
-                stamp = np.asarray(hdus[index].data, dtype=np.float32)
-                header = structure.hdus[index].header
-                region = region or parse_section(header.get("DETSEC"))
-                centre = centroid_of_stamp(stamp)
-                level = float(np.median(stamp))
-                table["stamp"].append(place)
-                table["time"].append(header.get("STMPTMJD") or header.get("STMPTIME"))
-                table["mean_adu"].append(float(stamp.mean()))
-                table["median_adu"].append(level)
-                table["peak_adu"].append(float(stamp.max()))
-                table["x_px"].append(centre[0] if centre else None)
-                table["y_px"].append(centre[1] if centre else None)
-                table["flux_adu"].append(float((stamp - level).sum()) if centre else None)
-    except (OSError, ValueError, TypeError, IndexError) as error:
-        raise CorruptRawError(f"stamps cannot be decoded: {error}") from error
+    last = max(structure.hdus[index].data_offset + structure.hdus[index].data_length for index in wanted)
+    buffer = readable_buffer(structure, last)
+    for place, index in enumerate(wanted):
+        hdu = structure.hdus[index]
+        counts = np.empty(image_shape(hdu), dtype=np.int32)
+        other = decode_image(structure, buffer, hdu, counts)
+        stamp = (counts if other is None else other).astype(np.float32)
+        region = region or parse_section(hdu.header.get("DETSEC"))
+        centre = centroid_of_stamp(stamp)
+        level = float(np.median(stamp))
+        table["stamp"].append(place)
+        table["time"].append(hdu.header.get("STMPTMJD") or hdu.header.get("STMPTIME"))
+        table["mean_adu"].append(float(stamp.mean()))
+        table["median_adu"].append(level)
+        table["peak_adu"].append(float(stamp.max()))
+        table["x_px"].append(centre[0] if centre else None)
+        table["y_px"].append(centre[1] if centre else None)
+        table["flux_adu"].append(float((stamp - level).sum()) if centre else None)
     frame.tables["stamps"] = table
     xs = np.array([x for x in table["x_px"] if x is not None])
     ys = np.array([y for y in table["y_px"] if y is not None])

@@ -45,7 +45,14 @@ def parse_section(text: object) -> tuple[int, int, int, int] | None:
     return tuple(int(group) for group in match.groups()) if match else None  # type: ignore[return-value]
 
 
-def _shape(hdu: Hdu) -> tuple[int, int]:
+def image_shape(hdu: Hdu) -> tuple[int, int]:
+    """Return rows and columns of an image HDU.
+
+    Raises
+    ------
+    CorruptRawError
+        Raised for a size that cannot be.
+    """
     prefix = "Z" if hdu.is_compressed_image else ""
     nx, ny = hdu.header.get(f"{prefix}NAXIS1"), hdu.header.get(f"{prefix}NAXIS2")
     if not isinstance(nx, int) or not isinstance(ny, int) or nx < 1 or ny < 1 or nx * ny > MAX_PIXELS:
@@ -99,7 +106,7 @@ def fits_detector(structure: FitsStructure, detector: Detector) -> bool:
                 size = abs(section[1] - section[0]) + 1, abs(section[3] - section[2]) + 1
                 if size == (amp.data.width, amp.data.height):
                     return True
-            if section is None and _shape(hdu) != (amp.raw_height, amp.raw_width):
+            if section is None and image_shape(hdu) != (amp.raw_height, amp.raw_width):
                 return False
             return section is None
     return False
@@ -150,6 +157,48 @@ def _scale(header: dict[str, Any]) -> tuple[float, float]:
     )
 
 
+def decode_image(
+    structure: FitsStructure, buffer: NDArray[np.uint8], hdu: Hdu, out: NDArray[np.int32]
+) -> NDArray[Any] | None:
+    """Decode an image HDU into ``out``; return its pixels instead if they are not all 32-bit integers.
+
+    Parameters
+    ----------
+    buffer : ndarray of uint8
+        The file, readable a window beyond the HDU if that is compressed.
+    out : ndarray of shape (n_rows, n_columns), int32
+        Written; C-contiguous.
+
+    Raises
+    ------
+    CorruptRawError
+        Raised, naming the HDU, if it is damaged.
+    """
+    tiles = find_rice_tiles(structure, hdu) if hdu.is_compressed_image else None
+    if tiles is not None:
+        tiles.decode(buffer, out)
+        return None
+    data: NDArray[Any]
+    if hdu.is_compressed_image:
+        data = _decode_astropy(structure, hdu, out.shape)
+    else:
+        data = _decode_plain(structure, hdu, out.shape)
+        scale, zero = _scale(hdu.header)
+        if data.dtype.kind in "iu" and scale == 1.0 and zero == int(zero):
+            if zero:
+                data = data.astype(np.int64) + int(zero)
+        else:
+            data = data * scale + zero
+    if data.dtype.kind not in "iu":
+        return data
+    limits = np.iinfo(np.int32)
+    may_exceed = data.dtype.itemsize > 4 or (data.dtype.kind == "u" and data.dtype.itemsize == 4)
+    if may_exceed and (int(data.min()) < limits.min or int(data.max()) > limits.max):
+        return data.astype(np.float64)
+    np.copyto(out, data, casting="unsafe")
+    return None
+
+
 class OpenSegments:
     """The segments of one raw in the order of a detector's amps, found but not decoded.
 
@@ -171,7 +220,7 @@ class OpenSegments:
     def __init__(self, structure: FitsStructure, detector: Detector) -> None:
         self._structure = structure
         self._pairs = _match(structure, detector)
-        shapes = {_shape(hdu) for _, hdu in self._pairs}
+        shapes = {image_shape(hdu) for _, hdu in self._pairs}
         if len(shapes) != 1:
             raise CorruptRawError(f"segments of different sizes: {sorted(shapes)}")
         self.shape = shape = shapes.pop()
@@ -198,30 +247,7 @@ class OpenSegments:
         CorruptRawError
             Raised, naming the segment, if it is damaged.
         """
-        hdu = self._pairs[place][1]
-        tiles = self.tiles(place)
-        if tiles is not None:
-            tiles.decode(self.buffer, out)
-            return None
-        data: NDArray[Any]
-        if hdu.is_compressed_image:
-            data = _decode_astropy(self._structure, hdu, out.shape)
-        else:
-            data = _decode_plain(self._structure, hdu, out.shape)
-            scale, zero = _scale(hdu.header)
-            if data.dtype.kind in "iu" and scale == 1.0 and zero == int(zero):
-                if zero:
-                    data = data.astype(np.int64) + int(zero)
-            else:
-                data = data * scale + zero
-        if data.dtype.kind not in "iu":
-            return data
-        limits = np.iinfo(np.int32)
-        may_exceed = data.dtype.itemsize > 4 or (data.dtype.kind == "u" and data.dtype.itemsize == 4)
-        if may_exceed and (int(data.min()) < limits.min or int(data.max()) > limits.max):
-            return data.astype(np.float64)
-        np.copyto(out, data, casting="unsafe")
-        return None
+        return decode_image(self._structure, self.buffer, self._pairs[place][1], out)
 
 
 class SegmentReader:
