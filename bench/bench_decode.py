@@ -3,7 +3,7 @@
     python bench/bench_decode.py [RAW...]
 
 Without a raw, one of 16 segments of 2048 x 576 is made: sky of 600 electron, read noise 6. Every reader's pixels are
-compared with the first one's before anything is timed. One thread.
+compared with the first one's before anything is timed. One thread; CPU time, so that a busy machine does not blur the ratios.
 """
 
 import argparse
@@ -43,12 +43,12 @@ def make_raw(*, compressed: bool) -> bytes:
 
 
 def measure(action, n):
-    """Return median, least and greatest time of n runs [ms]."""
+    """Return median, least and greatest CPU time of n runs [ms]."""
     times = []
     for _ in range(n):
-        start = time.perf_counter()
+        start = time.process_time()
         action()
-        times.append(1e3 * (time.perf_counter() - start))
+        times.append(1e3 * (time.process_time() - start))
     return statistics.median(times), min(times), max(times)
 
 
