@@ -136,9 +136,7 @@ def create_app(settings: DisplaySettings) -> FastAPI:
     async def saved_patterns() -> Mapping[str, str]:
         return (await control.read()).state.patterns
 
-    app.include_router(
-        request_routes(requests, camera, default_book(), access, named=saved_patterns, waiters=waiters)
-    )
+    app.include_router(request_routes(requests, camera, default_book(), access, named=saved_patterns, waiters=waiters))
     app.include_router(uws_routes(requests, camera.name, access, waiters=waiters))
     app.include_router(drawing_routes(camera))
     app.include_router(exclusion_routes(access, ExclusionStore(results.engine), reader, hub))
