@@ -147,6 +147,7 @@ class Job(_Message):
     claimed_ms: int = Field(description="Redis time of the claim.")
     config: dict[str, Any] = Field(default_factory=dict)
     inputs: tuple[int, ...] = ()
+    mode: WorkerMode = Field(default=WorkerMode.CONSUMING, description="Mode in force when it was given.")
 
 
 class GatherJob(_Message):

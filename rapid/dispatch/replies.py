@@ -18,6 +18,7 @@ from rapid.dispatch.models import (
     PostReceipt,
     Priority,
     QueueDepth,
+    WorkerMode,
     WorkerState,
 )
 from rapid.errors import LeaseLostError
@@ -53,6 +54,7 @@ def decode_jobs(message: bytes) -> tuple[Job, ...]:
         "claimed_ms": facts["claimed_ms"],
         "config": spec["config"],
         "inputs": tuple(spec["inputs"]),
+        "mode": WorkerMode(facts.get("mode", WorkerMode.CONSUMING)),
     }
     return tuple(
         Job(

@@ -35,7 +35,9 @@ class WorkerMetrics:
         )
         self.cpu_seconds = Counter("rapid_job_cpu_seconds", "CPU time of jobs", ["pipeline"], registry=registry)
         self.read_bytes = Counter("rapid_job_read_bytes", "Bytes read by jobs", ["pipeline"], registry=registry)
-        self.written_bytes = Counter("rapid_job_written_bytes", "Bytes written by jobs", ["pipeline"], registry=registry)
+        self.written_bytes = Counter(
+            "rapid_job_written_bytes", "Bytes written by jobs", ["pipeline"], registry=registry
+        )
         self.peak_memory = Histogram(
             "rapid_job_peak_memory_bytes",
             "Peak memory of a job",

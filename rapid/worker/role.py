@@ -85,6 +85,7 @@ class Worker:
         self._child: PayloadChild | None = None
         self._spare: PayloadChild | None = None
         self._spare_task: asyncio.Task[None] | None = None
+        self._retired: set[asyncio.Task[None]] = set()
         self._mode = WorkerMode.CONSUMING
         self._signed_s = 0.0
         self._restart = asyncio.Event()
@@ -162,6 +163,7 @@ class Worker:
         handed back: somebody may be free for them.
         """
         waiting, done = deque(jobs), list[tuple[Job, DetectorResult]]()
+        self._mode = jobs[0].mode
         begin = self._signed_s = time.monotonic()
         try:
             while waiting:
@@ -187,6 +189,9 @@ class Worker:
             log.warning("lease lost, result dropped")
         except StoreError as error:
             log.error("cannot conclude the job, its lease will expire", error=error.message)
+        finally:
+            # Not before: a spare that starts takes the cores that the current job needs.
+            self._set_mode(self._mode)
         return ()
 
     async def _conclude(self, job: Job, outcome: _Outcome) -> Job | None:
@@ -288,12 +293,15 @@ class Worker:
                 except ChildDiedError as error:
                     await self._drop_child()
                     return _Outcome(error=error.to_dict())
+            if orders is not None and orders in done and lease not in done:
+                # What it was writing is written whole or not at all, and its job is no longer its own.
+                self._retire(self._child)
+                self._child = None
+                self._metrics.preemptions.inc()
+                return _Outcome(preempted=True)
             await self._drop_child()
             if lease in done:
                 return _Outcome(lost=True)
-            if orders is not None and orders in done:
-                self._metrics.preemptions.inc()
-                return _Outcome(preempted=True)
             if drain in done:
                 return _Outcome(drained=True)
             message = f"stopped after its time limit of {job.time_limit_ms / 1000:.0f} s"
@@ -347,15 +355,15 @@ class Worker:
             child = PayloadChild(self._settings)
             await child.start()
             self._child = child
-        self._set_mode(self._mode)
         return self._child
 
     def _set_mode(self, mode: WorkerMode) -> None:
         """In mode preempting, keep a warm spare child ready."""
         self._mode = mode
-        if mode is not WorkerMode.PREEMPTING or self._spare is not None:
-            return
-        if self._spare_task is None or self._spare_task.done():
+        if mode is not WorkerMode.PREEMPTING:
+            spare, self._spare = self._spare, None
+            self._retire(spare)
+        elif self._spare is None and (self._spare_task is None or self._spare_task.done()):
             self._spare_task = asyncio.create_task(self._start_spare())
 
     async def _start_spare(self) -> None:
@@ -366,11 +374,19 @@ class Worker:
             log.warning("no spare child", error=error.message)
             return
         self._spare = spare
+        log.info("spare child ready", child_pid=spare.pid)
 
     async def _drop_child(self) -> None:
         child, self._child = self._child, None
         if child is not None:
             await child.kill()
+
+    def _retire(self, child: PayloadChild | None) -> None:
+        """Kill a child without waiting until the system has taken its memory back."""
+        if child is not None:
+            ending = asyncio.create_task(child.kill())
+            self._retired.add(ending)
+            ending.add_done_callback(self._retired.discard)
 
     async def _shut_down(self) -> None:
         if self._spare_task is not None:
@@ -379,6 +395,7 @@ class Worker:
         await self._drop_child()
         if self._spare is not None:
             await self._spare.kill()
+        await asyncio.gather(*self._retired, return_exceptions=True)
         with contextlib.suppress(RapidError):
             await self._board.leave(self.spec.worker_id)
         log.info("worker stopped")

@@ -101,8 +101,8 @@ local function unpark(c, worker)
 end
 
 -- What a worker is told of jobs of one batch; entries: detector, raw, attempt, token of each.
-local function message_of(batch, entries, class, lease_ms, posted_ms, claimed_ms, spec)
-  return cjson.encode({batch = batch, jobs = entries, priority = class, lease_ms = lease_ms, posted_ms = tonumber(posted_ms),
+local function message_of(c, batch, entries, class, lease_ms, posted_ms, claimed_ms, spec)
+  return cjson.encode({batch = batch, jobs = entries, mode = c.mode, priority = class, lease_ms = lease_ms, posted_ms = tonumber(posted_ms),
     claimed_ms = claimed_ms}) .. '\n' .. spec
 end
 
@@ -147,7 +147,7 @@ local function lease(c, jobs, worker, pool, score, is_own)
       redis.call('ZADD', P .. 'stealable:' .. name, c.now, worker.id)
     end
   end
-  return message_of(batch, entries, class, worker.lease_ms, f[2], c.now, f[1])
+  return message_of(c, batch, entries, class, worker.lease_ms, f[2], c.now, f[1])
 end
 
 local function hand_over(c, id, message)

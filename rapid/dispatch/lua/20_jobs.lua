@@ -129,7 +129,7 @@ local function held_message(c, worker)
   end
   local f = redis.call('HMGET', P .. 'batch:' .. batch, 'spec', 'posted_ms')
   set_job_timers(c, 'L', jobs, c.now + worker.lease_ms)
-  return message_of(batch, entries, class, worker.lease_ms, f[2], tonumber(since), f[1])
+  return message_of(c, batch, entries, class, worker.lease_ms, f[2], tonumber(since), f[1])
 end
 
 -- heartbeat: ARGV worker, and job, token of each that it has in hand. Returns preempt, mode, and the jobs it has lost.
