@@ -195,8 +195,8 @@ class Fulfilment:
         if target.has_ended:
             return
         if target.is_stale:
+            target.is_stale = False  # before the look: a summary that is told of meanwhile makes it stale again
             summary = await self._processing.summary_of(target.key)
-            target.is_stale = False
             if summary is not None:
                 target.take(summary)
             if target.has_ended:

@@ -343,3 +343,34 @@ async def test_every_key_of_requests_is_in_the_table_and_goes(stage, client):
         assert 0 < client.pttl(PREFIX + name + request.ticket) <= 7 * 86_400_000
     assert client.xlen(PREFIX + "requests") == 0
     assert client.scard(PREFIX + "requests_open") == 0
+
+
+async def test_a_summary_that_is_told_of_while_the_last_one_is_read_is_not_missed(stage, monkeypatch):
+    from rapid.head.processing import Processing
+
+    read, told = Processing.summary_of, asyncio.Event()
+    reads = []
+
+    async def read_slowly(self, key):
+        found = await read(self, key)
+        reads.append(key)
+        if key.run != "prompt" and len([one for one in reads if one.run != "prompt"]) == 2:
+            # What was read is old now: the jobs end, and the board says so, before it is looked at.
+            asyncio.get_running_loop().create_task(_work(stage, told))
+            await told.wait()
+        return found
+
+    async def _work(stage, told):
+        await stage.work()
+        last = "0"
+        async with asyncio.timeout(WAIT_S):
+            while not any(t.is_stale for f in stage.desk._open.values() for t in f.targets.values()):
+                events = await stage.board.events(last, timeout_s=1.0)
+                last = events[-1].event_id if events else last
+        told.set()
+
+    await stage.take(1)
+    await stage.work()
+    monkeypatch.setattr(Processing, "summary_of", read_slowly)
+    request = await stage.client.request(exposures=[exposure(1)], reuse=False)
+    assert (await request.wait(WAIT_S)).is_complete
