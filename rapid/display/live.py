@@ -318,7 +318,7 @@ def make_row(track: Track, names: Mapping[int, str]) -> ExposureRow:
         states = [cell.state for cell in cells]
         n_finished, n_failed = states.count(DetectorState.FINISHED), states.count(DetectorState.FAILED)
         n_excluded = states.count(DetectorState.EXCLUDED)
-        n_expected = len(states) - n_excluded
+        n_expected = len(states) - n_excluded - states.count(DetectorState.SUPERSEDED)
     summary = main.summary
     return ExposureRow(
         exposure_id=track.exposure_id,
@@ -342,6 +342,7 @@ def make_row(track: Track, names: Mapping[int, str]) -> ExposureRow:
         n_failed=n_failed,
         n_expected=n_expected,
         n_excluded=n_excluded,
+        n_later=states.count(DetectorState.SUPERSEDED),
         missing=_missing(main, names),
         excluded=_excluded(main, names) if n_excluded else [],
         n_excluded_amps=sum(len(amps) for amps in (info.get("excluded_amps") or {}).values()),
@@ -395,7 +396,7 @@ def _excluded(batch: Batch, names: Mapping[int, str]) -> list[MissingDetector]:
 
 def _missing(batch: Batch, names: Mapping[int, str]) -> list[MissingDetector]:
     """Name the detectors that have no result, once nobody waits for them as a matter of course."""
-    fine = {DetectorState.FINISHED, DetectorState.EXCLUDED}
+    fine = {DetectorState.FINISHED, DetectorState.EXCLUDED, DetectorState.SUPERSEDED}
     if batch.summary is None and not batch.is_settled:
         fine = set(DetectorState) - {DetectorState.FAILED, DetectorState.QUARANTINED}
     return [_named(*one, names) for one in _stated(batch) if one[1] not in fine]

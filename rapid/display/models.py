@@ -76,6 +76,7 @@ class ExposureRow(_Answer):
     n_failed: int
     n_expected: int
     n_excluded: int = 0
+    n_later: int = Field(default=0, description="Detectors left for later: not in the pattern, or shed.")
     missing: list[MissingDetector] = Field(
         default_factory=list, description="Expected detectors without a result, once the exposure is gathered."
     )

@@ -26,6 +26,7 @@ FACTS = (
     "n_failed",
     "n_expected",
     "n_excluded",
+    "n_later",
     "n_excluded_amps",
 )
 

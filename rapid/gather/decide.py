@@ -14,6 +14,10 @@ SETTLED_WELL = frozenset({DetectorState.FINISHED, DetectorState.EXCLUDED, Detect
 """States that leave nothing missing from a summary."""
 
 
+NOT_WANTED_NOW = frozenset({DetectorState.EXCLUDED, DetectorState.SUPERSEDED})
+"""States that are not counted among what a summary should show."""
+
+
 def focal_plane_metrics(results: Mapping[int, Mapping[str, Scalar]]) -> dict[str, Scalar]:
     """Return median, scatter and number of every numeric metric over the detectors.
 
@@ -54,7 +58,7 @@ def summarise(gather: GatherJob, *, run: str) -> ExposureSummary:
     detector without a result makes the summary partial, and says why (I10).
     """
     info = dict(gather.info)
-    wanted = {number for number, status in gather.detectors.items() if status.state is not DetectorState.EXCLUDED}
+    wanted = {number for number, status in gather.detectors.items() if status.state not in NOT_WANTED_NOW}
     is_complete = all(status.state in SETTLED_WELL for status in gather.detectors.values())
     return ExposureSummary(
         run=run,

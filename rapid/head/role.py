@@ -153,9 +153,7 @@ class Head:
         self._token = token
         quarantined = await asyncio.to_thread(lambda: self._results.quarantined(self._camera.name, limit=10_000))
         self._set_aside = {record.uri for record in quarantined}
-        desk = RequestDesk(
-            self._camera, self._board, self._results, self._book, self._exposures, lead_token=token
-        )
+        desk = RequestDesk(self._camera, self._board, self._results, self._book, self._exposures, lead_token=token)
         await desk.prepare()
         self._desk = desk
         tasks: dict[str, asyncio.Task[None]] = {

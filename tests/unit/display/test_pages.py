@@ -69,7 +69,7 @@ def test_a_day_is_shown_with_dashes():
 def test_a_csv_has_a_column_for_every_metric_and_no_formula():
     rows = [make_row(2, metrics={"b": 2.0}), make_row(1, metrics={"a": None}, object_name="=HYPERLINK(1)")]
     header, first, second = night_as_csv(rows).splitlines()
-    assert header.endswith("n_expected,n_excluded,n_excluded_amps,a,b")
+    assert header.endswith("n_expected,n_excluded,n_later,n_excluded_amps,a,b")
     assert first.startswith("2026112000001,20261120,1,science,,'=HYPERLINK(1)")
     assert second.endswith(",9,0,9,0,0,,2.0")
 

@@ -45,7 +45,7 @@ F, X, W, E, S = (
         pytest.param({"d1": F, "d2": X}, 1, 2, False, id="a failed one is missing"),
         pytest.param({"d1": F, "d2": W}, 1, 2, False, id="a raw that did not come is missing"),
         pytest.param({"d1": F, "d2": E}, 1, 1, True, id="an excluded one is not missing"),
-        pytest.param({"d1": F, "d2": S}, 1, 2, True, id="a superseded one was not to be done now"),
+        pytest.param({"d1": F, "d2": S}, 1, 1, True, id="a superseded one was not to be done now"),
         pytest.param({"d1": X}, 0, 1, False, id="all failed"),
         pytest.param({}, 0, 0, True, id="nothing expected"),
     ],

@@ -21,6 +21,7 @@ const FACTS = [
   plain("n_finished", "Detectors", { decimals: 0 }),
   plain("n_failed", "Failed", { decimals: 0 }),
   plain("n_excluded", "Excluded", { decimals: 0 }),
+  plain("n_later", "Left for later", { decimals: 0 }),
   plain("n_excluded_amps", "Excluded amps", { decimals: 0 }),
   plain("pipeline", "Pipeline"),
   plain("version", "Version", { decimals: 0, text: (value) => (value ? String(value) : DASH) }),

@@ -72,11 +72,11 @@ export function seq(seqNum) {
   return String(seqNum).padStart(6, "0");
 }
 
-/** What is switched off in an exposure, in few words; nothing if nothing is. */
-export function excludedWords({ n_excluded: detectors, n_excluded_amps: amps }) {
+/** What an exposure was not to show now, in few words: switched off, or left for later; nothing if nothing is. */
+export function excludedWords({ n_excluded: detectors, n_excluded_amps: amps, n_later: later }) {
   const count = (n, word) => (n ? `${n} ${word}${n === 1 ? "" : "s"}` : "");
-  if (!amps) return detectors ? `${detectors} excluded` : "";
-  return `${[count(detectors, "detector"), count(amps, "amp")].filter(Boolean).join(" and ")} excluded`;
+  const off = amps ? `${[count(detectors, "detector"), count(amps, "amp")].filter(Boolean).join(" and ")} excluded` : detectors ? `${detectors} excluded` : "";
+  return [off, later ? `${later} left for later` : ""].filter(Boolean).join(", ");
 }
 
 /** The first of several metrics that has been measured. */

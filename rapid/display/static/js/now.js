@@ -102,7 +102,7 @@ function excludedNames(row) {
     class: "state", "data-state": "excluded", title: `excluded: ${one.reason ?? "no reason given"}`, href: `/exposure/${row.exposure_id}?detector=${one.detector}`,
   }, one.name));
   const words = row ? excludedWords(row) : "";
-  return words ? [el("span", { class: "dim" }, off.length === 1 && !row.n_excluded_amps ? "excluded" : words), ...names] : [];
+  return words ? [el("span", { class: "dim" }, off.length === 1 && !row.n_excluded_amps && !row.n_later ? "excluded" : words), ...names] : [];
 }
 
 function showPipeline(row) {
