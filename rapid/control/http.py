@@ -3,7 +3,7 @@
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Body, Depends, Header, Path, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
@@ -27,6 +27,10 @@ DOOR = "http"
 
 Name = Annotated[str, Path(max_length=64, description="Name: small letters, digits and underscores.")]
 Reason = Annotated[str, Query(max_length=MAX_REASON, description="Why, for the audit log.")]
+Door = Annotated[
+    Literal["display"] | None,
+    Header(alias="X-Rapid-Door", description="display, if one of its pages asks: for the audit log."),
+]
 IfMatch = Annotated[
     str | None,
     Header(max_length=64, description="The version the change is made for, as the ETag of the answer to GET."),
@@ -144,20 +148,25 @@ def control_routes(store: AsyncControlStore, access: Access) -> APIRouter:
         ],
         reason: Reason = "",
         if_match: IfMatch = None,
+        door: Door = None,
     ) -> ControlDocument:
         """Change some fields; applies to the next exposure. Returns the state as it now is."""
         version = _version_of(if_match)
         async with _refusals(has_version=version is not None):
-            document = await store.change(patch, by=who.name, door=DOOR, reason=reason, expected_version=version)
+            document = await store.change(
+                patch, by=who.name, door=door or DOOR, reason=reason, expected_version=version
+            )
         return _tag(response, document)
 
     @router.post("/api/control/patterns/{name}", summary="Save a pattern by name", responses=ERRORS)
     async def save_pattern(
-        who: May, response: Response, name: Name, body: PatternBody, reason: Reason = ""
+        who: May, response: Response, name: Name, body: PatternBody, reason: Reason = "", door: Door = None
     ) -> ControlDocument:
         """Save a pattern, or replace the one of that name."""
         async with _refusals():
-            document = await store.change({"patterns": {name: body.expression}}, by=who.name, door=DOOR, reason=reason)
+            document = await store.change(
+                {"patterns": {name: body.expression}}, by=who.name, door=door or DOOR, reason=reason
+            )
         return _tag(response, document)
 
     @router.delete(
@@ -165,14 +174,16 @@ def control_routes(store: AsyncControlStore, access: Access) -> APIRouter:
         summary="Forget a saved pattern",
         responses=ERRORS | {404: {"model": ErrorAnswer, "description": "No pattern was saved under this name."}},
     )
-    async def forget_pattern(who: May, response: Response, name: Name, reason: Reason = "") -> ControlDocument:
+    async def forget_pattern(
+        who: May, response: Response, name: Name, reason: Reason = "", door: Door = None
+    ) -> ControlDocument:
         """Forget a saved pattern; refused while another field uses it."""
         document = await store.read()
         if name not in document.state.patterns:
             raise NotFoundError("saved pattern", name, ", ".join(sorted(document.state.patterns)))
         try:
             async with _refusals():
-                document = await store.change({"patterns": {name: None}}, by=who.name, door=DOOR, reason=reason)
+                document = await store.change({"patterns": {name: None}}, by=who.name, door=door or DOOR, reason=reason)
         except BadRequestError as error:
             raise ConflictError(f"{name} is in use: {error.message}", field=error.field) from error
         return _tag(response, document)

@@ -10,6 +10,11 @@ from typing import Any
 
 from rapid.exposure.models import ImageType
 
+FOCUSZ_REVERSED = frozenset({"LATISS"})
+"""Cameras whose FOCUSZ grows towards the intra-focal side. Of LSSTCam and LSSTComCam positive is beyond focus; the
+Auxiliary Telescope focuses with its secondary mirror, whose axis points at the primary. Source: the observatory's
+wavefront pipeline, which tells the sides of a pair by the same rule."""
+
 
 class FocusSide(StrEnum):
     """Side of focus."""

@@ -8,6 +8,7 @@ from payloads.focus.sweep import fit_focus_sweep
 from rapid.camera.store import load_camera
 from rapid.errors import PayloadError
 from rapid.exposure.models import ImageType
+from rapid.exposure.pairs import FOCUSZ_REVERSED
 from rapid.products.naming import summary_key
 from rapid.products.store import ProductsStore
 from rapid.results.models import ExposureSummary
@@ -17,12 +18,6 @@ log = structlog.get_logger()
 
 MIN_POINTS = 4
 """A quadrature curve has three parameters; fewer points than four say nothing about their own error."""
-
-
-FOCUSZ_REVERSED = frozenset({"LATISS"})
-"""Cameras whose FOCUSZ grows towards the intra-focal side. Of LSSTCam and LSSTComCam positive is beyond focus; the
-Auxiliary Telescope focuses with its secondary mirror, whose axis points at the primary. Source: the observatory's
-wavefront pipeline, which tells the sides of a pair by the same rule."""
 
 
 def group_of(summary: ExposureSummary, results: ResultsStore) -> list[ExposureSummary]:

@@ -9,11 +9,8 @@ from payloads.focus.donut import focus_offset_um
 from payloads.focus.sweep import fit_focus_sweep
 from rapid.camera.models import Camera
 from rapid.errors import PayloadError
-from rapid.exposure.pairs import FocusSide, focus_side
+from rapid.exposure.pairs import FOCUSZ_REVERSED, FocusSide, focus_side
 from rapid.results.models import ExposureSummary, Scalar
-
-FOCUSZ_REVERSED = frozenset({"LATISS"})
-"""Cameras whose FOCUSZ grows towards the intra-focal side: as the gather has it for the pairs it finds by itself."""
 
 
 def _number(value: object) -> float | None:

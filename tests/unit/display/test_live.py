@@ -98,6 +98,13 @@ def test_a_partial_summary_names_what_is_missing(night):
     ]
 
 
+def test_what_was_left_for_later_is_not_missing_and_not_expected(night):
+    summary = summary_of({0: S.FINISHED, 1: S.SUPERSEDED, 2: S.SUPERSEDED})
+    night.put_summary(summary.model_copy(update={"n_expected": 1}))
+    row = night.row(DAY + 1)
+    assert (row.state, row.n_expected, row.n_later, row.missing) == (ExposureState.COMPLETE, 1, 2, [])
+
+
 def test_nothing_is_missing_while_nobody_has_given_up(night):
     post(night)
     put(night, 0, S.RUNNING)

@@ -23,7 +23,7 @@ function keep(key, value) {
 }
 
 function headersWith(token, name) {
-  const headers = { Accept: "application/json" };
+  const headers = { Accept: "application/json", "X-Rapid-Door": "display" };
   if (token) headers.Authorization = `Bearer ${token}`;
   // A header holds Latin letters only; the audit log takes the name as it is said.
   const plain = name.replace(/[^\x20-\x7e]/g, "").trim();
