@@ -33,7 +33,7 @@ local function context(keys)
   end
   local now = tonumber(control.clock_at or '') or
     t[1] * 1000 + math.floor(t[2] / 1000) + (tonumber(control.clock_offset or '') or 0)
-  return {P = keys[1], now = now, control = control, mode = control.mode or 'consuming', newest = {}, pools = {}, batches = {}}
+  return {P = keys[1], now = now, us = t[1] * 1000000 + t[2], control = control, mode = control.mode or 'consuming', newest = {}, pools = {}, batches = {}}
 end
 
 local function refused(code, what)
@@ -85,15 +85,11 @@ local function job_of(batch, detector)
   return batch .. '.' .. string.format('%03d', detector)
 end
 
--- Tokens only grow, also over a flush: one given before it must not be valid again after it (I3). Microseconds, as
--- text: a Lua number would lose its last digits on the way into JSON.
+-- Tokens only grow, also over a flush or a log that lost its end: one given before must not be valid again after it
+-- (I3). So they are never below the time. Microseconds, as text: a Lua number would lose its last digits in JSON.
 local function next_tokens(c, n)
-  local last = redis.call('INCRBY', c.P .. 'fence', n)
-  if last == n then
-    local t = redis.call('TIME')
-    last = t[1] * 1000000 + t[2] + n
-    redis.call('SET', c.P .. 'fence', string.format('%.0f', last))
-  end
+  local last = math.max(tonumber(redis.call('GET', c.P .. 'fence') or '0'), c.us) + n
+  redis.call('SET', c.P .. 'fence', string.format('%.0f', last))
   local tokens = {}
   for i = 1, n do
     tokens[i] = string.format('%.0f', last - n + i)
