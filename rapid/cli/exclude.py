@@ -5,12 +5,14 @@ import os
 import socket
 import sys
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from rapid.cli.output import print_json
 from rapid.cli.roles import CameraName, Data, Redis
+from rapid.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from rapid.exclusions.models import Exclusion
@@ -35,6 +37,11 @@ class _Desk:
 
         settings = make_settings(camera=camera, redis_url=redis, data=data)
         self.camera = adopt_camera(settings.camera)
+        if "://" not in settings.results and not Path(settings.results).exists():
+            # A new, empty store would take the exclusion, and no head would ever read it.
+            raise ConfigurationError(
+                "data", f"there is no results store at {settings.results}; give --data, or RAPID_RESULTS_URL"
+            )
         self.store = ExclusionStore(open_results(settings.results).engine)
         self.board = Board(settings.redis_url, self.camera.name, outage_s=CLI_OUTAGE_S)
         self.now = datetime.now(UTC)

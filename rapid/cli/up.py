@@ -31,6 +31,7 @@ def up(
 
     Ctrl-C drains: work in hand is finished or kept for the next start; nothing is lost.
     """
+    from rapid.access import Access, AccessSettings
     from rapid.pipeline.store import default_book, packaged_book
     from rapid.wiring.camera import adopt_camera
     from rapid.wiring.pools import own_pools
@@ -50,6 +51,12 @@ def up(
         port=port,
         host=host,
         redis_url=redis or None,
+    )
+    # A display that cannot start for it would be started again and again.
+    Access(
+        AccessSettings(
+            token=settings.token, proxy_header=settings.proxy_header, trusted_proxies=settings.trusted_proxies
+        )
     )
     pool_workers = own_pools(default_book(), camera=name)
     if wavefront_workers is not None:

@@ -239,6 +239,8 @@ async def test_where_events_are_off_and_may_not_be_switched_on_the_log_says_how_
 
     monkeypatch.setattr(module, "PROBE_S", 0.2)
     with serve_valkey(tmp_path / "valkey") as server:
+        with redis.Redis.from_url(server.url) as other:
+            other.config_set("notify-keyspace-events", "")
         add_users(server.url, "LSSTCam")
         url = url_of("head", server.url)
         async with AsyncBoard(url, "LSSTCam") as board:

@@ -9,8 +9,9 @@ from typer.testing import CliRunner
 from rapid.cli import app
 from rapid.dispatch.board import Board
 from rapid.dispatch.models import BatchKey, BatchSpec, EventKind
-from rapid.errors import RapidError
+from rapid.errors import ConfigurationError, RapidError
 from rapid.exclusions.models import EndedAlreadyError, ExcludedAlreadyError, ExclusionError
+from rapid.results.store import open_results
 from tests.support.valkey import flush, serve_valkey
 
 BEGIN = "2026-11-21T03:00:37"  # TAI
@@ -33,6 +34,8 @@ def board(server):
 
 @pytest.fixture
 def rapid(server, board, tmp_path):
+    open_results(str(tmp_path / "results.sqlite")).close()  # an installation has one
+
     def run(*words, redis=server.url):
         options = ["--camera", "LSSTCam", "--redis", redis]
         options += ["--data", str(tmp_path)] if words[0] == "exclude" else []
@@ -133,3 +136,10 @@ def test_status_names_what_is_excluded_in_the_newest_exposure(rapid, board):
 def test_status_of_an_empty_board_has_no_newest_exposure(rapid):
     assert "newest" not in rapid("status")
     assert json.loads(rapid("status", "--json"))["newest"] == {}
+
+
+def test_a_folder_without_results_is_not_taken_for_an_installation(rapid, tmp_path):
+    (tmp_path / "results.sqlite").unlink()
+    with pytest.raises(ConfigurationError, match="no results store at"):
+        rapid("exclude", "add", "R22_S11", "--reason", "noisy")
+    assert not (tmp_path / "results.sqlite").exists()

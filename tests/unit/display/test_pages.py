@@ -71,7 +71,7 @@ def test_a_csv_has_a_column_for_every_metric_and_no_formula():
     header, first, second = night_as_csv(rows).splitlines()
     assert header.endswith("n_expected,n_excluded,n_later,n_excluded_amps,a,b")
     assert first.startswith("2026112000001,20261120,1,science,,'=HYPERLINK(1)")
-    assert second.endswith(",9,0,9,0,0,,2.0")
+    assert second.endswith(",9,0,9,0,0,0,,2.0")
 
 
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-x", "@x", "\tx"])
