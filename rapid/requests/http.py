@@ -5,6 +5,7 @@ the request's changes, so that nobody polls. Who may change things is told by `r
 """
 
 import asyncio
+import contextlib
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Annotated, Any
@@ -17,7 +18,7 @@ from starlette.responses import JSONResponse, StreamingResponse
 from rapid import access as access_module
 from rapid.access import CHANGE_ERRORS, Access, ErrorAnswer, Principal, error_document
 from rapid.camera.models import Camera
-from rapid.errors import NotFoundError
+from rapid.errors import NotFoundError, RapidError
 from rapid.pipeline.models import PipelineBook
 from rapid.requests.checks import check_spec
 from rapid.requests.faults import BadRequestError, QueueFullError
@@ -172,6 +173,8 @@ def request_routes(
             await asyncio.to_thread(lambda: check_spec(spec, camera, book, named=patterns))
             record = await post_and_hear(board, spec, by=who.name, door="http")
         except BadRequestError as error:
+            with contextlib.suppress(RapidError):
+                await board.tell_refused(await request.body(), by=who.name, door="http")
             raise bad_request(error) from error
         except QueueFullError as error:
             return queue_full(error)

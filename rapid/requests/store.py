@@ -7,6 +7,9 @@ from rapid.dispatch.connection import AsyncConnection, BlockingConnection
 from rapid.requests.commands import Post, Put, RequestCommands
 from rapid.requests.models import RequestChange, RequestRecord, RequestSpec
 
+TOLD_BYTES = 16_384
+"""Of a request that was refused at a door, this much is handed on: enough to see what it was."""
+
 
 class RequestBoard:
     """The requests of one camera over a blocking connection: what a script needs.
@@ -76,6 +79,11 @@ class AsyncRequestBoard:
         return await self._connection.run(
             self._say.post(spec.model_dump_json(), by=by, door=door, outside=outside or {})
         )
+
+    async def tell_refused(self, body: bytes, *, by: str, door: str) -> None:
+        """Hand on what a door has refused: the head refuses it too, and counts and lists it."""
+        text = body[:TOLD_BYTES].decode(errors="replace")
+        await self._connection.run(self._say.post(text, by=by, door=door, outside={}))
 
     async def cancel(self, request_id: str, *, by: str = "") -> str:
         """See `RequestBoard.cancel`."""

@@ -138,6 +138,20 @@ async def test_what_is_not_valid_is_refused_with_the_field(stage, web):
     assert await stage.client.recent() == []
 
 
+async def test_what_the_door_refuses_is_counted_and_listed(stage, web):
+    for body in (
+        b"{",
+        b'{"select": {"exposures": [2026112000001]}, "pipeline": "nope"}',
+        b'{"select": {"exposures": ["../x"]}}',
+    ):
+        assert (await web.post("/api/requests", content=body, headers=AUTH)).status_code in {400, 422}
+    async with asyncio.timeout(WAIT_S):
+        while len(refused := (await web.get("/api/requests", params={"state": "refused"})).json()["requests"]) < 3:
+            await stage.board.now_ms()
+    assert {one["request"]["source"] for one in refused} == {"http"}
+    assert (await stage.board.status()).counters["requests_refused"] == 3
+
+
 async def test_an_exposure_that_there_is_not_is_refused_by_the_head_with_the_field(stage, web):
     await stage.take(5)
     await stage.settle_in()
