@@ -164,7 +164,8 @@ class Model:
             return batch.is_complete or self.now - batch.posted >= min(first, DEADLINE_S)
         if batch.finished == batch.gathered:
             return False
-        return batch.is_complete or (batch.regather is not None and self.now >= batch.regather)
+        awaits_more = any(slot.state == "superseded" for slot in batch.slots.values())
+        return (batch.is_complete and not awaits_more) or (batch.regather is not None and self.now >= batch.regather)
 
     def due_gathers(self) -> list[int]:
         return sorted(seq_num for seq_num, batch in self.batches.items() if self.is_gather_due(batch))

@@ -161,6 +161,17 @@ local function is_complete(c, batch, final)
   return final == '1' and redis.call('SCARD', c.P .. 'unsettled:' .. batch) == 0
 end
 
+-- Whether detectors that were left for later may still give results: they come one by one, and each would redraw the
+-- picture.
+local function awaits_more(c, batch)
+  for _, reason in ipairs(redis.call('HVALS', c.P .. 'reasons:' .. batch)) do
+    if string.sub(reason, 1, 10) == 'superseded' then
+      return true
+    end
+  end
+  return false
+end
+
 -- Set the timer a batch needs now, after any change of its sets (I4).
 local function schedule_gather(c, batch)
   local f = redis.call('HMGET', c.P .. 'batch:' .. batch, 'gathering', 'version', 'gathered_n', 'first_ms', 'gather_ms',
@@ -179,7 +190,7 @@ local function schedule_gather(c, batch)
     end
   elseif redis.call('SCARD', c.P .. 'finished:' .. batch) ~= tonumber(f[3]) then
     -- The finished set only grows: its size tells whether it changed since the last summary.
-    if complete then
+    if complete and not awaits_more(c, batch) then
       gather_at(c, batch, c.now)
     else
       local due = tonumber(f[9] or '') or (f[4] or c.now) + f[6]
