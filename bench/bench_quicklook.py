@@ -13,6 +13,7 @@ import argparse
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 import warnings
 from pathlib import Path
@@ -125,7 +126,7 @@ def main() -> None:
     peer, peer_least = core_ms(lambda: by_peers(raw, calibs), max(3, arguments.repeats // 3))
     print(f"rapid                         {base / 1e3:6.3f} core-s [least {least / 1e3:.3f}]  ({shares} ms)")
     print(f"astropy, ccdproc, sep, galsim {peer / 1e3:6.3f} core-s [least {peer_least / 1e3:.3f}]  {peer / base:.1f} x")
-    path = Path("/tmp") / f"bench-quicklook-{time.monotonic_ns()}.fits"  # noqa: S108 - removed below
+    path = Path(tempfile.gettempdir()) / f"bench-quicklook-{time.monotonic_ns()}.fits"
     try:
         path.write_bytes(raw)
         for label in ("first process", "second process"):

@@ -98,6 +98,7 @@ class Reader:
         self.as_of = "0-0"
         """Id of the last event that `night` contains."""
         self._sources: dict[str, Source] = {}
+        self._is_built = False
         self._looked: dict[str, float] = {}
 
     @property
@@ -107,8 +108,8 @@ class Reader:
 
     @property
     def is_ready(self) -> bool:
-        """Whether board and results store answered last time."""
-        return len(self._sources) >= 2 and all(source.is_up for source in self._sources.values())
+        """Whether the night is read in, and board and results store answered last time."""
+        return self._is_built and len(self._sources) >= 2 and all(source.is_up for source in self._sources.values())
 
     @property
     def cadence_s(self) -> float:
@@ -186,8 +187,8 @@ class Reader:
         if known is not None and known.is_up == (reason is None):
             return
         self._sources[name] = Source(name=name, is_up=reason is None, since=datetime.now(UTC), reason=reason)
-        if known is not None or reason is not None:
-            self._hub.publish(Message.make("sources", {"sources": [s.model_dump(mode="json") for s in self.sources]}))
+        # The first good news too: a viewer may have connected when only one of the sources had answered.
+        self._hub.publish(Message.make("sources", {"sources": [s.model_dump(mode="json") for s in self.sources]}))
 
     async def _rebuild(self) -> None:
         # The last id is taken first: an event that is then both in the stores and in the stream changes nothing twice.
@@ -205,6 +206,7 @@ class Reader:
         await self._load_metrics()
         self.as_of = as_of
         self._hub.start_at(as_of)
+        self._is_built = True
         self._hub.publish(Message.make("reset", {"reason": "rebuilt"}))
         log.info("night rebuilt", day_obs=night.day_obs, n_exposures=len(night.tracks))
 

@@ -3,6 +3,7 @@
 import json
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -25,7 +26,10 @@ class Listener:
     def next(self, kind: str) -> tuple[str, dict]:
         """Return id and data of the next message of a kind."""
         event_id, event = "", ""
+        deadline = time.monotonic() + 3 * WAIT_S
         for line in self._lines:
+            # Heartbeats never end, so a read time-out alone would let a lost message wait for ever.
+            assert time.monotonic() < deadline, f"no {kind} came"
             name, _, value = line.partition(": ")
             if name == "id":
                 event_id = value
@@ -94,11 +98,19 @@ def test_a_restarted_display_knows_what_the_one_before_knew(stage):
 
 
 def wait_for_rebuild(url: str) -> None:
+    """Return once the display has read the night in: what happens from then on, it tells as it happens."""
     with listen(url) as stream:
-        while len(stream.next("sources")[1]["sources"]) < 2:
-            pass
-    ready = get(url, "/readyz")
-    assert ready.status_code == 200
+        stream.next("heartbeat")
+        if get(url, "/readyz").status_code != 200:
+            assert stream.next("reset")[1]["reason"] == "rebuilt"
+    assert get(url, "/readyz").status_code == 200
+
+
+@pytest.fixture
+def url(stage, serve) -> str:
+    served = serve(stage.settings)
+    wait_for_rebuild(served)
+    return served
 
 
 def test_a_night_without_exposures_is_empty_not_an_error(url):
