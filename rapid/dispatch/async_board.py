@@ -10,6 +10,7 @@ from rapid.dispatch.models import (
     BatchSpec,
     BatchState,
     BoardStatus,
+    BoardTime,
     Completion,
     DeadLetter,
     Event,
@@ -207,6 +208,14 @@ class AsyncBoard(BoardSettings):
     async def freeze_clock(self) -> int:
         """See `Board.freeze_clock`."""
         return await self._connection.run(self._say.freeze_clock())
+
+    async def set_clock_rate(self, rate: float) -> int:
+        """See `Board.set_clock_rate`."""
+        return await self._connection.run(self._say.set_clock_rate(rate))
+
+    async def time(self) -> BoardTime:
+        """See `Board.time`."""
+        return await self._connection.run(self._say.time())
 
     async def now_ms(self) -> int:
         """See `Board.now_ms`."""

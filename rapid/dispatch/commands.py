@@ -21,6 +21,7 @@ from rapid.dispatch.models import (
     BatchSpec,
     BatchState,
     BoardStatus,
+    BoardTime,
     Completion,
     DeadLetter,
     Event,
@@ -45,11 +46,14 @@ from rapid.dispatch.replies import (
     decode_status,
     parse_key,
 )
-from rapid.errors import Retry
+from rapid.errors import ConfigurationError, Retry
 from rapid.exposure.pairs import awaits_partner
 from rapid.results.models import DetectorState, Scalar
 
 T = TypeVar("T")
+
+MAX_CLOCK_RATE = 1000.0
+"""Of the board's clock: a night in half a minute. Beyond it every wait is a matter of processes, not of the night."""
 
 SLICE_S = 20.0
 """Longest single blocking command: a server that hangs is noticed after this plus the socket timeout."""
@@ -233,13 +237,13 @@ class BoardCommands:
                 self.lease_ms,
                 limit,
             )
-            if message:
+            if isinstance(message, bytes):
                 return decode_jobs(message)
             remaining = deadline - time.monotonic()
             if remaining <= 0:
                 return ()
             # Asking again is the sign of life of a worker that waits.
-            woken = yield from self._wait(min(remaining, self.lease_ms / 2000), f"wake:{worker.worker_id}")
+            woken = yield from self._wait(min(remaining, message / 1000), f"wake:{worker.worker_id}")
             if woken:
                 return decode_jobs(woken)
 
@@ -251,9 +255,12 @@ class BoardCommands:
     def heartbeat(self, worker_id: str, jobs: Iterable[Job]) -> Talk[Heartbeat]:
         """Renew the leases of the jobs in hand."""
         named = [word for job in jobs for word in (job.job_id, job.token)]
-        preempt, mode, *lost = yield self._fcall("heartbeat", worker_id, *named)
+        preempt, mode, lease_ms, *lost = yield self._fcall("heartbeat", worker_id, *named)
         return Heartbeat(
-            lost=frozenset(job_id.decode() for job_id in lost), preempt=bool(preempt), mode=WorkerMode(mode.decode())
+            lost=frozenset(job_id.decode() for job_id in lost),
+            preempt=bool(preempt),
+            mode=WorkerMode(mode.decode()),
+            lease_ms=lease_ms,
         )
 
     def complete(self, results: Iterable[tuple[Job, Mapping[str, Scalar]]], *, claim_limit: int) -> Talk[Completion]:
@@ -293,7 +300,7 @@ class BoardCommands:
         while True:
             reply = yield self._fcall("claim_gather", gatherer_id, lease_ms)
             if reply[0] == 0:
-                return decode_gather(reply, lease_ms)
+                return decode_gather(reply)
             remaining = deadline - time.monotonic()
             if remaining <= 0:
                 return None
@@ -365,6 +372,18 @@ class BoardCommands:
         """Stop the board's clock."""
         now_ms = yield self._fcall("freeze_clock")
         return int(now_ms)
+
+    def set_clock_rate(self, rate: float) -> Talk[int]:
+        """Let the board's clock run faster, or stand."""
+        if not 0 <= rate <= MAX_CLOCK_RATE:
+            raise ConfigurationError("rate", f"{rate:g} is not between 0 and {MAX_CLOCK_RATE:g}")
+        now_ms = yield self._fcall("clock_rate", f"{rate:.6g}")
+        return int(now_ms)
+
+    def time(self) -> Talk[BoardTime]:
+        """Tell the board's time and how fast it runs."""
+        now_ms, rate = yield self._fcall("time")
+        return BoardTime(now_ms=now_ms, rate=float(rate))
 
     def now_ms(self) -> Talk[int]:
         """Tell the board's time."""

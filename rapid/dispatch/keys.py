@@ -80,7 +80,7 @@ KEYS = (
     KeySpec("events", "stream", "all", "display", "about 20000 are kept", "what happened"),
     KeySpec("costs", "hash", "worker", "head", "never; one entry per pipeline", "pipeline: running mean of ms a job takes"),
     KeySpec("fence", "string", "all", "all", "never; one", "last fencing token"),
-    KeySpec("control", "hash", "person, head, replay", "all", "never; one", "worker mode, newest exposure of each pool, whether a pair is under way, ms the clock is ahead or where it stands"),
+    KeySpec("control", "hash", "person, head, replay", "all", "never; one", "worker mode, newest exposure of each pool, whether a pair is under way, ms the clock is ahead or where it stands, how fast it runs since when"),
     KeySpec("control_state", "hash", "person, head", "all", "never; one", "what is done with the next exposure: the state as JSON, its version, who made it so"),
     KeySpec("control_log", "list", "person, head", "all", "500 are kept", "who changed what in the control state, newest first; all are in the results store"),
     KeySpec("requests", "stream", "anyone who may ask", "head", "entries leave when they were looked at", "inbox of requests and cancellations"),

@@ -233,11 +233,21 @@ class Heartbeat(_Message):
     )
     preempt: bool = Field(default=False, description="A current job waits for this worker: give up the backlog job.")
     mode: WorkerMode
+    lease_ms: int = Field(default=0, description="How long the leases last from now, as their holder waits it.")
 
     @property
     def held(self) -> bool:
         """Whether all jobs in hand are still the worker's."""
         return not self.lost
+
+
+class BoardTime(_Message):
+    """The one clock of time-outs, leases and cadence."""
+
+    now_ms: int = Field(description="Since the Unix epoch, unless the clock was moved.")
+    rate: float = Field(
+        default=1.0, description="Seconds of it per second: more than 1 if a night is played faster, 0 if it stands."
+    )
 
 
 class Completion(_Message):

@@ -225,9 +225,9 @@ def decode_receipt(reply: list[Any]) -> PostReceipt:
     )
 
 
-def decode_gather(reply: list[Any], lease_ms: int) -> GatherJob:
+def decode_gather(reply: list[Any]) -> GatherJob:
     """Read a gather from the reply of ``claim_gather``."""
-    _, token, reason, due_ms, state_reply = reply
+    _, token, reason, due_ms, state_reply, lease_ms = reply
     facts = _state_facts(state_reply)
     return GatherJob(
         batch=facts.pop("key"),

@@ -210,14 +210,16 @@ class Chooser:
         info: ExposureInfo,
         header: Mapping[str, Any],
         *,
-        at_s: float,
+        age_s: float = 0.0,
         excluded: Mapping[int, str],
         asked_for: bool = False,
     ) -> Choice:
-        """Return what is done with an exposure whose first raw came at a time [s, monotonic].
+        """Return what is done with an exposure whose first raw came a while ago.
 
         Parameters
         ----------
+        age_s
+            How long ago [s]; the cadence is measured on the board's clock, as all that it is compared with.
         asked_for
             Whether a request wants it processed on every detector.
         """
@@ -232,7 +234,8 @@ class Chooser:
         is_newest = info.exposure_id % 10**12 > self._newest
         if is_newest:
             self._newest = info.exposure_id % 10**12
-            self._cadence.note(at_s)
+            board = await self._board.time()
+            self._cadence.note(board.now_ms / 1000 - age_s * board.rate)
         try:
             steps = rungs(state, self._camera, phase)
         except PatternError as error:

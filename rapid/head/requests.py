@@ -392,7 +392,10 @@ class RequestDesk:
             if not self._wake.is_set():
                 timeout_s = None
                 if wake_ms is not None:
-                    timeout_s = max((wake_ms - await self._board.now_ms()) / 1000, 0.0) + 0.005
+                    board = await self._board.time()
+                    # A clock that stands is moved by somebody who plays a night: look again soon.
+                    timeout_s = max((wake_ms - board.now_ms) / 1000, 0.0) / (board.rate or 1.0) + 0.005
+                    timeout_s = timeout_s if board.rate else max(timeout_s, 1.0)
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._wake.wait(), timeout_s)
             self._wake.clear()

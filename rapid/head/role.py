@@ -131,7 +131,7 @@ class Head:
                     await asyncio.gather(waiting, return_exceptions=True)
                     continue
                 try:
-                    await self._lead(token, stopped)
+                    await self._lead(token, stopped, lasts_s=wait_s)
                 except StoreError as error:
                     log.error("the lead cannot begin", error=error.message)
                 with contextlib.suppress(RapidError):
@@ -140,8 +140,8 @@ class Head:
             stopped.cancel()
             log.info("head stopped")
 
-    async def _lead(self, token: int, stopped: asyncio.Task[bool]) -> None:
-        """Do the leader's work until the lead is lost or the head is stopped."""
+    async def _lead(self, token: int, stopped: asyncio.Task[bool], *, lasts_s: float) -> None:
+        """Do the leader's work until the lead is lost or the head is stopped; it must be renewed before it has passed."""
         log.info("head leads", token=token)
         self.leading.set()
         server = await self._board.server_id()
@@ -157,7 +157,7 @@ class Head:
         await desk.prepare()
         self._desk = desk
         tasks: dict[str, asyncio.Task[None]] = {
-            "lead": asyncio.create_task(self._keep_lead(token, server)),
+            "lead": asyncio.create_task(self._keep_lead(token, server, lasts_s)),
             "arrivals": asyncio.create_task(self._watch_arrivals()),
             "leases": asyncio.create_task(self._board.lease_keeper()),
             "failures": asyncio.create_task(FailureKeeper(self._camera, self._board, self._results).run()),
@@ -181,18 +181,20 @@ class Head:
                 task.cancel()
             await asyncio.gather(*tasks.values(), return_exceptions=True)
 
-    async def _keep_lead(self, token: int, server: str) -> None:
+    async def _keep_lead(self, token: int, server: str, lasts_s: float) -> None:
         """Renew the lead; return when it is lost, or when the server may have lost what was posted (I2).
 
         Parameters
         ----------
         server
             Id of the server's run at the beginning of the lead.
+        lasts_s
+            How long the lead lasts [s], as this process waits it; the board says so anew with each renewal.
         """
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(asyncio.Event().wait(), self._ttl_s / 3)
-            held, _ = await self._board.lead(self._id, ttl_ms=int(self._ttl_s * 1000))
+                await asyncio.wait_for(asyncio.Event().wait(), lasts_s / 3)
+            held, lasts_s = await self._board.lead(self._id, ttl_ms=int(self._ttl_s * 1000))
             if held != token:
                 log.warning("lead lost", token=token, now=held)
                 return
@@ -388,7 +390,7 @@ class Head:
             exposure.choice = await self._chooser.choose(
                 info,
                 header,
-                at_s=exposure.first_s,
+                age_s=time.monotonic() - exposure.first_s,
                 excluded=off.detectors,
                 asked_for=self._desk is not None and self._desk.guarantees(info),
             )

@@ -61,7 +61,7 @@ class Cadence:
         self._intervals: deque[float] = deque(maxlen=INTERVALS)
 
     def note(self, at_s: float) -> None:
-        """Tell when an exposure began to arrive [s, monotonic]."""
+        """Tell when an exposure began to arrive [s, the board's clock]."""
         if self._last_s is not None and 0 < at_s - self._last_s <= LONGEST_INTERVAL_S:
             self._intervals.append(at_s - self._last_s)
         self._last_s = at_s if self._last_s is None else max(at_s, self._last_s)

@@ -313,10 +313,11 @@ class Worker:
 
     async def _keep_lease(self, job: Job, others: tuple[Job, ...]) -> None:
         """Renew the leases until that of the running job is lost."""
+        lease_ms = job.lease_ms
         while True:
             # A wait that nothing ends: the pause between two signs of life.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(asyncio.Event().wait(), job.lease_ms / 3000)
+                await asyncio.wait_for(asyncio.Event().wait(), lease_ms / 3000)
             try:
                 beat = await self._board.heartbeat(self.spec.worker_id, job, *others)
             except StoreError as error:
@@ -324,6 +325,7 @@ class Worker:
                 continue
             self._signed_s = time.monotonic()
             self._set_mode(beat.mode)
+            lease_ms = beat.lease_ms or lease_ms  # the board's clock may run at another rate by now
             if job.job_id in beat.lost:
                 return
 

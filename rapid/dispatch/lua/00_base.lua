@@ -23,6 +23,8 @@ local TIMERS_PER_TICK = 500
 local JOBS_PER_CLAIM = 256
 local COST_WEIGHT = 0.1
 local GATHER_FAILURES = 5
+local FROZEN_LOOK_MS = 1000
+local LEAST_LEASE_MS = 1500 -- of real time, on a clock that runs fast: a process may be slow to get a core
 local LEASES_TO_LEAVE = 3 -- a worker silent for so many leases is gone
 
 local function context(keys)
@@ -31,9 +33,32 @@ local function context(keys)
   for i = 1, #flat, 2 do
     control[flat[i]] = flat[i + 1]
   end
-  local now = tonumber(control.clock_at or '') or
-    t[1] * 1000 + math.floor(t[2] / 1000) + (tonumber(control.clock_offset or '') or 0)
-  return {P = keys[1], now = now, us = t[1] * 1000000 + t[2], control = control, mode = control.mode or 'consuming', newest = {}, pools = {}, batches = {}}
+  local server_ms = t[1] * 1000 + math.floor(t[2] / 1000)
+  local rate, now = tonumber(control.clock_rate or '') or 1, tonumber(control.clock_at or '')
+  if not now then
+    now = (tonumber(control.clock_offset or '') or 0) + (control.clock_rate and
+      math.floor(control.clock_zero + (server_ms - control.clock_since) * rate) or server_ms)
+  end
+  return {P = keys[1], now = now, server_ms = server_ms, rate = rate, us = t[1] * 1000000 + t[2], control = control, mode = control.mode or 'consuming', newest = {}, pools = {}, batches = {}}
+end
+
+-- The board's clock may run faster than that of the processes (clock_rate): a wait on it as they are to wait it. While
+-- it stands, they are woken when it is moved, and look up once a second.
+local function real_ms(c, wait_ms)
+  if c.control.clock_at and wait_ms > 0 then
+    return math.max(wait_ms, FROZEN_LOOK_MS)
+  end
+  return c.rate == 1 and wait_ms or math.ceil(wait_ms / c.rate)
+end
+
+-- A lease on a clock that runs fast: no process can give signs of life as much faster as its night is played.
+local function lease_time(c, lease_ms)
+  return c.rate > 1 and math.max(tonumber(lease_ms), LEAST_LEASE_MS * c.rate) or tonumber(lease_ms)
+end
+
+-- The same as a process waits it, standing clock or not.
+local function real_lease_ms(c, lease_ms)
+  return math.floor(lease_time(c, lease_ms) / c.rate)
 end
 
 local function refused(code, what)

@@ -137,7 +137,7 @@ local function lease(c, jobs, worker, pool, score, is_own)
   emit_all(c, 'job_started', batch, detectors, facts)
   call_many('HSET', P .. 'attempts:' .. batch, attempts)
   call_many('HSET', P .. 'leases:' .. batch, leases)
-  set_job_timers(c, 'L', jobs, c.now + worker.lease_ms)
+  set_job_timers(c, 'L', jobs, c.now + lease_time(c, worker.lease_ms))
   redis.call('HSET', P .. 'worker:' .. worker.id, 'jobs', table.concat(jobs, ' '), 'state', 'busy', 'class', class)
   if not is_own then
     call_many('HSET', P .. 'affinity:' .. pool, affinity)
@@ -147,7 +147,7 @@ local function lease(c, jobs, worker, pool, score, is_own)
       redis.call('ZADD', P .. 'stealable:' .. name, c.now, worker.id)
     end
   end
-  return message_of(c, batch, entries, class, worker.lease_ms, f[2], c.now, f[1])
+  return message_of(c, batch, entries, class, real_lease_ms(c, worker.lease_ms), f[2], c.now, f[1])
 end
 
 local function hand_over(c, id, message)

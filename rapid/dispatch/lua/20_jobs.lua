@@ -128,11 +128,12 @@ local function held_message(c, worker)
     return nil
   end
   local f = redis.call('HMGET', P .. 'batch:' .. batch, 'spec', 'posted_ms')
-  set_job_timers(c, 'L', jobs, c.now + worker.lease_ms)
-  return message_of(c, batch, entries, class, worker.lease_ms, f[2], tonumber(since), f[1])
+  set_job_timers(c, 'L', jobs, c.now + lease_time(c, worker.lease_ms))
+  return message_of(c, batch, entries, class, real_lease_ms(c, worker.lease_ms), f[2], tonumber(since), f[1])
 end
 
--- heartbeat: ARGV worker, and job, token of each that it has in hand. Returns preempt, mode, and the jobs it has lost.
+-- heartbeat: ARGV worker, and job, token of each that it has in hand. Returns preempt, mode, how
+-- long its leases now last for it (ms), and the jobs it has lost.
 redis.register_function('rapid_v1_heartbeat', function(keys, args)
   local c, id = context(keys), args[1]
   local f = redis.call('HMGET', c.P .. 'worker:' .. id, 'lease_ms', 'preempt')
@@ -140,13 +141,13 @@ redis.register_function('rapid_v1_heartbeat', function(keys, args)
     redis.call('HSET', c.P .. 'worker:' .. id, 'seen_ms', c.now)
     redis.call('ZADD', c.P .. 'workers', 'XX', c.now, id)
   end
-  local answer = {(f[2] and f[2] ~= '') and 1 or 0, c.mode}
+  local answer = {(f[2] and f[2] ~= '') and 1 or 0, c.mode, f[1] and real_lease_ms(c, f[1]) or 0}
   for i = 2, #args, 2 do
     -- Only the jobs it names: one given to it that it never heard of must run out (I7).
     local batch, detector = split_job(args[i])
     local token, holder, _, _, state = lease_of(c, batch, detector)
     if f[1] and state == 'held' and holder == id and token == args[i + 1] then
-      redis.call('ZADD', c.P .. 'timers', c.now + f[1], 'L' .. args[i])
+      redis.call('ZADD', c.P .. 'timers', c.now + lease_time(c, f[1]), 'L' .. args[i])
     else
       answer[#answer + 1] = args[i]
     end

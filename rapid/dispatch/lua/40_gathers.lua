@@ -43,14 +43,14 @@ local function gather_held(c, batch, token)
   return f[1] == token and f[2] == '1'
 end
 
--- renew_gather: ARGV batch, token, lease_ms
+-- renew_gather: ARGV batch, token, lease_ms as its gatherer was told
 redis.register_function('rapid_v1_renew_gather', function(keys, args)
   local c = context(keys)
   if not gather_held(c, args[1], args[2]) then
     count(c, 'refused')
     return refused('lease_lost', 'gather of ' .. args[1])
   end
-  redis.call('ZADD', c.P .. 'timers', c.now + args[3], 'G' .. args[1])
+  redis.call('ZADD', c.P .. 'timers', c.now + args[3] * c.rate, 'G' .. args[1])
   return 1
 end)
 

@@ -49,7 +49,7 @@ local on_timer = {
   end,
   W = function(c, id)
     local f = redis.call('HMGET', c.P .. 'worker:' .. id, 'seen_ms', 'lease_ms')
-    local timeout_ms = f[1] and (c.worker_timeout_ms or LEASES_TO_LEAVE * f[2])
+    local timeout_ms = f[1] and (c.worker_timeout_ms or LEASES_TO_LEAVE * lease_time(c, f[2]))
     if not f[1] then
       redis.call('ZREM', c.P .. 'workers', id)
     elseif f[1] + timeout_ms <= c.now then
@@ -83,7 +83,8 @@ redis.register_function('rapid_v1_tick', function(keys, args)
   local c = context(keys)
   c.worker_timeout_ms = tonumber(args[1])
   redis.call('DEL', c.P .. 'keeper_wake')
-  return run_timers(c) or -1
+  local wait_ms = run_timers(c)
+  return wait_ms and real_ms(c, wait_ms) or -1
 end)
 
 -- claim_gather: ARGV gatherer, lease_ms. Returns a gather, or how long until the next gather or
@@ -108,11 +109,11 @@ redis.register_function('rapid_v1_claim_gather', function(keys, args)
   local first = redis.call('ZRANGE', P .. 'gathers', 0, 0, 'WITHSCORES')
   if not best then
     local wait_ms = math.min(first[2] and first[2] - c.now or math.huge, timer_ms or math.huge)
-    return {wait_ms < math.huge and math.max(wait_ms, 1) or -1}
+    return {wait_ms < math.huge and real_ms(c, math.max(wait_ms, 1)) or -1}
   end
   wake(c, 'gather_wake') -- another waiting gatherer takes over waiting for what is left
   local token = next_tokens(c, 1)[1]
-  set_timer(c, 'G' .. best, c.now + args[2])
+  set_timer(c, 'G' .. best, c.now + lease_time(c, args[2]))
   local key = P .. 'batch:' .. best
   redis.call('HSET', key, 'gathering', 1, 'gather_token', token, 'gather_n', redis.call('SCARD', P .. 'finished:' .. best))
   local state = state_of(c, best)
@@ -122,11 +123,12 @@ redis.register_function('rapid_v1_claim_gather', function(keys, args)
   elseif is_complete(c, best, state[2][9]) then
     reason = 'complete'
   end
-  return {0, token, reason, best_due, state}
+  return {0, token, reason, best_due, state, real_lease_ms(c, args[2])}
 end)
 
 -- claim: ARGV worker, boot, pools, pinned, host, lease_ms, how many jobs at most. A worker that asks holds nothing, or did not
--- hear the answer: then it gets its job again. Another boot is another process under the same name.
+-- hear the answer: then it gets its job again. Another boot is another process under the same name. Returns a message of
+-- jobs, or how long to wait for one before it asks again (ms).
 redis.register_function('rapid_v1_claim', function(keys, args)
   local c, id = context(keys), args[1]
   local P, key = c.P, keys[1] .. 'worker:' .. args[1]
@@ -141,7 +143,7 @@ redis.register_function('rapid_v1_claim', function(keys, args)
   redis.call('ZADD', P .. 'workers', c.now, id)
   local worker = worker_of(c, id)
   if joins then
-    set_timer(c, 'W' .. id, c.now + LEASES_TO_LEAVE * args[6])
+    set_timer(c, 'W' .. id, c.now + LEASES_TO_LEAVE * lease_time(c, args[6]))
     pin(c, worker)
     emit(c, 'worker_joined', nil, nil, cjson.encode({worker = id, host = args[5]}))
   end
@@ -165,6 +167,6 @@ redis.register_function('rapid_v1_claim', function(keys, args)
       redis.call('ZADD', P .. 'parked:' .. pool, 'NX', c.now, id)
     end
   end
-  return ''
+  return math.max(math.floor(real_lease_ms(c, args[6]) / 2), 1) -- asking again by then is its sign of life
 end)
 

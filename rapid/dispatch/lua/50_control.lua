@@ -7,12 +7,12 @@ redis.register_function('rapid_v1_lead', function(keys, args)
   local f = redis.call('HMGET', key, 'id', 'token', 'until_ms')
   local is_free = not f[1] or tonumber(f[3]) <= c.now
   if not is_free and f[1] ~= args[1] then
-    return {0, math.max(f[3] - c.now, 1)}
+    return {0, real_ms(c, math.max(f[3] - c.now, 1))}
   end
   local token = is_free and next_tokens(c, 1)[1] or f[2]
-  redis.call('HSET', key, 'id', args[1], 'token', token, 'until_ms', c.now + args[2])
+  redis.call('HSET', key, 'id', args[1], 'token', token, 'until_ms', c.now + lease_time(c, args[2]))
   redis.call('DEL', c.P .. 'leader_wake')
-  return {token, tonumber(args[2])}
+  return {token, real_lease_ms(c, args[2])}
 end)
 
 -- resign: ARGV head, token
@@ -56,14 +56,18 @@ redis.register_function('rapid_v1_mode', function(keys, args)
   return args[1]
 end)
 
+local function wake_all(c)
+  wake(c, 'keeper_wake')
+  wake(c, 'gather_wake')
+  wake(c, 'leader_wake')
+end
+
 -- clock: ARGV delta_ms. Moves the board's clock forward: replays and tests pass idle time so.
 redis.register_function('rapid_v1_clock', function(keys, args)
   local frozen = redis.call('HEXISTS', keys[1] .. 'control', 'clock_at') == 1
   redis.call('HINCRBY', keys[1] .. 'control', frozen and 'clock_at' or 'clock_offset', args[1])
   local c = context(keys)
-  wake(c, 'keeper_wake')
-  wake(c, 'gather_wake')
-  wake(c, 'leader_wake')
+  wake_all(c)
   return c.now
 end)
 
@@ -72,6 +76,41 @@ redis.register_function('rapid_v1_freeze_clock', function(keys)
   local c = context(keys)
   redis.call('HSET', c.P .. 'control', 'clock_at', c.now)
   return c.now
+end)
+
+-- clock_rate: ARGV rate. How fast the board's clock runs: 10 for a night played ten times as fast, 0 to stop it. What is
+-- left of a lease stays as long for the process that holds it: with its next sign of life it is told the new length.
+redis.register_function('rapid_v1_clock_rate', function(keys, args)
+  local c, rate = context(keys), tonumber(args[1])
+  local key = c.P .. 'control'
+  if rate == 0 then
+    redis.call('HSET', key, 'clock_at', c.now)
+    return c.now
+  end
+  redis.call('HDEL', key, 'clock_at')
+  redis.call('HSET', key, 'clock_rate', args[1], 'clock_since', c.server_ms,
+    'clock_zero', c.now - (tonumber(c.control.clock_offset or '') or 0))
+  if rate > c.rate then
+    local factor = rate / c.rate
+    local timers = redis.call('ZRANGE', c.P .. 'timers', 0, -1, 'WITHSCORES')
+    for i = 1, #timers, 2 do
+      if string.find(timers[i], '^[LGW]') and timers[i + 1] + 0 > c.now then
+        redis.call('ZADD', c.P .. 'timers', c.now + math.ceil((timers[i + 1] - c.now) * factor), timers[i])
+      end
+    end
+    local until_ms = tonumber(redis.call('HGET', c.P .. 'leader', 'until_ms') or '0')
+    if until_ms > c.now then
+      redis.call('HSET', c.P .. 'leader', 'until_ms', c.now + math.ceil((until_ms - c.now) * factor))
+    end
+  end
+  wake_all(c)
+  return c.now
+end)
+
+-- time: the board's time (ms), and how fast it runs; 0 if it stands.
+redis.register_function('rapid_v1_time', function(keys)
+  local c = context(keys)
+  return {c.now, c.control.clock_at and '0' or tostring(c.rate)}
 end)
 
 -- retry_dead: ARGV letter. Queues its job again, attempts counted anew.

@@ -84,7 +84,7 @@ def test_order_follows_day_and_sequence_whoever_took_the_exposure(day_obs: int, 
 def test_who_waits_blocks_on_its_own_list_and_no_longer_than_asked(say: BoardCommands) -> None:
     talk = say.claim(WorkerSpec(worker_id="w0"), 1, 2.0)
     assert next(talk).args[1] == "rapid_v1_claim"
-    blocked = talk.send(b"")
+    blocked = talk.send(5_000)
     assert blocked.args[:2] == ("BLPOP", "rapid:{LSSTCam}:wake:w0")
     assert 1.5 < float(blocked.args[2]) <= 2.0
     assert talk.send(None).args[1] == "rapid_v1_claim"

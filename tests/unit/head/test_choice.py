@@ -4,7 +4,7 @@ import pytest
 
 from rapid.camera.store import load_camera
 from rapid.control.models import ControlDocument, ControlState, SheddingPolicy, Timeouts
-from rapid.dispatch.models import BatchKey, Load
+from rapid.dispatch.models import BatchKey, BoardTime, Load
 from rapid.exposure.models import ExposureInfo, ImageType
 from rapid.head.choice import Chooser, Waits, rungs
 from rapid.patterns import VisitMode
@@ -35,6 +35,10 @@ class FakeBoard:
         self.load = load
         self.control = control
         self.asked: list[tuple[str, str]] = []
+        self.now_s, self.rate = 0.0, 1.0
+
+    async def time(self) -> BoardTime:
+        return BoardTime(now_ms=round(self.now_s * 1000), rate=self.rate)
 
     async def load_of(self, pool: str, pipeline: str) -> Load:
         self.asked.append((pool, pipeline))
@@ -69,7 +73,8 @@ def chooser(control: Control, load: Load = IDLE, camera=LSSTCAM, before=None) ->
 
 
 async def choose(who: Chooser, what: ExposureInfo, header=None, at_s: float = 0.0, excluded=None):
-    return await who.choose(what, header or {}, at_s=at_s, excluded=excluded or {})
+    who._board.now_s = at_s
+    return await who.choose(what, header or {}, excluded=excluded or {})
 
 
 async def test_by_default_every_science_detector_is_processed_now():
