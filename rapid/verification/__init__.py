@@ -1,0 +1,1 @@
+"""Verification: which calibration exposures and masters are good, by dated thresholds."""
