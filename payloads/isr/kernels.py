@@ -1,11 +1,12 @@
 """Signature removal in one pass over the counts, compiled.
 
 Row by row of the read-out: all amps of a row together (crosstalk needs them), then the detector rows they
-fill, while they are in the first cache: bias, dark, defects, variance, flat, interpolation, binning. Each step is
-a short loop over one row that the compiler vectorises. `payloads.isr.steps` says what each step is, and
-`payloads.isr.fused` calls the pass.
+fill, while they are in the cache: bias, dark, defects, variance, flat, interpolation, binning. What it costs is the
+planes going through memory once, so that all steps after assembly are one loop. `payloads.isr.steps` says what
+each step is, and `payloads.isr.fused` calls the pass.
 """
 
+import llvmlite.binding
 import numpy as np
 from numba import njit
 
@@ -13,6 +14,9 @@ from payloads.isr.linearity import STRETCH, correct_row
 from payloads.isr.overscan import correct_crosstalk
 from payloads.isr.steps import MAX_INTERPOLATED_PX, NO_DATA_VARIANCE, WITHOUT_VALUE
 from payloads.mask import BAD, INTRP, SAT, SUSPECT, UNMASKEDNAN
+
+# Read by the vectoriser when a kernel is compiled. Its default of 8 is for loops of a few instructions.
+llvmlite.binding.set_option("rapid", "-runtime-memory-check-threshold=64")
 
 BLOCK = 8
 """Side of the blocks of the binned image [px]."""
@@ -61,108 +65,95 @@ def _fill_row(image, variance, mask, y, runs, n_runs):  # type: ignore[no-untype
 
 
 # Loops run from 0 over slices: with another start the compiler must allow for negative indices, and does not
-# vectorise. Arguments are rows of one amp.
+# vectorise. Nor does it a loop over many arrays, unless it may look whether they overlap at as many pairs as there are.
 
 
 @njit(nogil=True, cache=True)
-def _level_row(counts, level, gain, signal):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
-    """Subtract the overscan level, apply the gain."""
-    for x in range(counts.shape[0]):
-        signal[x] = (np.float32(counts[x]) - level) * gain
-
-
-@njit(nogil=True, cache=True)
-def _flag_row(counts, level, saturation, suspect, adc_max, flags):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
-    """Flag; return how many pixels are saturated and suspect."""
-    n_saturated = np.int32(0)
-    n_suspect = np.int32(0)
+def _level_row(counts, level, gain, saturation, suspect, adc_max, signal, flags):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+    """Subtract the overscan level, apply the gain, flag; return whether any pixel has a flag."""
+    seen = np.int32(0)
     for x in range(counts.shape[0]):
         adu = np.float32(counts[x]) - level
+        signal[x] = adu * gain
         saturated = np.int32((adu >= saturation) | (counts[x] >= adc_max))
-        doubtful = np.int32(adu >= suspect)
-        flags[x] = saturated * np.int32(SAT) + doubtful * np.int32(SUSPECT)
-        n_saturated += saturated
-        n_suspect += doubtful
-    return n_saturated, n_suspect
+        flag = saturated * np.int32(SAT) + np.int32(adu >= suspect) * np.int32(SUSPECT)
+        flags[x] = flag
+        seen |= flag
+    return seen != 0
 
 
 @njit(nogil=True, cache=True)
-def _place_row(signal, flags, flip, image, mask):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
-    n = signal.shape[0]
+def _count_flags(flags, plane):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+    n = np.int32(0)
+    for x in range(flags.shape[0]):
+        n += np.int32((flags[x] & np.int32(plane)) != 0)
+    return n
+
+
+@njit(nogil=True, cache=True)
+def _place_row(values, flip, target):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+    n = values.shape[0]
     if flip:
         # Unsigned, so that no index can be negative: only then does the compiler reverse whole registers.
         last = np.uint64(n - 1)
         for x in range(n):
-            image[x] = signal[last - np.uint64(x)]
-        for x in range(n):
-            mask[x] = flags[last - np.uint64(x)]
+            target[x] = values[last - np.uint64(x)]
     else:
         for x in range(n):
-            image[x] = signal[x]
-            mask[x] = flags[x]
+            target[x] = values[x]
 
 
 @njit(nogil=True, cache=True)
-def _subtract_row(image, values, scale):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
-    for x in range(image.shape[0]):
-        image[x] -= values[x] * scale
-
-
-@njit(nogil=True, cache=True)
-def _mark_row(mask, defects):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
-    for x in range(mask.shape[0]):
-        mask[x] |= np.int32(defects[x] != 0) * np.int32(BAD)
-
-
-@njit(nogil=True, cache=True)
-def _vary_row(image, noise_variance, per_photon, variance, mask):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
-    """Fill the variance; return how many pixels are BAD."""
-    n_bad = np.int32(0)
-    for x in range(image.shape[0]):
-        value = noise_variance + image[x] * per_photon
-        variance[x] = value
-        flag = mask[x] | (np.int32(value <= np.float32(0)) * np.int32(BAD))
-        mask[x] = flag
-        n_bad += np.int32((flag & np.int32(BAD)) != 0)
-    return n_bad
+def _subtract_row(row, values):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+    for x in range(row.shape[0]):
+        row[x] -= values[x]
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _flatten_row(image, variance, flat):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
-    for x in range(image.shape[0]):
-        inverse = np.float32(1) / (flat[x] if flat[x] > np.float32(0) else np.float32(np.nan))
-        image[x] *= inverse
-        variance[x] *= inverse * inverse
-
-
-@njit(nogil=True, cache=True)
-def _check_row(image, variance, mask):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
-    """Mask what is not finite; return whether any pixel lacks a value."""
+def _finish_row(  # type: ignore[no-untyped-def] # noqa: ANN202
+    signal, flags, bias, dark, dark_scale, defects, noise_variance, per_photon, flat, image, mask, variance,  # noqa: ANN001
+):  # fmt: skip
+    """Make all steps after assembly; return the planes that any pixel of the row has."""
     seen = np.int32(0)
-    for x in range(image.shape[0]):
+    for x in range(signal.shape[0]):
+        value = (signal[x] - bias[x]) - dark[x] * dark_scale
+        noise = noise_variance[x] + value * per_photon[x]
+        flag = flags[x] | (np.int32((defects[x] != 0) | (noise <= np.float32(0))) * np.int32(BAD))
+        inverse = np.float32(1) / (flat[x] if flat[x] > np.float32(0) else np.float32(np.nan))
+        value *= inverse
+        noise *= inverse * inverse
         # A finite number minus itself is zero.
-        zero = (image[x] - image[x]) + (variance[x] - variance[x])
-        useless = zero != np.float32(0)
-        flag = mask[x] | np.int32(useless) * np.int32(UNMASKEDNAN)
+        useless = ((value - value) + (noise - noise)) != np.float32(0)
+        flag |= np.int32(useless) * np.int32(UNMASKEDNAN)
+        value = np.float32(0) if useless else value
         mask[x] = flag
-        image[x] = np.float32(0) if useless else image[x]
-        variance[x] = np.float32(NO_DATA_VARIANCE) if useless else variance[x]
+        image[x] = value
+        variance[x] = np.float32(NO_DATA_VARIANCE) if useless else noise
         seen |= flag
-    return (seen & WITHOUT_VALUE) != 0
+    return seen
 
 
 @njit(nogil=True, cache=True)
-def _bin_row(image, sums):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
-    for column in range(sums.shape[0]):
-        total = np.float32(0)
-        for x in range(BLOCK):
-            total += image[column * BLOCK + x]
-        sums[column] += total
+def _add_row(sums, image):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+    for x in range(sums.shape[0]):
+        sums[x] += image[x]
+
+
+@njit(nogil=True, cache=True)
+def _close_block(sums, binned, row):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+    """Add column sums to a row of the binned image, if it has that row, and begin anew."""
+    if 0 <= row < binned.shape[0]:
+        for column in range(binned.shape[1]):
+            total = np.float32(0)
+            for x in range(BLOCK):
+                total += sums[column * BLOCK + x]
+            binned[row, column] += total
+    sums[:] = np.float32(0)
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def calibrate(  # type: ignore[no-untyped-def] # noqa: ANN201
-    plane, levels, parallel, place, bands, size, electronics, adc_max, crosstalk, knots, pieces, nearby, bins_per_unit,  # noqa: ANN001
+    plane, levels, parallel, place, stretches, stretch_of, size, electronics, adc_max, crosstalk, knots, pieces, nearby, bins_per_unit,  # noqa: ANN001
     bias, dark, dark_scale, defects, flat, interpolate, image, mask, variance, binned, counts, runs,  # noqa: ANN001
 ):  # fmt: skip
     """Apply every correction to every pixel; arguments of shape (0, ...) leave their step out.
@@ -174,8 +165,13 @@ def calibrate(  # type: ignore[no-untyped-def] # noqa: ANN201
     levels : ndarray of shape (n_amps, data_height), float32, ADU
         Of the imaging rows.
     parallel : ndarray of shape (n_amps, data_width), float32
-    place, bands
-        As in `payloads.isr.inputs.AmpLayout`; without bands the rows are interpolated and binned at the end.
+    place
+        As in `payloads.isr.inputs.AmpLayout`.
+    stretches : ndarray of shape (n_stretches, 4), int64
+        What is finished together: first column and one past the last, y0 and flip_y. Whole rows of the detector, or
+        one amp each; of the latter the rows are interpolated and binned at the end.
+    stretch_of : ndarray of shape (n_amps,), int64
+        To which of them each amp belongs.
     size : ndarray of shape (2,), int64
         Width and height of an amp's imaging pixels.
     electronics : ndarray of shape (n_amps, 5), float32
@@ -192,66 +188,104 @@ def calibrate(  # type: ignore[no-untyped-def] # noqa: ANN201
     n_runs : int
     """
     n_amps = place.shape[0]
-    width, height = size[0], size[1]
-    signal = np.empty((n_amps, width), dtype=np.float32)
-    corrected = np.empty(width, dtype=np.float32)
-    flags = np.empty(width, dtype=np.int32)
+    amp_width, height = size[0], size[1]
+    full_width = image.shape[1]
+    n_stretches = stretches.shape[0]
+    is_whole = stretches[0, 1] - stretches[0, 0] == full_width
+    n_rows, n_columns = binned.shape
+    signal = np.empty((n_amps, amp_width), dtype=np.float32)
+    flags = np.empty((n_amps, amp_width), dtype=np.int32)
+    corrected = np.empty(amp_width, dtype=np.float32)
     clipped = np.empty(STRETCH, dtype=np.float32)
     amount = np.empty(STRETCH, dtype=np.float32)
-    lacking = np.zeros(n_amps, dtype=np.bool_)
-    has_gaps = n_amps * width * height != image.size
+    line = np.empty(full_width, dtype=np.float32)
+    line_flags = np.empty(full_width, dtype=np.int32)
+    # What an absent calib does: nothing.
+    nothing = np.zeros(full_width, dtype=np.float32)
+    no_defects = np.zeros(full_width, dtype=np.uint8)
+    unit = np.ones(full_width, dtype=np.float32)
+    noise_variance = np.zeros((n_stretches, full_width), dtype=np.float32)
+    per_photon = np.zeros((n_stretches, full_width), dtype=np.float32)
+    sums = np.zeros((n_stretches, full_width), dtype=np.float32)
+    open_row = np.full(n_stretches, -1, dtype=np.int64)
+    has_flags = np.zeros(n_amps, dtype=np.bool_)
+    for amp in range(n_amps):
+        left = place[amp, 0]
+        noise_variance[stretch_of[amp], left : left + amp_width] = electronics[amp, 2]
+        per_photon[stretch_of[amp], left : left + amp_width] = electronics[amp, 1]
     n_runs = 0
-    n_rows, n_columns = binned.shape
     for k in range(height):
         for amp in range(n_amps):
             left = place[amp, 0]
             y = place[amp, 1] + (height - 1 - k if place[amp, 3] else k)
-            _level_row(plane[y, left : left + width], levels[amp, k], electronics[amp, 0], signal[amp])
-        for amp in range(n_amps):
-            left = place[amp, 0]
-            y = place[amp, 1] + (height - 1 - k if place[amp, 3] else k)
-            n_saturated, n_suspect = _flag_row(
-                plane[y, left : left + width], levels[amp, k], electronics[amp, 3], electronics[amp, 4], adc_max, flags
+            has_flags[amp] = _level_row(
+                plane[y, left : left + amp_width],
+                levels[amp, k],
+                electronics[amp, 0],
+                electronics[amp, 3],
+                electronics[amp, 4],
+                adc_max,
+                signal[amp],
+                flags[amp],
             )
-            counts[amp, 0] += n_saturated
-            counts[amp, 1] += n_suspect
-            row = signal[amp]
-            if crosstalk.shape[0] > 0:
-                correct_crosstalk(signal, crosstalk[amp], amp, corrected)
-                row = corrected
-            if parallel.shape[0] > 0:
-                _subtract_row(row, parallel[amp], np.float32(1))
-            if knots.shape[0] > 0:
-                correct_row(row, knots[amp], pieces[amp], nearby[amp], bins_per_unit[amp], clipped, amount)
-            target, target_mask = image[y, left : left + width], mask[y, left : left + width]
-            target_variance = variance[y, left : left + width]
-            _place_row(row, flags, place[amp, 2] != 0, target, target_mask)
-            if bias.shape[0] > 0:
-                _subtract_row(target, bias[y, left : left + width], np.float32(1))
-            if dark.shape[0] > 0:
-                _subtract_row(target, dark[y, left : left + width], dark_scale)
-            if defects.shape[0] > 0:
-                _mark_row(target_mask, defects[y, left : left + width])
-            counts[amp, 2] += _vary_row(target, electronics[amp, 2], electronics[amp, 1], target_variance, target_mask)
-            if flat.shape[0] > 0:
-                _flatten_row(target, target_variance, flat[y, left : left + width])
-            lacking[amp] = _check_row(target, target_variance, target_mask)
-        for band in range(bands.shape[0]):
-            y = bands[band, 0] + (height - 1 - k if bands[band, 1] else k)
-            needs_value = has_gaps
+            if has_flags[amp]:
+                counts[amp, 0] += _count_flags(flags[amp], SAT)
+                counts[amp, 1] += _count_flags(flags[amp], SUSPECT)
+        for stretch in range(n_stretches):
+            x0, x1 = stretches[stretch, 0], stretches[stretch, 1]
+            y = stretches[stretch, 2] + (height - 1 - k if stretches[stretch, 3] else k)
             for amp in range(n_amps):
-                in_band = place[amp, 1] == bands[band, 0] and place[amp, 3] == bands[band, 1]
-                needs_value |= in_band and lacking[amp]
-            if interpolate and needs_value:
+                if stretch_of[amp] != stretch:
+                    continue
+                left = place[amp, 0]
+                row = signal[amp]
+                if crosstalk.shape[0] > 0:
+                    correct_crosstalk(signal, crosstalk[amp], amp, corrected)
+                    row = corrected
+                if parallel.shape[0] > 0:
+                    _subtract_row(row, parallel[amp])
+                if knots.shape[0] > 0:
+                    correct_row(row, knots[amp], pieces[amp], nearby[amp], bins_per_unit[amp], clipped, amount)
+                _place_row(row, place[amp, 2] != 0, line[left : left + amp_width])
+                if has_flags[amp]:
+                    _place_row(flags[amp], place[amp, 2] != 0, line_flags[left : left + amp_width])
+                else:
+                    line_flags[left : left + amp_width] = 0
+            seen = _finish_row(
+                line[x0:x1],
+                line_flags[x0:x1],
+                (bias[y] if bias.shape[0] > 0 else nothing)[x0:x1],
+                (dark[y] if dark.shape[0] > 0 else nothing)[x0:x1],
+                dark_scale,
+                (defects[y] if defects.shape[0] > 0 else no_defects)[x0:x1],
+                noise_variance[stretch, x0:x1],
+                per_photon[stretch, x0:x1],
+                (flat[y] if flat.shape[0] > 0 else unit)[x0:x1],
+                image[y, x0:x1],
+                mask[y, x0:x1],
+                variance[y, x0:x1],
+            )
+            if (seen & BAD) != 0:
+                for amp in range(n_amps):
+                    if stretch_of[amp] == stretch:
+                        counts[amp, 2] += _count_flags(mask[y, place[amp, 0] : place[amp, 0] + amp_width], BAD)
+            if not is_whole:
+                continue
+            if interpolate and (seen & WITHOUT_VALUE) != 0:
                 n_runs = _fill_row(image[y], variance[y], mask[y], y, runs, n_runs)
-            if y // BLOCK < n_rows:
-                _bin_row(image[y], binned[y // BLOCK])
-    if bands.shape[0] == 0:
+            if open_row[stretch] != y // BLOCK:
+                _close_block(sums[stretch], binned, open_row[stretch])
+                open_row[stretch] = y // BLOCK
+            _add_row(sums[stretch], image[y])
+    for stretch in range(n_stretches):
+        _close_block(sums[stretch], binned, open_row[stretch])
+    if not is_whole:
         for y in range(image.shape[0]):
             if interpolate:
                 n_runs = _fill_row(image[y], variance[y], mask[y], y, runs, n_runs)
-            if y // BLOCK < n_rows:
-                _bin_row(image[y], binned[y // BLOCK])
+            _add_row(sums[0], image[y])
+            if y % BLOCK == BLOCK - 1:
+                _close_block(sums[0], binned, y // BLOCK)
     scale = np.float32(1.0 / (BLOCK * BLOCK))
     for y in range(n_rows):
         for x in range(n_columns):
