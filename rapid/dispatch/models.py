@@ -190,6 +190,12 @@ class EventKind(StrEnum):
     CONTROL_CHANGED = "control_changed"
     REQUEST_CHANGED = "request_changed"
     EXCLUSION_CHANGED = "exclusion_changed"
+    LOG_CHANGED = "log_changed"
+    """An observer has written a comment or set a flag, or taken one back."""
+
+    CLUSTER_CHANGED = "cluster_changed"
+    """Somebody has ordered something of workers or dead letters, or an order was carried out."""
+
     WORKER_JOINED = "worker_joined"
     WORKER_LEFT = "worker_left"
 
