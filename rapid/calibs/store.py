@@ -26,7 +26,8 @@ from payloads.plugin import CalibPlane
 from rapid.errors import ConfigurationError, NotFoundError, StoreError
 from rapid.exposure.models import ExposureInfo
 from rapid.products.directory import DirectoryStore
-from rapid.results.models import CalibRecord
+from rapid.results.headers import add_provenance
+from rapid.results.models import CalibRecord, Provenance
 from rapid.results.store import ResultsStore
 
 _NAME = re.compile(r"^[A-Za-z0-9_~.-]+$")
@@ -80,6 +81,7 @@ class CalibStore:
         inputs: list[int] | None = None,
         certified_by: str = "policy",
         note: str = "",
+        provenance: Provenance | None = None,
     ) -> CalibRecord:
         """Store a calib and register it as the choice from ``valid_from`` on.
 
@@ -94,6 +96,8 @@ class CalibStore:
             In the image's unit squared.
         table
             Per-amp numbers, by amp name.
+        provenance
+            How it was built. Goes into header and registry: without it nobody can tell what a bad input has touched.
 
         Raises
         ------
@@ -111,7 +115,9 @@ class CalibStore:
             raise ConfigurationError("image", "a calib may not hold NaN or infinite pixels")
         # Whole seconds, as in the id: two calibs of one second are versions of one another.
         begin = valid_from.replace(microsecond=0)
-        data = self._to_fits(kind, camera, detector, image, variance, table or {}, inputs or [], physical_filter, begin)
+        data = self._to_fits(
+            kind, camera, detector, image, variance, table or {}, inputs or [], physical_filter, begin, provenance
+        )
         checksum = hashlib.sha256(data).hexdigest()
         # Named by content: whoever certifies other pixels at the same moment writes another file.
         folder = f"{camera}/{kind}/{physical_filter or 'none'}/{detector:03d}"
@@ -135,6 +141,7 @@ class CalibStore:
                 created_at=created_at,
                 certified_by=certified_by,
                 note=note,
+                provenance=provenance,
             )
 
         return self._results.add_calib(record_of)
@@ -150,6 +157,7 @@ class CalibStore:
         inputs: list[int],
         physical_filter: str | None,
         valid_from: datetime,
+        provenance: Provenance | None,
     ) -> bytes:
         primary = fits.PrimaryHDU(np.ascontiguousarray(image, dtype=np.float32))
         primary.header["INSTRUME"] = camera
@@ -161,6 +169,8 @@ class CalibStore:
         primary.header["NINPUT"] = (len(inputs), "exposures combined")
         for place, exposure_id in enumerate(sorted(inputs), start=1):
             primary.header[f"INP{place:05d}"] = exposure_id
+        if provenance is not None:
+            add_provenance(primary.header, provenance)
         if table:
             primary.header["AMPTABLE"] = json.dumps(table, sort_keys=True)
         hdus = fits.HDUList([primary])
@@ -169,6 +179,43 @@ class CalibStore:
         buffer = io.BytesIO()
         hdus.writeto(buffer)
         return buffer.getvalue()
+
+    def put_in_place(self, bad: CalibRecord, other: CalibRecord, *, author: str, reason: str) -> CalibRecord:
+        """Certify the file of another calib for the validity of a bad one, as its next version.
+
+        Look-ups at the bad one's time then find it, and what was chosen before stays reproducible.
+
+        Raises
+        ------
+        ConfigurationError
+            Raised if the two are not of the same detector, kind and filter, or the same file.
+        """
+        for field in ("camera", "detector", "kind", "physical_filter"):
+            here, there = getattr(bad, field), getattr(other, field)
+            if here != there:
+                raise ConfigurationError(
+                    "replacement", f"{other.calib_id} is of {field} {there}, {bad.calib_id} of {here}"
+                )
+        if other.sha256 == bad.sha256:
+            raise ConfigurationError("replacement", f"{other.calib_id} is the same file as {bad.calib_id}")
+        created_at = datetime.now(UTC)
+
+        def record_of(version: int) -> CalibRecord:
+            calib_id = calib_id_of(bad.kind, bad.camera, bad.detector, bad.physical_filter, bad.valid_from, version)
+            return other.model_copy(
+                update={
+                    "calib_id": calib_id,
+                    "valid_from": bad.valid_from,
+                    "valid_to": bad.valid_to,
+                    "version": version,
+                    "created_at": created_at,
+                    "certified_by": author,
+                    "state_reason": reason,
+                    "note": f"{other.calib_id} in place of {bad.calib_id}",
+                }
+            )
+
+        return self._results.add_calib(record_of)
 
     def choose(
         self,

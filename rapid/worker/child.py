@@ -28,11 +28,13 @@ from rapid.camera.models import Camera
 from rapid.camera.store import load_camera
 from rapid.dispatch.models import Job
 from rapid.errors import PayloadError, RapidError, Retry
+from rapid.exclusions.bad_exposures import BadExposureStore
 from rapid.exposure.models import ExposureInfo
 from rapid.pipeline.models import Pipeline
 from rapid.pipeline.store import load_pipeline
 from rapid.products.naming import detector_key
 from rapid.products.store import ProductsStore, open_products
+from rapid.results.headers import add_provenance
 from rapid.results.store import ResultsStore, open_results
 from rapid.worker.messages import ChildAnswer, ChildSettings
 from rapid.worker.run import PipelineRun, PipelineRunner, RawInput
@@ -64,10 +66,9 @@ def binned_fits(run: PipelineRun) -> bytes:
     header["DETECTOR"] = result.detector
     header["DETNAME"] = result.detector_name
     header["IMGTYPE"] = result.image_type
-    header["PIPELINE"] = (result.pipeline, f"version {result.provenance.pipeline_version}")
     header["BUNIT"] = frame.unit
     header["BINNING"] = 8
-    header["RAWSHA"] = result.provenance.raw_sha256
+    add_provenance(header, result.provenance)
     buffer = io.BytesIO()
     hdu.writeto(buffer)
     return buffer.getvalue()
@@ -80,6 +81,7 @@ class ChildWorker:
         self.products: ProductsStore = open_products(settings.products_url)
         self.results: ResultsStore = open_results(settings.results_url)
         self.calibs = CalibStore(settings.calibs_path, self.results)
+        self._bad = BadExposureStore(self.results.engine)
         self._cache = CalibCache(self.calibs, self.results)
         self.runner = PipelineRunner(calibs_for=self._calibs_for)
         for name in settings.warm:
@@ -108,7 +110,8 @@ class ChildWorker:
             except KeyError as error:
                 message = f"pipeline {pipeline.name} has no payload {error.args[0]}"
                 raise PayloadError(message, pipeline=pipeline.name) from error
-        inputs = [(exposure_id, self._input(job, exposure_id)) for exposure_id in job.inputs]
+        left_out = self._bad.excluded_inputs(job.camera, job.inputs, job.detector) if job.inputs else {}
+        inputs = [(one, self._input(job, one)) for one in job.inputs if one not in left_out]
         raw = RawInput(uri=job.raw_uri, data=read_raw(job.raw_uri))
         run = self.runner.run(
             raw,
@@ -117,8 +120,11 @@ class ChildWorker:
             run_label=job.batch.run,
             inputs=[(exposure_id, self._loader(uri)) for exposure_id, uri in inputs],
         )
+        if left_out:
+            run.result.metrics["n_inputs_excluded"] = len(left_out)
+            run.result.metrics["inputs_excluded"] = "; ".join(f"{one}: {why}" for one, why in left_out.items())[:1000]
         self._write_products(run)
-        certified = self._certify(run, pipeline, camera, list(job.inputs)) if pipeline.builds else None
+        certified = self._certify(run, pipeline, camera, [one for one, _ in inputs]) if pipeline.builds else None
         run.frame.inputs = []
         return ChildAnswer(result=run.result, certified=certified)
 
@@ -148,6 +154,12 @@ class ChildWorker:
             key = detector_key(result, kind=name, extension=file.extension)
             self.products.put(key, file.data, content_type=file.content_type)
             result.products[name] = key
+        if frame.tables or frame.files:
+            # A table or a picture has no header to say how it came to be.
+            key = detector_key(result, kind="provenance", extension="json")
+            facts = {**result.provenance.model_dump(mode="json"), "products": dict(result.products)}
+            self.products.put(key, json.dumps(facts, sort_keys=True).encode(), content_type="application/json")
+            result.products["provenance"] = key
 
     def _certify(self, run: PipelineRun, pipeline: Pipeline, camera: Camera, inputs: list[int]) -> str:
         frame: Frame = run.frame
@@ -170,6 +182,7 @@ class ChildWorker:
             inputs=inputs,
             certified_by="policy",
             note=f"{pipeline.name} {pipeline.version}",
+            provenance=run.result.provenance,
         )
         return record.calib_id
 

@@ -202,7 +202,11 @@ class PipelineRunner:
         if self.calibs_for is not None:
             frame.calibs = self.calibs_for(info)
         pipeline = pipeline or choose_pipeline(info, dict(frame.header), self.book, purpose=frame.detector.purpose)
-        frame.inputs = [self._input_loader(loader, frame.camera) for _, loader in inputs]
+        input_sha256: dict[str, str] = {}
+        frame.inputs = [
+            self._input_loader(loader, frame.camera, exposure_id=exposure_id, checksums=input_sha256)
+            for exposure_id, loader in inputs
+        ]
         timings["read_header_s"] = time.perf_counter() - start.wall_s
         versions: dict[str, str] = {}
         for payload in self.payloads_of(pipeline):
@@ -245,15 +249,21 @@ class PipelineRunner:
                 raw=raw.uri,
                 raw_sha256=checksum,
                 inputs=[exposure_id for exposure_id, _ in inputs],
+                input_sha256=dict(sorted(input_sha256.items())),
                 host=socket.gethostname(),
             ),
             finished_at=datetime.now(UTC),
         )
         return PipelineRun(result=result, frame=frame, info=info)
 
-    def _input_loader(self, load: Callable[[], RawInput], camera: Camera) -> Callable[[], Frame]:
+    def _input_loader(
+        self, load: Callable[[], RawInput], camera: Camera, *, exposure_id: int, checksums: dict[str, str]
+    ) -> Callable[[], Frame]:
         def load_frame() -> Frame:
-            frame, info = make_frame(load(), camera=camera)
+            raw = load()
+            if str(exposure_id) not in checksums:  # a payload may load an input more than once
+                checksums[str(exposure_id)] = hashlib.sha256(raw.data).hexdigest()
+            frame, info = make_frame(raw, camera=camera)
             if self.calibs_for is not None:
                 frame.calibs = self.calibs_for(info)
             return frame
