@@ -13,8 +13,29 @@ from rapid.camera.models import Amp, Detector
 from replay.rice_encoder import BLOCK_SIZE, encode
 
 BLOCK = 2880
+CARD = 80
 Value = str | int | float | bool | None
 Cards = Iterable[tuple[str, Value, str]]
+
+
+def card_text(key: str, value: Value, comment: str = "") -> str:
+    """Return a header card of any length, as people read it."""
+    name = f"{key:<8}" if len(key) <= 8 and key == key.upper() and " " not in key else f"HIERARCH {key}"
+    if value is None:
+        text = f"{name}= "
+    elif isinstance(value, bool):
+        text = f"{name}= {'T' if value else 'F':>20}"
+    elif isinstance(value, int):
+        text = f"{name}= {value:>20d}"
+    elif isinstance(value, float):
+        number = repr(float(value)).replace("e", "E")
+        text = f"{name}= {number:>20}"
+    else:
+        quoted = value.replace("'", "''")
+        text = f"{name}= '{quoted:<8}'"
+    if comment and len(text) + 3 + len(comment) <= CARD:
+        text += f" / {comment}"
+    return text
 
 
 def card(key: str, value: Value, comment: str = "") -> str:
@@ -25,28 +46,33 @@ def card(key: str, value: Value, comment: str = "") -> str:
     >>> card("SEQNUM", 12).rstrip()
     'SEQNUM  =                   12'
     """
-    if value is None:
-        text = f"{key:<8}= "
-    elif isinstance(value, bool):
-        text = f"{key:<8}= {'T' if value else 'F':>20}"
-    elif isinstance(value, int):
-        text = f"{key:<8}= {value:>20d}"
-    elif isinstance(value, float):
-        number = repr(float(value)).replace("e", "E")
-        text = f"{key:<8}= {number:>20}"
-    else:
-        quoted = value.replace("'", "''")
-        text = f"{key:<8}= '{quoted:<8}'"
-    if comment and len(text) + 3 + len(comment) <= 80:
-        text += f" / {comment}"
-    if len(text) > 80:
+    text = card_text(key, value, comment)
+    if len(text) > CARD:
         raise ValueError(f"header card too long: {text}")
     return f"{text:<80}"
 
 
+def cards_of(key: str, value: Value, comment: str = "") -> str:
+    """Return a card, or a text too long for one with the ``CONTINUE`` cards of the standard's section 4.2.1.2."""
+    if not isinstance(value, str) or len(card_text(key, value)) <= CARD:
+        return card(key, value, comment)
+    name = card_text(key, "")[: -len("'        '")]
+    pieces, rest, room = [], value, CARD - len(name) - 3
+    while True:
+        piece = rest[:room]
+        while len(piece.replace("'", "''")) > room:
+            piece = piece[:-1]
+        rest = rest[len(piece) :]
+        quoted = piece.replace("'", "''")
+        pieces.append(f"{name}'{quoted}{'&' if rest else ''}'")
+        if not rest:
+            return "".join(f"{text:<80}" for text in pieces)
+        name, room = "CONTINUE  ", CARD - 10 - 3
+
+
 def header(cards: Cards) -> bytes:
     """Return a header: its cards, END, and blanks to a whole block."""
-    text = "".join(card(*entry) for entry in cards) + f"{'END':<80}"
+    text = "".join(cards_of(*entry) for entry in cards) + f"{'END':<80}"
     return text.ljust(-(-len(text) // BLOCK) * BLOCK).encode("ascii")
 
 
