@@ -4,22 +4,18 @@ It measures and does not judge: what passes is decided where calibs are verified
 """
 
 import math
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 from pydantic import Field
 
 from payloads.mask import NOT_FOR_STATISTICS
 from payloads.plugin import Frame, Metric, PayloadConfig
-from payloads.quality.sky import NO_MASK
+from payloads.quality.calibration_sums import NO_MASK, RegionStatistics, count_above, measure_region
+from payloads.quality.residuals import add_residuals
 from rapid.errors import PayloadError
 from rapid.exposure.models import ImageType
-
-MIN_PIXELS = 100
-"""Fewer good pixels than this make no statistics."""
 
 
 class CalibrationStatisticsConfig(PayloadConfig):
@@ -28,134 +24,6 @@ class CalibrationStatisticsConfig(PayloadConfig):
     clip_sigma: float = Field(default=5.0, gt=1, description="Pixels farther than this from the mean are clipped.")
     n_iterations: int = Field(default=3, ge=1, le=10, description="Rounds of clipping.")
     hot_e_per_s: float = Field(default=5.0, gt=0, description="A pixel of a dark above this is hot [electron/s].")
-
-
-@dataclass(frozen=True)
-class RegionStatistics:
-    """Clipped statistics of one region, in the unit of the image; see `measure_region`."""
-
-    mean: float
-    stdev: float
-    minimum: float
-    maximum: float
-    n_used: int
-    n_good: int
-
-    @property
-    def standard_error(self) -> float:
-        """Of the mean, were all pixels independent."""
-        return self.stdev / math.sqrt(self.n_used)
-
-
-@njit(cache=True, nogil=True)
-def _sums(
-    image: NDArray[np.float32],
-    mask: NDArray[np.int32],
-    reject_bits: int,
-    box: tuple[int, int, int, int],
-    low: float,
-    high: float,
-    centre: float,
-) -> tuple[int, float, float, float, float]:
-    """Return count, sum, sum of squares (both about ``centre``), minimum and maximum of good pixels in a range."""
-    x0, y0, x1, y1 = box
-    has_mask = mask.shape[0] > 0
-    n = 0
-    total = 0.0
-    squares = 0.0
-    minimum = np.inf
-    maximum = -np.inf
-    for y in range(y0, y1):
-        # Per row in single precision would lose the fourth digit of a flat's variance.
-        for x in range(x0, x1):
-            value = float(image[y, x])
-            if not (value >= low and value <= high):
-                continue
-            if has_mask and (mask[y, x] & reject_bits) != 0:
-                continue
-            away = value - centre
-            n += 1
-            total += away
-            squares += away * away
-            minimum = min(minimum, value)
-            maximum = max(maximum, value)
-    return n, total, squares, minimum, maximum
-
-
-@njit(cache=True, nogil=True)
-def count_above(
-    image: NDArray[np.float32],
-    mask: NDArray[np.int32],
-    reject_bits: int,
-    box: tuple[int, int, int, int],
-    threshold: float,
-) -> int:
-    """Count the good pixels of a box ``(x0, y0, x1, y1)`` above a threshold."""
-    x0, y0, x1, y1 = box
-    has_mask = mask.shape[0] > 0
-    n = 0
-    for y in range(y0, y1):
-        for x in range(x0, x1):
-            if image[y, x] > threshold and not (has_mask and (mask[y, x] & reject_bits) != 0):
-                n += 1
-    return n
-
-
-def measure_region(
-    image: NDArray[np.float32],
-    mask: NDArray[np.int32] | None,
-    box: tuple[int, int, int, int],
-    *,
-    clip_sigma: float = 5.0,
-    n_iterations: int = 3,
-) -> RegionStatistics | None:
-    """Measure the clipped mean and scatter of a box of pixels.
-
-    Parameters
-    ----------
-    image : ndarray of shape (height, width), float32
-    mask : ndarray of the same shape, int32, or None
-        Pixels BAD, SAT, NO_DATA or UNMASKEDNAN are left out; so are those not finite.
-    box
-        ``(x0, y0, x1, y1)``, the last two one past the end [px].
-
-    Returns
-    -------
-    statistics
-        Minimum and maximum before clipping; None with fewer than 100 good pixels.
-
-    Notes
-    -----
-    Starts from median and MAD of every 64th pixel, so that one hot column cannot widen the first clip.
-    """
-    planes = NO_MASK if mask is None else mask
-    x0, y0, x1, y1 = box
-    big = float(np.finfo(np.float32).max)
-    n_good, _, _, minimum, maximum = _sums(image, planes, NOT_FOR_STATISTICS, box, -big, big, 0.0)
-    if n_good < MIN_PIXELS:
-        return None
-    sample = image[y0:y1:8, x0:x1:8]
-    if mask is not None:
-        sample = sample[(mask[y0:y1:8, x0:x1:8] & NOT_FOR_STATISTICS) == 0]
-    sample = sample[np.isfinite(sample)]
-    centre = float(np.median(sample)) if sample.size else 0.5 * (minimum + maximum)
-    spread = 1.4826 * float(np.median(np.abs(sample - centre))) if sample.size else 0.0
-    if spread == 0.0:
-        # More than half of the pixels are alike (an ADU image of a quiet amp): the median says nothing of the scatter.
-        spread = float(sample.std(dtype=np.float64)) if sample.size else maximum - minimum
-    mean, stdev, n_used = centre, spread, n_good
-    for _ in range(n_iterations):
-        reach = clip_sigma * stdev
-        n, total, squares, _, _ = _sums(image, planes, NOT_FOR_STATISTICS, box, mean - reach, mean + reach, mean)
-        if n < 2:
-            break
-        shift = total / n
-        variance = max((squares - n * shift * shift) / (n - 1), 0.0)
-        settled = n == n_used and abs(shift) < 1e-12
-        mean, stdev, n_used = mean + shift, math.sqrt(variance), n
-        if settled:
-            break
-    return RegionStatistics(mean, stdev, minimum, maximum, n_used, n_good)
 
 
 class CalibrationStatistics:
@@ -171,6 +39,9 @@ class CalibrationStatistics:
       light and the read noise together; the pixels' unequal response adds to it); detector ``flat_level_e``,
       ``flat_scatter`` and ``flat_noise_over_expected`` (of an amp, median), ``flat_amp_scatter`` (of the amps' means
       about each other, part of their mean).
+
+    For verification it adds what is left once the certified calib of the same kind is taken out
+    (`payloads.quality.residuals`).
 
     What cannot be measured is None. A dark's rate counts cosmic rays among the hot pixels: one exposure cannot tell
     them apart. Whether bias or dark had been subtracted is in ``frame.applied``.
@@ -218,7 +89,9 @@ class CalibrationStatistics:
                     if found and has_light
                     else None
                 )
-            frame.amps.setdefault(amp.name, {}).update(row)
+        add_residuals(frame, rows, clip_sigma=self.config.clip_sigma, n_iterations=self.config.n_iterations)
+        for name, row in rows.items():
+            frame.amps.setdefault(name, {}).update(row)
         frame.metrics.update(_detector_metrics(frame.info.image_type, rows, frame.image.size))
 
     def _dark(

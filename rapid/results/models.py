@@ -29,6 +29,9 @@ class Provenance(BaseModel):
     raw: str = Field(description="URI of the raw.")
     raw_sha256: str = Field(description="Checksum of the raw's bytes.")
     inputs: list[int] = Field(default_factory=list, description="Exposures combined, for a build.")
+    input_sha256: dict[str, str] = Field(
+        default_factory=dict, description="Checksum of the raw of each exposure combined, by exposure id."
+    )
     host: str = ""
 
 
@@ -51,6 +54,9 @@ class DetectorResult(BaseModel):
     timings: dict[str, float] = Field(default_factory=dict, description="Seconds per step; total_s, cpu_s.")
     resources: dict[str, float] = Field(default_factory=dict, description="max_rss_mb, read_bytes, written_bytes.")
     products: dict[str, str] = Field(default_factory=dict, description="Keys in the products store, by kind.")
+    verification: dict[str, Any] | None = Field(
+        default=None, description="Of a calibration exposure or a build: a `rapid.verification.models.Verification`."
+    )
     provenance: Provenance
     finished_at: datetime | None = Field(default=None, description="UTC.")
 
@@ -133,8 +139,19 @@ class QuarantineRecord(BaseModel):
     quarantined_at: datetime
 
 
+class CalibState(StrEnum):
+    """Whether look-ups may choose a calib."""
+
+    CERTIFIED = "certified"
+    REJECTED = "rejected"
+    """It failed its verification; kept, and shown, until somebody overrides it."""
+
+    WITHDRAWN = "withdrawn"
+    """It was certified, and found to be bad."""
+
+
 class CalibRecord(BaseModel):
-    """One certified calib of one detector."""
+    """One calib of one detector."""
 
     calib_id: str
     camera: str
@@ -150,3 +167,25 @@ class CalibRecord(BaseModel):
     created_at: datetime
     certified_by: str = "policy"
     note: str = ""
+    provenance: Provenance | None = Field(
+        default=None, description="How it was built: software, configuration, calibs used, checksums of the raws."
+    )
+    state: CalibState = CalibState.CERTIFIED
+    is_overridden: bool = Field(default=False, description="Certified by somebody though its verification failed.")
+    state_reason: str = Field(default="", description="Why it is in this state, as its author said.")
+    outcome: str | None = Field(default=None, description="Of its verification: pass, warn, fail, not_measured.")
+    failures: list[str] = Field(default_factory=list, description='What failed: "C00 NOISE".')
+    verification: dict[str, Any] | None = Field(
+        default=None, description="A `rapid.verification.models.Verification`; None if it was not verified."
+    )
+
+
+class CalibEvent(BaseModel):
+    """One change of a calib's state: the registry forgets none."""
+
+    calib_id: str
+    state: CalibState
+    at: datetime = Field(description="UTC.")
+    author: str
+    reason: str = ""
+    is_override: bool = False

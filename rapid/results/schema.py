@@ -107,9 +107,24 @@ calib = Table(
     Column("valid_to", DateTime, nullable=True),
     Column("version", Integer, nullable=False),
     Column("created_at", DateTime, nullable=False),
+    Column("state", String(16), nullable=False, server_default="certified"),
     Column("document", JSON, nullable=False),
     UniqueConstraint("camera", "detector", "kind", "physical_filter", "valid_from", "version", name="uq_calib"),
     Index("ix_calib_choice", "camera", "kind", "detector", "physical_filter", "valid_from"),
+)
+
+calib_event = Table(
+    "calib_event",
+    metadata,
+    Column("id", BigKey, primary_key=True, autoincrement=True),
+    Column("camera", String(64), nullable=False),
+    Column("calib_id", String(200), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("at", DateTime, nullable=False),
+    Column("author", String(200), nullable=False),
+    Column("reason", String(1000), nullable=False, server_default=""),
+    Column("is_override", Boolean, nullable=False),
+    Index("ix_calib_event_calib", "calib_id", "at"),
 )
 
 control_change = Table(
@@ -162,4 +177,82 @@ request = Table(
     Index("ix_request_open", "camera", "is_open", "created_ms"),
     Index("ix_request_key", "camera", "client_key"),
     Index("ix_request_run", "camera", "run"),
+)
+
+exposure_exclusion = Table(
+    "exposure_exclusion",
+    metadata,
+    Column("id", BigKey, primary_key=True, autoincrement=True),
+    Column("camera", String(64), nullable=False),
+    Column("exposure", BigInteger, nullable=False),
+    Column("detector", Integer, nullable=False),
+    Column("detector_name", String(32), nullable=False),
+    Column("rule", BigInteger, nullable=True),
+    Column("reason", String(500), nullable=False),
+    Column("author", String(200), nullable=False),
+    Column("created_at", DateTime, nullable=False),
+    Column("ended_by", String(200), nullable=True),
+    Column("ended_at", DateTime, nullable=True),
+    Column("end_reason", String(500), nullable=True),
+    Index("ix_exposure_exclusion", "camera", "exposure", "detector"),
+    Index("ix_exposure_exclusion_rule", "rule"),
+)
+
+exclusion_rule = Table(
+    "exclusion_rule",
+    metadata,
+    Column("id", BigKey, primary_key=True, autoincrement=True),
+    Column("camera", String(64), nullable=False),
+    Column("expression", String(1000), nullable=False),
+    Column("reason", String(500), nullable=False),
+    Column("author", String(200), nullable=False),
+    Column("created_at", DateTime, nullable=False),
+    Column("first_day", Integer, nullable=False),
+    Column("last_day", Integer, nullable=True),
+    Column("ended_by", String(200), nullable=True),
+    Column("ended_at", DateTime, nullable=True),
+    Column("end_reason", String(500), nullable=True),
+    Index("ix_exclusion_rule", "camera", "ended_at"),
+)
+
+calib_name = Table(
+    "calib_name",
+    metadata,
+    Column("id", BigKey, primary_key=True, autoincrement=True),
+    Column("calib_id", String(200), nullable=False, unique=True),
+)
+"""Calib ids as numbers: the table of uses has a row per result and calib, hundreds of millions in a year."""
+
+result_calib = Table(
+    "result_calib",
+    metadata,
+    Column("calib", BigInteger, primary_key=True, autoincrement=False),
+    Column("result", BigInteger, primary_key=True, autoincrement=False),
+    Index("ix_result_calib_result", "result"),
+    sqlite_with_rowid=False,
+)
+
+result_input = Table(
+    "result_input",
+    metadata,
+    Column("exposure", BigInteger, primary_key=True, autoincrement=False),
+    Column("result", BigInteger, primary_key=True, autoincrement=False),
+    Index("ix_result_input_result", "result"),
+    sqlite_with_rowid=False,
+)
+
+calib_parent = Table(
+    "calib_parent",
+    metadata,
+    Column("parent", BigInteger, primary_key=True, autoincrement=False),
+    Column("child", BigInteger, primary_key=True, autoincrement=False),
+    sqlite_with_rowid=False,
+)
+
+calib_input = Table(
+    "calib_input",
+    metadata,
+    Column("exposure", BigInteger, primary_key=True, autoincrement=False),
+    Column("calib", BigInteger, primary_key=True, autoincrement=False),
+    sqlite_with_rowid=False,
 )

@@ -5,7 +5,7 @@ Translation, no policy. Methods block and are quick; an asyncio role calls them 
 make them wait for each other. NaN and infinities become None on the way in: JSON has no word for them.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,11 +16,10 @@ from sqlalchemy.exc import SQLAlchemyError
 from rapid.errors import StoreError
 from rapid.results import schema
 from rapid.results.engine import open_engine
-from rapid.results.models import CalibRecord, DetectorResult, ExposureSummary, QuarantineRecord
-from rapid.results.sql import SqlStore, finite, naive
-
-CALIB_LOCK = 0x63616C6962
-"""PostgreSQL advisory lock ("calib" in ASCII): versions are given, and become visible, in order."""
+from rapid.results.models import DetectorResult, ExposureSummary, QuarantineRecord
+from rapid.results.registry import CalibRegistry
+from rapid.results.sql import finite, naive
+from rapid.results.uses import record_result_uses
 
 
 def _text(document: sa.Column[Any] | sa.ColumnElement[Any]) -> sa.Label[str]:
@@ -28,7 +27,7 @@ def _text(document: sa.Column[Any] | sa.ColumnElement[Any]) -> sa.Label[str]:
     return sa.cast(document, sa.Text).label("document")
 
 
-class ResultsStore(SqlStore):
+class ResultsStore(CalibRegistry):
     """The results store; see `open_results`."""
 
     # Detector results
@@ -47,7 +46,18 @@ class ResultsStore(SqlStore):
             "finished_at": naive(result.finished_at),
             "document": finite(result.model_dump(mode="json")),
         }
-        self._upsert(schema.detector_result, [row], ("camera", "exposure", "run", "pipeline", "detector"))
+        t = schema.detector_result
+        insert = postgresql.insert if self.engine.dialect.name == "postgresql" else sqlite.insert
+        keys = ("camera", "exposure", "run", "pipeline", "detector")
+        statement: Any = insert(t).values(row)
+        updates = {name: statement.excluded[name] for name in row if name not in keys}
+        statement = statement.on_conflict_do_update(index_elements=list(keys), set_=updates).returning(t.c.id)
+        try:
+            with self._begin() as connection:
+                result_key = connection.execute(statement).scalar_one()
+                record_result_uses(connection, result_key, result)
+        except SQLAlchemyError as error:
+            raise StoreError(f"results store: cannot write detector_result: {error}") from error
 
     def results(
         self,
@@ -277,102 +287,6 @@ class ResultsStore(SqlStore):
                 connection.execute(table.delete().where(table.c.job_id == job_id))
         except SQLAlchemyError as error:
             raise StoreError(f"results store: {error}") from error
-
-    # Calibs
-
-    def add_calib(self, make: Callable[[int], CalibRecord]) -> CalibRecord:
-        """Register a certified calib under the next free version of its validity.
-
-        Parameters
-        ----------
-        make
-            Returns the record for a version number. Called once or twice, within the transaction.
-
-        Returns
-        -------
-        CalibRecord
-            The record; the earlier one if the same file (by its checksum) was registered before for the
-            same camera, detector, kind, filter and begin of validity.
-        """
-        t = schema.calib
-        draft = make(1)
-        same = (
-            (t.c.camera == draft.camera)
-            & (t.c.detector == draft.detector)
-            & (t.c.kind == draft.kind)
-            & (t.c.physical_filter == (draft.physical_filter or ""))
-            & (t.c.valid_from == naive(draft.valid_from))
-        )
-        try:
-            with self._begin() as connection:
-                self._lock(connection, CALIB_LOCK)
-                rows = connection.execute(sa.select(t.c.version, _text(t.c.document)).where(same)).fetchall()
-                for row in rows:
-                    known = CalibRecord.model_validate_json(row.document)
-                    if known.sha256 == draft.sha256:
-                        return known
-                record = make(max((row.version for row in rows), default=0) + 1)
-                connection.execute(
-                    t.insert(),
-                    [
-                        {
-                            "calib_id": record.calib_id,
-                            "camera": record.camera,
-                            "detector": record.detector,
-                            "kind": record.kind,
-                            "physical_filter": record.physical_filter or "",
-                            "valid_from": naive(record.valid_from),
-                            "valid_to": naive(record.valid_to),
-                            "version": record.version,
-                            "created_at": naive(record.created_at),
-                            "document": finite(record.model_dump(mode="json")),
-                        }
-                    ],
-                )
-        except SQLAlchemyError as error:
-            raise StoreError(f"results store: cannot register calib: {error}") from error
-        return record
-
-    def calibs(
-        self,
-        camera: str,
-        *,
-        kind: str | None = None,
-        detector: int | None = None,
-        physical_filter: str | None = None,
-        at: datetime | None = None,
-        as_of: datetime | None = None,
-    ) -> list[CalibRecord]:
-        """Return certified calibs, the preferred one first.
-
-        Parameters
-        ----------
-        at
-            Only those valid at this time.
-        as_of
-            Only those that had been certified by then: what a look-up would have found.
-        """
-        t = schema.calib.c
-        conditions: list[Any] = [t.camera == camera]
-        if kind is not None:
-            conditions.append(t.kind == kind)
-        if detector is not None:
-            conditions.append(t.detector == detector)
-        if physical_filter is not None:
-            conditions.append(t.physical_filter == physical_filter)
-        if at is not None:
-            moment = naive(at)
-            conditions.extend((t.valid_from <= moment, sa.or_(t.valid_to.is_(None), t.valid_to > moment)))
-        if as_of is not None:
-            conditions.append(t.created_at <= naive(as_of))
-        statement = (
-            sa.select(_text(t.document)).where(*conditions).order_by(t.valid_from.desc(), t.version.desc(), t.id.desc())
-        )
-        return [CalibRecord.model_validate_json(row.document) for row in self._fetch(statement)]
-
-    def calib_generation(self) -> int:
-        """Return a number that grows with every certified calib: the cheap question of a cache."""
-        return int(self._fetch(sa.select(sa.func.coalesce(sa.func.max(schema.calib.c.id), 0)))[0][0])
 
 
 def open_results(url: str) -> ResultsStore:

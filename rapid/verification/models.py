@@ -151,7 +151,7 @@ class Verification(_Model):
     limits
         By test.
     amp_limits
-        By ``"C00 NOISE"``, where an amp has limits of its own.
+        By ``"C00 NOISE"`` or ``"DET FRACTION"``, where an amp, or the detector, has limits of its own.
     excluded
         Amps that are switched off, with the reason: not tested.
     """
@@ -181,7 +181,7 @@ class Verification(_Model):
             yield self._result(None, test, found)
 
     def _result(self, amp: str | None, test: str, found: Measured) -> TestResult:
-        limits = self.amp_limits.get(f"{amp} {test}") or self.limits.get(test) or Limits()
+        limits = self.amp_limits.get(f"{amp or 'DET'} {test}") or self.limits.get(test) or Limits()
         return TestResult(
             detector=self.detector_name,
             amp=amp,
