@@ -185,6 +185,9 @@ class EventKind(StrEnum):
     """Lease lost, released or pre-empted: the job is queued again."""
 
     SUMMARY_READY = "summary_ready"
+    PRODUCTS_ADDED = "products_added"
+    """Plots that are drawn after a summary, or a night's movie: the summary's version stays what it is."""
+
     RAW_QUARANTINED = "raw_quarantined"
     CALIB_CERTIFIED = "calib_certified"
     CONTROL_CHANGED = "control_changed"

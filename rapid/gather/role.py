@@ -2,15 +2,13 @@
 
 import asyncio
 import contextlib
-import io
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 
 import numpy as np
 import structlog
-from astropy.io import fits
 from numpy.typing import NDArray
 
 from rapid.camera.store import load_camera
@@ -20,12 +18,17 @@ from rapid.dispatch.settings import GATHER_LEASE_MS
 from rapid.errors import LeaseLostError, NotFoundError, RapidError, Retry, StoreError
 from rapid.exposure.models import ImageType
 from rapid.gather.decide import summarise
+from rapid.gather.field import field_metrics
 from rapid.gather.metrics import GatherMetrics
-from rapid.gather.mosaic import make_mosaic, mosaic_scale, stretch, to_jpeg
+from rapid.gather.mosaic import draw_mosaic
+from rapid.gather.pieces import flux_scale, read_binned, without_sky
+from rapid.gather.pyramid import draw_pyramid
+from rapid.gather.sky_angles import moon_metrics
+from rapid.gather.stretch import choose_stretch
 from rapid.gather.sweep import add_donut_pair, add_focus_sweep
 from rapid.products.naming import summary_key
 from rapid.products.store import ProductsStore
-from rapid.results.models import ExposureSummary
+from rapid.results.models import DetectorResult, ExposureSummary
 from rapid.results.store import ResultsStore
 
 log = structlog.get_logger()
@@ -48,6 +51,8 @@ class Gatherer:
         Gathers in hand at a time. They draw one after the other; but a slow step keeps no other gather waiting.
     on_stop
         Called when it is told to stop, before it waits for the gathers in hand.
+    on_summary
+        Called with each summary once it is out: what may be drawn later begins there.
     lease_ms
         How long it may be silent before another makes the summary.
     """
@@ -62,6 +67,7 @@ class Gatherer:
         steps: tuple[SummaryStep, ...] = (add_focus_sweep, add_donut_pair),
         n_parallel: int = 4,
         on_stop: Callable[[], None] = lambda: None,
+        on_summary: Callable[[ExposureSummary], None] = lambda _: None,
         wait_s: float = 60.0,
         metrics: GatherMetrics | None = None,
         lease_ms: int = GATHER_LEASE_MS,
@@ -74,6 +80,7 @@ class Gatherer:
         self._steps = steps
         self._n_parallel = n_parallel
         self._on_stop = on_stop
+        self._on_summary = on_summary
         self._drawing = threading.Lock()
         self._wait_s = wait_s
         self._lease_ms = lease_ms
@@ -117,6 +124,7 @@ class Gatherer:
         try:
             summary = await asyncio.to_thread(self.make_summary, gather)
             await self._board.complete_gather(gather, event_data(summary))
+            self._on_summary(summary)
             now_ms = await self._board.now_ms()
             self._metrics.observe(
                 summary,
@@ -156,13 +164,17 @@ class Gatherer:
         """Make and store one version of a summary."""
         begin = time.perf_counter()
         summary = summarise(gather, run=gather.batch.run)
+        found = self._results.results(
+            summary.exposure, camera=summary.camera, run=summary.run, pipeline=summary.pipeline
+        )
         # One at a time: the images of a whole focal plane are large.
         with self._drawing:
-            images = self._load_binned(summary)
+            images = self._load_binned(found)
             summary.timings["load_s"] = time.perf_counter() - begin
             if images and not gather.batch.pipeline.startswith("build_"):
-                self._add_mosaic(summary, images)
+                self._add_mosaics(summary, images, found)
             del images
+        self._add_field(summary, found)
         for step in self._steps:
             self._take_step(step, summary)
         summary.timings["total_s"] = time.perf_counter() - begin
@@ -186,11 +198,9 @@ class Gatherer:
         if (took_s := time.perf_counter() - begin) > 0.01:
             summary.timings[f"{name}_s"] = took_s
 
-    def _load_binned(self, summary: ExposureSummary) -> dict[int, NDArray[np.float32]]:
+    def _load_binned(self, found: Iterable[DetectorResult]) -> dict[int, NDArray[np.float32]]:
         images = {}
-        for result in self._results.results(
-            summary.exposure, camera=summary.camera, run=summary.run, pipeline=summary.pipeline
-        ):
+        for result in found:
             key = result.products.get("binned")
             if key is None:
                 continue
@@ -200,25 +210,55 @@ class Gatherer:
                 log.warning("binned image left out", key=key, error=str(error))
         return images
 
-    def _add_mosaic(self, summary: ExposureSummary, images: dict[int, NDArray[np.float32]]) -> None:
+    def _add_mosaics(
+        self, summary: ExposureSummary, images: dict[int, NDArray[np.float32]], found: Iterable[DetectorResult]
+    ) -> None:
+        """Draw the images as they are and, of the sky, once more without sky and on one scale of flux."""
         begin = time.perf_counter()
         camera = load_camera(summary.camera)
-        mosaic = make_mosaic(camera, images, pixels_per_mm=mosaic_scale(camera))
+        images = {number: image for number, image in images.items() if number in camera.by_id}
         is_sky = not ImageType(summary.image_type).is_calibration
-        data = to_jpeg(stretch(mosaic, sky=is_sky))
-        key = summary_key(summary, kind="mosaic", extension="jpg")
-        self._products.put(key, data, content_type="image/jpeg")
-        summary.products["mosaic"] = key
+        self._draw(summary, "mosaic", images, is_sky=is_sky, unit="e⁻", factors={})
+        if is_sky:
+            seconds = summary.info.get("exposure_time_s")
+            flux = flux_scale(
+                {result.detector: result.metrics for result in found},
+                exposure_time_s=float(seconds) if isinstance(seconds, int | float) else None,
+            )
+            for number, image in images.items():
+                images[number] = without_sky(image, factor=flux.factors.get(number, 1.0))
+            self._draw(summary, "mosaic_calibrated", images, is_sky=True, unit=flux.unit, factors=flux.factors)
         summary.timings["mosaic_s"] = time.perf_counter() - begin
 
+    def _draw(
+        self,
+        summary: ExposureSummary,
+        kind: str,
+        images: dict[int, NDArray[np.float32]],
+        *,
+        is_sky: bool,
+        unit: str,
+        factors: dict[int, float],
+    ) -> None:
+        camera = load_camera(summary.camera)
+        stretch = choose_stretch(images.values(), sky=is_sky)
+        levels = draw_mosaic(camera, images, stretch)
+        drawn = draw_pyramid(camera, levels, stretch, unit=unit, factors=factors)
+        for name, extension, data, content_type in (
+            (kind, "jpg", drawn.picture, "image/jpeg"),
+            (f"{kind}_tiles", "zip", drawn.tiles, "application/zip"),
+        ):
+            key = summary_key(summary, kind=name, extension=extension)
+            self._products.put(key, data, content_type=content_type)
+            summary.products[name] = key
 
-def read_binned(data: bytes) -> NDArray[np.float32]:
-    """Return the image of a binned FITS product, native-endian float32."""
-    with fits.open(io.BytesIO(data), memmap=False) as hdus:
-        image = hdus[0].data
-    if image is None or image.ndim != 2:
-        raise ValueError("no image")
-    return np.ascontiguousarray(image, dtype=np.float32)
+    @staticmethod
+    def _add_field(summary: ExposureSummary, found: Iterable[DetectorResult]) -> None:
+        if ImageType(summary.image_type).is_calibration:
+            return
+        camera = load_camera(summary.camera)
+        summary.metrics |= field_metrics(camera, {result.detector: result.metrics for result in found})
+        summary.metrics |= moon_metrics(summary.info)
 
 
 def event_data(summary: ExposureSummary) -> dict[str, object]:

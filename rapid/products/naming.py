@@ -125,3 +125,19 @@ def summary_key(summary: SummaryFacts, *, kind: str = "summary", extension: str 
     """
     prefix = exposure_prefix(summary.camera, summary.exposure, summary.day_obs, summary.seq_num)
     return check_key(f"{prefix}/{summary.run}/{summary.pipeline}/{kind}.v{summary.version}.{extension}")
+
+
+def night_key(camera: str, day_obs: int, *, run: str, kind: str, extension: str) -> str:
+    """Return the key of a product of a whole night, which is written anew as the night goes on.
+
+    Examples
+    --------
+    >>> night_key("LSSTCam", 20251115, run="prompt", kind="movie", extension="mp4")
+    'LSSTCam/20251115/night/prompt/movie.mp4'
+
+    Raises
+    ------
+    ValueError
+        Raised if a part has letters that no key may have.
+    """
+    return check_key(f"{camera}/{day_obs}/night/{run}/{kind}.{extension}")

@@ -128,27 +128,26 @@ async def run_head(settings: RoleSettings, stop: asyncio.Event | None = None) ->
 async def run_worker(settings: RoleSettings, stop: asyncio.Event | None = None) -> None:
     """Run a worker."""
     from rapid.pipeline.store import default_book
+    from rapid.patterns.placement import pinned_detectors
     from rapid.wiring.pools import warm_pipelines
     from rapid.worker.messages import ChildSettings
     from rapid.worker.role import Worker
 
     stop = stop or stop_on_signals()
     results = await asyncio.to_thread(open_results, settings.results)
-    try:
-        pinned = frozenset(int(part) for part in settings.pinned.split(",") if part.strip())
-    except ValueError as error:
-        raise ConfigurationError("pinned", f"{settings.pinned!r} is not a list of detector numbers") from error
+    camera = adopt_camera(settings.camera)
+    worker_id = settings.name or f"{settings.process_name('worker')}.{os.getpid()}"
     spec = WorkerSpec(
-        worker_id=settings.name or f"{settings.process_name('worker')}.{os.getpid()}",
+        worker_id=worker_id,
         pools=tuple(part.strip() for part in settings.pools.split(",") if part.strip()),
-        pinned=pinned,
+        pinned=pinned_detectors(settings.pinned, camera, worker_id),
         host=os.uname().nodename,
     )
     child = ChildSettings(
         results_url=settings.results,
         products_url=settings.products,
         calibs_path=Path(settings.calibs),
-        warm=list(warm_pipelines(default_book(), camera=adopt_camera(settings.camera).name, pools=spec.pools)),
+        warm=list(warm_pipelines(default_book(), camera=camera.name, pools=spec.pools)),
     )
     async with _board(settings) as board:
         await board.load()
@@ -161,6 +160,7 @@ async def run_gather(settings: RoleSettings, stop: asyncio.Event | None = None) 
     """Run a gather."""
     from rapid.gather.installed import installed_steps
     from rapid.gather.role import Gatherer
+    from rapid.gather.studio import Studio
     from rapid.gather.sweep import add_donut_pair, add_focus_sweep
     from rapid.gather.wavefront import WavefrontStep
     from rapid.products.store import open_products
@@ -172,6 +172,13 @@ async def run_gather(settings: RoleSettings, stop: asyncio.Event | None = None) 
     wavefront = WavefrontStep(budget_s=settings.wavefront_fit_s, n_pairs=settings.wavefront_pairs)
     async with _board(settings) as board:
         await board.load()
+        studio = Studio(
+            board,
+            results_url=settings.results,
+            products_url=settings.products,
+            movie_period_s=settings.movie_period_s,
+            task_s=settings.plot_task_s,
+        )
         gatherer = Gatherer(
             settings.name or f"{settings.process_name('gather')}.{os.getpid()}",
             board,
@@ -179,10 +186,16 @@ async def run_gather(settings: RoleSettings, stop: asyncio.Event | None = None) 
             products,
             steps=(add_focus_sweep, add_donut_pair, wavefront, *installed_steps()),
             on_stop=wavefront.stop,
+            on_summary=studio.offer,
             lease_ms=settings.gather_lease_ms,
         )
         ready.set()
-        await _with_health(settings, board, ready, lambda: gatherer.run(stop))
+        drawing = asyncio.create_task(studio.run(stop))
+        try:
+            await _with_health(settings, board, ready, lambda: gatherer.run(stop))
+        finally:
+            drawing.cancel()
+            await asyncio.gather(drawing, return_exceptions=True)
     results.close()
 
 

@@ -52,10 +52,17 @@ class RoleSettings(Settings):
         default=120.0, gt=0, description="Begin no further joint wavefront fit of an exposure after this [s]."
     )
     wavefront_pairs: int = Field(default=3, ge=1, description="Pairs of donuts fitted per corner or detector.")
+    movie_period_s: float = Field(
+        default=600.0, gt=0, description="How often the movie and the roll-up of a running night are made anew [s]."
+    )
+    plot_task_s: float = Field(default=300.0, gt=0, description="Plots or a movie that take longer are given up [s].")
     lead_ttl_s: float = Field(default=3.0, gt=0.2, description="How soon a standby head takes over [s].")
     build_calibs: bool = Field(default=True, description="Build calibs when an afternoon sequence is whole.")
     pools: str = Field(default="science,wavefront,build", description="Worker groups a worker serves, by preference.")
-    pinned: str = Field(default="", description="Detectors a worker is pinned to, comma separated; any if empty.")
+    pinned: str = Field(
+        default="",
+        description="Detectors a worker is pinned to, comma separated, or its share of a group: `ordinal/N [of PATTERN]`.",
+    )
     metrics_port: int = Field(
         default=0, ge=0, le=65535, description="Port of /metrics, /healthz and /readyz; 0 for none."
     )
@@ -69,6 +76,29 @@ class RoleSettings(Settings):
     rubintv: bool = Field(
         default=True,
         description="Obey RubinTV's admin page. Its commands name no camera: one head on a Redis database may.",
+    )
+    publish_rubintv: str = Field(
+        default="", description="Bucket that RubinTV reads: s3://bucket?endpoint_url=..., or a directory; none if empty."
+    )
+    publish_channels: Path | None = Field(
+        default=None, description="A site's own table of RubinTV's channels and columns, YAML, instead of the packaged one."
+    )
+    publish_cluster: bool = Field(
+        default=True,
+        description="Write RubinTV's cluster status to Redis. Its streams name no camera: one role on a database may.",
+    )
+    publish_consdb: str = Field(default="", description="ConsDB's REST server, e.g. http://host/consdb; none if empty.")
+    publish_consdb_token: SecretStr | None = Field(default=None, description="Bearer token for ConsDB.")
+    publish_nights: int = Field(default=2, ge=0, description="Nights compared with the bucket at the start of publish.")
+    publish_report_s: float = Field(
+        default=120.0, ge=0, description="Shortest time between two versions of a night's report in RubinTV [s]."
+    )
+    publish_max_age_s: float = Field(
+        default=86_400.0, gt=0, description="Give up sending what could not be sent for so long [s]."
+    )
+    publish_drain_s: float = Field(default=20.0, ge=0, description="How long publish still sends when told to stop [s].")
+    publish_display_url: str = Field(
+        default="", description="Address of our display for people, linked from RubinTV's night report; none if empty."
     )
     log_format: str = Field(default="json", pattern="^(json|text)$", description="json for machines, text for people.")
     log_level: str = Field(
@@ -93,6 +123,11 @@ class RoleSettings(Settings):
     def process_name(self, role: str) -> str:
         """Return this process's name on the board."""
         return self.name or f"{role}.{socket.gethostname().split('.')[0]}"
+
+
+def publishes(settings: RoleSettings) -> bool:
+    """Whether there is anybody to publish to."""
+    return bool(settings.publish_rubintv or settings.publish_consdb)
 
 
 def make_settings(**given: Any) -> RoleSettings:

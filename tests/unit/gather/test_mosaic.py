@@ -6,7 +6,8 @@ import pytest
 
 from rapid.camera.geometry import detector_to_focal_plane, extent_mm
 from rapid.camera.store import load_camera
-from rapid.gather.mosaic import BACKGROUND, make_mosaic, mosaic_scale, stretch, to_jpeg
+from rapid.gather.mosaic import make_mosaic, mosaic_scale, to_jpeg
+from rapid.gather.stretch import BACKGROUND, choose_stretch
 
 LSSTCAM = load_camera("LSSTCam")
 
@@ -41,13 +42,15 @@ def test_stretch_keeps_missing_detectors_dark_and_never_saturates_on_one_star():
     mosaic = rng.normal(900, 30, (400, 400)).astype(np.float32)
     mosaic[:, :100] = np.nan
     mosaic[200, 200] = 1e6
-    levels = stretch(mosaic, sky=True)
+    levels = choose_stretch([mosaic], sky=True).levels(mosaic)
     assert (levels[:, :100] == BACKGROUND).all()
     assert 40 < np.median(levels[:, 150:]) < 160
-    flat = stretch(np.linspace(0, 1, 10_000, dtype=np.float32).reshape(100, 100), sky=False)
+    ramp = np.linspace(0, 1, 10_000, dtype=np.float32).reshape(100, 100)
+    flat = choose_stretch([ramp], sky=False).levels(ramp)
     assert flat.min() < 40
     assert flat.max() > 240
-    assert (stretch(np.full((5, 5), np.nan, np.float32), sky=True) == BACKGROUND).all()
+    nothing = np.full((5, 5), np.nan, np.float32)
+    assert (choose_stretch([nothing], sky=True).levels(nothing) == BACKGROUND).all()
 
 
 def test_the_jpeg_can_be_read_back():

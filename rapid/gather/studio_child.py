@@ -1,0 +1,200 @@
+"""The process that draws plots, adds up the night and makes its movie: ``python -m rapid.gather.studio_child``.
+
+It reads one line of JSON per task from its input and answers each with one line. Whatever a task does wrong is said in
+its answer; the process goes on. It ends when its input does.
+"""
+
+import os
+import sys
+import traceback
+from collections.abc import Iterator, Mapping
+from typing import TextIO
+
+import structlog
+
+from rapid.camera.models import Camera
+from rapid.camera.store import load_camera
+from rapid.errors import NotFoundError, RapidError
+from rapid.gather.movie import (
+    FOOT_PX,
+    MAX_FRAMES,
+    SIDE_PX,
+    MovieInfo,
+    encode_movie,
+    keep_frame,
+    make_frame,
+    rate_of,
+    words_of,
+)
+from rapid.gather.plots import plot_map, plot_whiskers
+from rapid.gather.rollup import roll_up
+from rapid.gather.studio_models import NightTask, PlotTask, StudioAnswer, StudioTask
+from rapid.gather.whiskers import PsfMap, make_psf_map
+from rapid.products.naming import night_key, summary_key
+from rapid.products.store import ProductsStore, open_products
+from rapid.results.models import ExposureSummary, Scalar
+from rapid.results.store import ResultsStore, open_results
+
+log = structlog.get_logger()
+
+NICENESS = 10
+"""Plots wait for exposures, never the other way round."""
+MAX_NIGHT = 10_000
+
+
+class Artist:
+    """Does tasks, with stores that stay open between them."""
+
+    def __init__(self, results: ResultsStore, products: ProductsStore) -> None:
+        self._results = results
+        self._products = products
+        self._frames: dict[str, bytes] = {}
+
+    def do(self, task: PlotTask | NightTask) -> dict[str, str]:
+        """Do a task; return what was made of products, by kind."""
+        return self._draw(task) if isinstance(task, PlotTask) else self._add_up(task)
+
+    # -- plots -------------------------------------------------------------------------------------
+
+    def _draw(self, task: PlotTask) -> dict[str, str]:
+        summary = next(
+            (
+                one
+                for one in self._results.summary_versions(task.camera, task.exposure)
+                if (one.run, one.pipeline, one.version) == (task.run, task.pipeline, task.version)
+            ),
+            None,
+        )
+        if summary is None:
+            raise NotFoundError("summary", f"{task.exposure} {task.pipeline} v{task.version}")
+        camera = load_camera(task.camera)
+        results = [
+            result
+            for result in self._results.results(task.exposure, camera=task.camera, run=task.run, pipeline=task.pipeline)
+            if result.detector in summary.detectors
+        ]
+        psf_map = make_psf_map(camera, results, self._products, summary.info)
+        made = {
+            kind: self._keep(summary, kind, extension, data)
+            for kind, extension, data in self._plots(camera, summary, psf_map, {r.detector: r.metrics for r in results})
+        }
+        if made:
+            # The row of this version alone: a later one has, or will have, its own.
+            summary.products |= made
+            self._results.put_summary(summary)
+        return made
+
+    def _plots(
+        self, camera: Camera, summary: ExposureSummary, psf_map: PsfMap, metrics: Mapping[int, Mapping[str, Scalar]]
+    ) -> Iterator[tuple[str, str, bytes]]:
+        name = f"{summary.day_obs} {summary.seq_num:06d}"
+        words = " ".join(str(summary.info.get(key) or "") for key in ("physical_filter", "object_name")).strip()
+        count = f"{summary.n_finished}/{summary.n_expected}" if summary.n_finished < summary.n_expected else ""
+        title = "  ".join(part for part in (camera.name, name, words, count) if part)
+        if psf_map.whiskers:
+            yield "psf_map", "json", psf_map.model_dump_json().encode()
+            yield "psf_whiskers_camera", "png", plot_whiskers(camera, psf_map, title=title, is_altaz=False)
+            if psf_map.zenith_deg is not None:
+                yield "psf_whiskers_altaz", "png", plot_whiskers(camera, psf_map, title=title, is_altaz=True)
+        for kind, key, label in (
+            ("fwhm_map", "psf_fwhm_arcsec", "FWHM [arcsec]"),
+            ("zero_point_map", "zero_point_mag", "zero point [mag]"),
+        ):
+            values = {n: float(v) for n, found in metrics.items() if isinstance(v := found.get(key), int | float)}
+            if values:
+                yield kind, "png", plot_map(camera, values, title=title, label=label)
+
+    def _keep(self, summary: ExposureSummary, kind: str, extension: str, data: bytes) -> str:
+        key = summary_key(summary, kind=kind, extension=extension)
+        types = {"png": "image/png", "json": "application/json"}
+        self._products.put(key, data, content_type=types[extension])
+        return key
+
+    # -- the night ---------------------------------------------------------------------------------
+
+    def _add_up(self, task: NightTask) -> dict[str, str]:
+        summaries = self._results.summaries(task.camera, day_obs=task.day_obs, run=task.run, limit=MAX_NIGHT)
+        rollup = roll_up(task.camera, task.day_obs, summaries, run=task.run)
+        made = {
+            "rollup": self._put_night(task, "rollup", "json", rollup.model_dump_json().encode(), "application/json")
+        }
+        if task.with_movie:
+            made |= self._make_movie(task, summaries)
+        return made
+
+    def _make_movie(self, task: NightTask, summaries: list[ExposureSummary]) -> dict[str, str]:
+        shown = sorted((s for s in summaries if "mosaic" in s.products), key=lambda s: (s.exposure, s.n_expected))
+        newest = {summary.exposure: summary for summary in shown}  # of several pipelines, that of most detectors
+        chosen = list(newest.values())[-MAX_FRAMES:]
+        frames: dict[str, bytes] = {}
+        exposures = []
+        for summary in chosen:
+            key = summary.products["mosaic"]
+            frame = self._frames.get(key) or self._frame(key, summary)
+            if frame is not None:
+                frames[key] = frame
+                exposures.append(summary.exposure)
+        self._frames = frames  # those of other nights, and of older versions, are let go
+        if not frames:
+            return {}
+        rate = rate_of(len(frames))
+        movie = encode_movie(list(frames.values()), frames_per_s=rate)
+        info = MovieInfo(frames_per_s=rate, exposures=exposures, width=SIDE_PX, height=SIDE_PX + FOOT_PX)
+        return {
+            "movie": self._put_night(task, "movie", "mp4", movie, "video/mp4"),
+            "movie_info": self._put_night(task, "movie", "json", info.model_dump_json().encode(), "application/json"),
+        }
+
+    def _frame(self, key: str, summary: ExposureSummary) -> bytes | None:
+        try:
+            return keep_frame(make_frame(self._products.get(key), words=words_of(summary)))
+        except (RapidError, ValueError) as error:
+            log.warning("frame left out of the movie", key=key, error=str(error))
+            return None
+
+    def _put_night(self, task: NightTask, kind: str, extension: str, data: bytes, content_type: str) -> str:
+        key = night_key(task.camera, task.day_obs, run=task.run, kind=kind, extension=extension)
+        self._products.put(key, data, content_type=content_type)
+        return key
+
+
+def serve(tasks: TextIO, answers: TextIO) -> None:
+    """Do tasks until there are no more."""
+    artists: dict[tuple[str, str], Artist] = {}
+    for line in tasks:
+        answer = StudioAnswer()
+        try:
+            told = StudioTask.model_validate_json(line)
+            stores = (told.results_url, told.products_url)
+            if stores not in artists:
+                artists[stores] = Artist(open_results(told.results_url), open_products(told.products_url))
+            answer.products = artists[stores].do(told.task)
+        except Exception as error:  # noqa: BLE001 - one task ends here, visibly; the next is done all the same
+            answer.error = _described(error)
+        answers.write(answer.model_dump_json() + "\n")
+        answers.flush()
+
+
+def _described(error: Exception) -> dict[str, object]:
+    code = error.code if isinstance(error, RapidError) else "exception"
+    return {
+        "code": code,
+        "message": f"{type(error).__name__}: {error}"[:2000],
+        "traceback": traceback.format_exc()[-8000:],
+    }
+
+
+def main() -> None:
+    """Serve the process that started this one; what libraries print goes to the log, not among the answers."""
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    os.nice(NICENESS)
+    try:
+        serve(sys.stdin, answers)
+    except BrokenPipeError:
+        return  # nobody is left to tell
+
+
+if __name__ == "__main__":
+    main()
