@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from payloads.isr.inputs import AmpLayout, IsrInputs, IsrPlanes
 from payloads.isr.kernels import BLOCK, calibrate
-from payloads.isr.overscan import column_medians, level_parallel_rows, measure_serial
+from payloads.isr.overscan import column_medians, level_parallel_rows, measure_serial, unmixing
 from payloads.isr.readout import ReadOut, parallel_shape, read_stack, serial_shape
 from payloads.isr.sorting import sorting_network
 from payloads.isr.steps import (
@@ -96,9 +96,11 @@ def _measure_parallel(readout: ReadOut, inputs: IsrInputs, levels: NDArray[np.fl
     layout, counts = inputs.layout, readout.counts
     box = layout.data
     y0, y1 = layout.parallel or (0, 0)
-    crosstalk, gain = _readonly(inputs.crosstalk, np.float32, 2), _readonly(inputs.gain, np.float32, 1)
+    gain = _readonly(inputs.gain, np.float32, 1)
     rows = np.empty(readout.parallel.shape, dtype=np.float32)
-    level_parallel_rows(readout.parallel, np.ascontiguousarray(levels[:, y0:y1]), gain, crosstalk, rows)
+    level_parallel_rows(
+        readout.parallel, np.ascontiguousarray(levels[:, y0:y1]), gain, unmixing(inputs.crosstalk), rows
+    )
 
     def imaging(amp: int) -> NDArray[np.int32]:
         x0, top, _, flip_y = layout.place[amp]
@@ -175,7 +177,7 @@ def run_kernels(readout: ReadOut, inputs: IsrInputs, planes: IsrPlanes) -> None:
         np.array([box.width, box.height], dtype=np.int64),
         electronics,
         np.int32(inputs.adc_max),
-        _readonly(inputs.crosstalk, np.float32, 2),
+        unmixing(inputs.crosstalk),
         _readonly(curves.knots if curves else None, np.float32, 2),
         _readonly(curves.pieces if curves else None, np.float32, 3),
         _readonly(curves.nearby if curves else None, np.int32, 2),

@@ -11,7 +11,6 @@ import numpy as np
 from numba import njit
 
 from payloads.isr.linearity import STRETCH, correct_row
-from payloads.isr.overscan import correct_crosstalk
 from payloads.isr.steps import MAX_INTERPOLATED_PX, NO_DATA_VARIANCE, WITHOUT_VALUE
 from payloads.mask import BAD, INTRP, SAT, SUSPECT, UNMASKEDNAN
 
@@ -153,7 +152,7 @@ def _close_block(sums, binned, row):  # type: ignore[no-untyped-def] # noqa: ANN
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def calibrate(  # type: ignore[no-untyped-def] # noqa: ANN201
-    plane, levels, parallel, place, stretches, stretch_of, size, electronics, adc_max, crosstalk, knots, pieces, nearby, bins_per_unit,  # noqa: ANN001
+    plane, levels, parallel, place, stretches, stretch_of, size, electronics, adc_max, unmix, knots, pieces, nearby, bins_per_unit,  # noqa: ANN001
     bias, dark, dark_scale, defects, flat, interpolate, image, mask, variance, binned, counts, runs,  # noqa: ANN001
 ):  # fmt: skip
     """Apply every correction to every pixel; arguments of shape (0, ...) leave their step out.
@@ -176,6 +175,8 @@ def calibrate(  # type: ignore[no-untyped-def] # noqa: ANN201
         Width and height of an amp's imaging pixels.
     electronics : ndarray of shape (n_amps, 5), float32
         gain, one over photon gain, noise variance, saturation and suspect level.
+    unmix : ndarray of shape (n_amps, n_amps), float32
+        As from `payloads.isr.overscan.unmixing`.
     knots, pieces, nearby, bins_per_unit
         As in `payloads.isr.linearity.Linearity`.
     image, mask, variance, binned, counts
@@ -195,8 +196,7 @@ def calibrate(  # type: ignore[no-untyped-def] # noqa: ANN201
     n_rows, n_columns = binned.shape
     signal = np.empty((n_amps, amp_width), dtype=np.float32)
     flags = np.empty((n_amps, amp_width), dtype=np.int32)
-    corrected = np.empty(amp_width, dtype=np.float32)
-    clipped = np.empty(STRETCH, dtype=np.float32)
+    corrected = signal if unmix.shape[0] == 0 else np.empty_like(signal)
     amount = np.empty(STRETCH, dtype=np.float32)
     line = np.empty(full_width, dtype=np.float32)
     line_flags = np.empty(full_width, dtype=np.int32)
@@ -231,6 +231,8 @@ def calibrate(  # type: ignore[no-untyped-def] # noqa: ANN201
             if has_flags[amp]:
                 counts[amp, 0] += _count_flags(flags[amp], SAT)
                 counts[amp, 1] += _count_flags(flags[amp], SUSPECT)
+        if unmix.shape[0] > 0:
+            np.dot(unmix, signal, corrected)
         for stretch in range(n_stretches):
             x0, x1 = stretches[stretch, 0], stretches[stretch, 1]
             y = stretches[stretch, 2] + (height - 1 - k if stretches[stretch, 3] else k)
@@ -238,14 +240,11 @@ def calibrate(  # type: ignore[no-untyped-def] # noqa: ANN201
                 if stretch_of[amp] != stretch:
                     continue
                 left = place[amp, 0]
-                row = signal[amp]
-                if crosstalk.shape[0] > 0:
-                    correct_crosstalk(signal, crosstalk[amp], amp, corrected)
-                    row = corrected
+                row = corrected[amp]
                 if parallel.shape[0] > 0:
                     _subtract_row(row, parallel[amp])
                 if knots.shape[0] > 0:
-                    correct_row(row, knots[amp], pieces[amp], nearby[amp], bins_per_unit[amp], clipped, amount)
+                    correct_row(row, knots[amp], pieces[amp], nearby[amp], bins_per_unit[amp], amount)
                 _place_row(row, place[amp, 2] != 0, line[left : left + amp_width])
                 if has_flags[amp]:
                     _place_row(flags[amp], place[amp, 2] != 0, line_flags[left : left + amp_width])

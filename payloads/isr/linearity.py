@@ -15,8 +15,10 @@ from rapid.errors import PayloadError
 
 N_BINS = 1024
 """Bins of the table that tells near which knot a signal lies."""
-STRETCH = 64
+STRETCH = 128
 """Pixels that are looked at together."""
+INFINITE = 0x7F800000
+"""Bits of infinity in single precision; those of a NaN without sign are more."""
 MAX_PIECES = 4
 """A stretch across more pieces than this (a star's flank) is looked up pixel by pixel."""
 
@@ -125,7 +127,22 @@ def _piece_of(value, knots, nearby, bins_per_unit):  # type: ignore[no-untyped-d
 
 
 @njit(nogil=True, cache=True)
-def correct_row(signal, knots, pieces, nearby, bins_per_unit, clipped, amount):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN201
+def _extremes(bits):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+    """Return least and greatest of floats given as their bits, negative ones as 0.
+
+    Of numbers that are not negative the bits are in the same order, and their minimum needs no thought of NaN.
+    """
+    zero = np.int32(0)
+    least = np.int32(INFINITE)
+    most = zero
+    for x in range(bits.shape[0]):
+        least = min(least, max(bits[x], zero))
+        most = max(most, bits[x])
+    return least, most
+
+
+@njit(nogil=True, cache=True)
+def correct_row(signal, knots, pieces, nearby, bins_per_unit, amount):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN201
     """Subtract one amp's spline from a row, in place.
 
     Parameters
@@ -133,46 +150,47 @@ def correct_row(signal, knots, pieces, nearby, bins_per_unit, clipped, amount): 
     signal : ndarray of shape (n,), float32
     knots, pieces, nearby, bins_per_unit
         Those of the amp, as in `Linearity`.
-    clipped, amount : ndarray of shape (STRETCH,), float32
+    amount : ndarray of shape (STRETCH,), float32
         Scratch.
     """
     zero = np.float32(0)
-    # Of numbers that are not negative the bits are in the same order, and their minimum needs no thought of NaN.
-    bits = clipped.view(np.int32)
+    signal_bits = signal.view(np.int32)
+    ends = amount.view(np.int32)
     for begin in range(0, signal.shape[0], STRETCH):
         part = signal[begin : begin + STRETCH]
         n = part.shape[0]
-        for x in range(n):
-            clipped[x] = part[x] if part[x] > zero else zero  # NaN, too, becomes 0
-        least = bits[0]
-        most = bits[0]
-        for x in range(n):
-            least = min(least, bits[x])
-            most = max(most, bits[x])
-        ends = amount.view(np.int32)
-        ends[0] = least
-        ends[1] = most
-        first = _piece_of(amount[0], knots, nearby, bins_per_unit)
-        last = _piece_of(amount[1], knots, nearby, bins_per_unit)
-        if last - first < MAX_PIECES:
-            for piece in range(first, last + 1):
-                knot = knots[piece]
-                c0, c1, c2, c3 = pieces[piece, 0], pieces[piece, 1], pieces[piece, 2], pieces[piece, 3]
-                if piece == first:
-                    for x in range(n):
-                        above = clipped[x] - knot
-                        amount[x] = ((c3 * above + c2) * above + c1) * above + c0
-                else:
-                    for x in range(n):
-                        above = clipped[x] - knot
-                        mine = ((c3 * above + c2) * above + c1) * above + c0
-                        amount[x] = mine if clipped[x] >= knot else amount[x]
-        else:
+        least, most = _extremes(signal_bits[begin : begin + STRETCH])
+        first = last = np.int64(0)
+        if most <= INFINITE:
+            ends[0] = least
+            ends[1] = most
+            first = _piece_of(amount[0], knots, nearby, bins_per_unit)
+            last = _piece_of(amount[1], knots, nearby, bins_per_unit)
+        if most > INFINITE or last - first >= MAX_PIECES:
             for x in range(n):
-                piece = _piece_of(clipped[x], knots, nearby, bins_per_unit)
-                above = clipped[x] - knots[piece]
-                amount[x] = ((pieces[piece, 3] * above + pieces[piece, 2]) * above + pieces[piece, 1]) * above + pieces[
+                value = part[x] if part[x] > zero else zero  # NaN, too, becomes 0
+                piece = _piece_of(value, knots, nearby, bins_per_unit)
+                above = value - knots[piece]
+                part[x] -= ((pieces[piece, 3] * above + pieces[piece, 2]) * above + pieces[piece, 1]) * above + pieces[
                     piece, 0
                 ]
+            continue
+        knot = knots[first]
+        c0, c1, c2, c3 = pieces[first, 0], pieces[first, 1], pieces[first, 2], pieces[first, 3]
+        if first == last:
+            for x in range(n):
+                above = (part[x] if part[x] > zero else zero) - knot
+                part[x] -= ((c3 * above + c2) * above + c1) * above + c0
+            continue
+        for x in range(n):
+            above = (part[x] if part[x] > zero else zero) - knot
+            amount[x] = ((c3 * above + c2) * above + c1) * above + c0
+        for piece in range(first + 1, last + 1):
+            knot = knots[piece]
+            c0, c1, c2, c3 = pieces[piece, 0], pieces[piece, 1], pieces[piece, 2], pieces[piece, 3]
+            for x in range(n):
+                above = part[x] - knot
+                mine = ((c3 * above + c2) * above + c1) * above + c0
+                amount[x] = mine if part[x] >= knot else amount[x]
         for x in range(n):
             part[x] -= amount[x]

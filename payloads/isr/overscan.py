@@ -129,61 +129,41 @@ def measure_serial(serial, network, y0, y1, levels, noise):  # type: ignore[no-u
         noise[amp] = 0.5 * _clipped_moments(residuals[0])[1]
 
 
-@njit(nogil=True, cache=True, fastmath={"contract"})
-def correct_crosstalk(signal, fractions, target, corrected):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN201
-    """Subtract from one amp's row what the same row of the others put there.
+def unmixing(crosstalk: NDArray[np.float32] | None) -> NDArray[np.float32]:
+    """Return what turns the amps' signals into those without crosstalk, one less its fractions; empty for None.
 
-    Parameters
-    ----------
-    signal : ndarray of shape (n_amps, width), float32
-    fractions : ndarray of shape (n_amps,), float32
-        Of every source's signal that appears in the target.
-    target : int
-    corrected : ndarray of shape (width,), float32
-        Written.
+    A product with it is twice as fast in BLAS as in loops of ours.
     """
-    n_amps, width = signal.shape
-    whole = n_amps - n_amps % 4
-    own = signal[target]
-    for x in range(width):
-        corrected[x] = own[x]
-    # Four sources a time: the sums stay in registers between them.
-    for source in range(0, whole, 4):
-        c0, c1, c2, c3 = fractions[source], fractions[source + 1], fractions[source + 2], fractions[source + 3]
-        if c0 == 0.0 and c1 == 0.0 and c2 == 0.0 and c3 == 0.0:
-            continue
-        s0, s1, s2, s3 = signal[source], signal[source + 1], signal[source + 2], signal[source + 3]
-        for x in range(width):
-            corrected[x] = (((corrected[x] - c0 * s0[x]) - c1 * s1[x]) - c2 * s2[x]) - c3 * s3[x]
-    for source in range(whole, n_amps):
-        fraction = fractions[source]
-        other = signal[source]
-        for x in range(width):
-            corrected[x] -= fraction * other[x]
+    if crosstalk is None:
+        return np.empty((0, 0), dtype=np.float32)
+    return np.asarray(np.eye(len(crosstalk)) - crosstalk, dtype=np.float32)
 
 
 @njit(nogil=True, cache=True)
-def level_parallel_rows(parallel, levels, gain, crosstalk, rows):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN201
+def level_parallel_rows(parallel, levels, gain, unmix, rows):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN201
     """Fill ``rows[amp, y, x]`` with the parallel overscan, levelled, in the image's unit, free of crosstalk.
 
     Parameters
     ----------
     parallel : ndarray of shape (n_amps, n_rows, width), int32, ADU
     levels : ndarray of shape (n_amps, n_rows), float32, ADU
+    unmix : ndarray of shape (n_amps, n_amps), float32
+        As from `unmixing`; of shape (0, 0) for no crosstalk.
     """
     n_amps, n_rows, width = rows.shape
     signal = np.empty((n_amps, width), dtype=np.float32)
+    corrected = np.empty((n_amps, width), dtype=np.float32)
     for y in range(n_rows):
         for amp in range(n_amps):
             line, counts = signal[amp], parallel[amp, y]
             level, scale = levels[amp, y], gain[amp]
             for x in range(width):
                 line[x] = (np.float32(counts[x]) - level) * scale
-        for amp in range(n_amps):
-            if crosstalk.shape[0] > 0:
-                correct_crosstalk(signal, crosstalk[amp], amp, rows[amp, y])
-            else:
-                rows[amp, y] = signal[amp]
+        if unmix.shape[0] > 0:
+            np.dot(unmix, signal, corrected)
+            rows[:, y] = corrected
+        else:
+            rows[:, y] = signal
 
 
 def column_medians(pixels: NDArray[np.float32]) -> NDArray[np.float32]:

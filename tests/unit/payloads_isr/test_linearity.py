@@ -10,15 +10,13 @@ CURVE = {"1e3": 1.0, "5e3": -3.0, "2e4": 20.0, "2.1e4": 21.0, "5e4": 40.0, "1e5"
 
 def by_kernel(signal, curves, amp=0):
     row = signal.copy()
-    scratch = np.empty((2, STRETCH), dtype=np.float32)
     correct_row(
         row,
         curves.knots[amp],
         curves.pieces[amp],
         curves.nearby[amp],
         curves.bins_per_unit[amp],
-        scratch[0],
-        scratch[1],
+        np.empty(STRETCH, dtype=np.float32),
     )
     return row
 
