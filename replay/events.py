@@ -5,7 +5,7 @@ Times are seconds since the night's first event. What a player does with each ki
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
 from rapid.results.models import Scalar
 
@@ -74,14 +74,15 @@ class CancelEvent(_Event):
 
 
 class ExclusionEvent(_Event):
-    """A detector, or an amp of it, was switched off, or on again."""
+    """A detector, or an amp of it, was switched off."""
 
     kind: Literal["exclusion"] = "exclusion"
     detector: str
     amp: str = ""
-    is_end: bool = False
-    reason: str = ""
+    reason: str
     author: str = ""
+    valid_from: AwareDatetime = Field(description="Exposures that begin from here on are concerned, UTC.")
+    valid_to: AwareDatetime | None = Field(default=None, description="And from here on no longer; open if none.")
 
 
 class NoteEvent(_Event):

@@ -9,10 +9,14 @@ import numpy as np
 
 from rapid.camera.models import Camera, Detector
 from rapid.camera.store import load_camera
+from rapid.errors import ConfigurationError
 from rapid.exposure.naming import raw_key
 from replay.fits_writer import Value, raw_bytes, write_whole
 from replay.plan import NightPlan, PlannedExposure
 from replay.render import Renderer, StarTruth
+
+PLAN = "plan.json"
+"""The plan, beside the truth of its exposures."""
 
 Sink = Callable[[str, bytes], None]
 """Takes a raw: its key below the raw store's root, and its bytes."""
@@ -154,6 +158,7 @@ class NightSimulator:
         self._renderer = Renderer(self.camera, plan.seed)
         self._pool = ThreadPoolExecutor(max_workers=n_threads, thread_name_prefix="render")
         if truth_dir is not None:
+            write_whole(truth_dir / PLAN, plan.model_dump_json(indent=1).encode())
             truth = {
                 detector.name: self._renderer.truth_of(detector).to_dict(detector)
                 for detector in self.camera.detectors
@@ -192,3 +197,29 @@ class NightSimulator:
             self._sink(key, data)
             if not key.endswith(".json"):
                 yield next(numbers)
+
+
+def read_truth(folder: Path) -> tuple[dict[int, PlannedExposure], int | None]:
+    """Return the exposures that a simulator left the truth of, by id, and its seed.
+
+    Raises
+    ------
+    ConfigurationError
+        Raised, naming the file, if one cannot be read.
+    """
+    exposures: dict[int, PlannedExposure] = {}
+    seed: int | None = None
+    for path in sorted(folder.glob("*.json")):
+        if path.name.startswith("camera_"):
+            continue
+        try:
+            facts = json.loads(path.read_text(encoding="utf-8"))
+            if path.name == PLAN:
+                seed = int(facts["seed"])
+                continue
+            facts.pop("by_detector", None)
+            exposure = PlannedExposure.model_validate(facts)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ConfigurationError("truth", f"{path}: {error}") from error
+        exposures[exposure.exposure_id] = exposure
+    return exposures, seed
