@@ -209,7 +209,14 @@ class LiveNight:
         when = at or summary.gathered_at
         track = self._track(summary.exposure, when)
         batch = track.batch(summary.pipeline)
-        if batch.summary is not None and batch.summary.version >= summary.version:
+        if batch.summary is not None and batch.summary.version == summary.version:
+            added = summary.products.keys() - batch.summary.products.keys()
+            if not added:
+                return None
+            # Plots that were drawn after the summary: the same version, with more to show.
+            batch.summary = summary
+            return []
+        if batch.summary is not None and batch.summary.version > summary.version:
             return None
         batch.summary = summary
         batch.image_type = summary.image_type

@@ -57,6 +57,8 @@ _TOLD = {
     EventKind.CONTROL_CHANGED: "control",
     EventKind.EXCLUSION_CHANGED: "exclusions",
     EventKind.REQUEST_CHANGED: "requests",
+    EventKind.LOG_CHANGED: "log",
+    EventKind.CLUSTER_CHANGED: "cluster",
 }
 """What concerns no exposure is told on as it is, under these names; the pages load what they show of it."""
 
@@ -293,6 +295,8 @@ class Reader:
             self._hub.publish(Message.make("alert", {"kind": event.kind.value, **event.data}))
             return
         if event.batch_id is None:
+            if event.kind is EventKind.PRODUCTS_ADDED:
+                self._hub.publish(Message.make("night", event.data))
             return
         key = BatchKey.parse(event.batch_id)
         if key.run != self._settings.run:
@@ -315,7 +319,7 @@ class Reader:
                 at=at,
             )
             cells += [cell] if cell is not None else []
-        elif event.kind is EventKind.SUMMARY_READY:
+        elif event.kind in {EventKind.SUMMARY_READY, EventKind.PRODUCTS_ADDED}:
             cells += await self._take_summary(key, at)
             changes.summarised.add(key.exposure_id)
         changes.touch(key.exposure_id, cells)

@@ -15,6 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from rapid.errors import StoreError
 from rapid.results import schema
+from rapid.results.damaged import read_results, read_summary
 from rapid.results.engine import open_engine
 from rapid.results.models import DetectorResult, ExposureSummary, QuarantineRecord
 from rapid.results.registry import CalibRegistry
@@ -25,6 +26,12 @@ from rapid.results.uses import record_result_uses
 def _text(document: sa.Column[Any] | sa.ColumnElement[Any]) -> sa.Label[str]:
     """Return a document as text: a model reads it three times as fast as from Python's own JSON."""
     return sa.cast(document, sa.Text).label("document")
+
+
+def _summary() -> tuple[Any, ...]:
+    """Return the columns that a summary is read from, also if its document is damaged."""
+    t = schema.exposure_summary.c
+    return _text(t.document), t.run, t.camera, t.exposure, t.day_obs, t.seq_num, t.pipeline, t.image_type, t.version
 
 
 class ResultsStore(CalibRegistry):
@@ -74,8 +81,8 @@ class ResultsStore(CalibRegistry):
         for column, value in ((t.camera, camera), (t.run, run), (t.pipeline, pipeline), (t.detector, detector)):
             if value is not None:
                 conditions.append(column == value)
-        rows = self._fetch(sa.select(_text(t.document)).where(*conditions).order_by(t.detector, t.id))
-        return [DetectorResult.model_validate_json(row.document) for row in rows]
+        columns = (_text(t.document), t.exposure, t.detector)
+        return read_results(self._fetch(sa.select(*columns).where(*conditions).order_by(t.detector, t.id)))
 
     def night_results(
         self, camera: str, day_obs: int, *, detector: int, pipeline: str | None = None, run: str = "prompt"
@@ -85,8 +92,8 @@ class ResultsStore(CalibRegistry):
         conditions = [t.camera == camera, t.day_obs == day_obs, t.detector == detector, t.run == run]
         if pipeline is not None:
             conditions.append(t.pipeline == pipeline)
-        rows = self._fetch(sa.select(_text(t.document)).where(*conditions).order_by(t.exposure, t.pipeline))
-        return [DetectorResult.model_validate_json(row.document) for row in rows]
+        columns = (_text(t.document), t.exposure, t.detector)
+        return read_results(self._fetch(sa.select(*columns).where(*conditions).order_by(t.exposure, t.pipeline)))
 
     def finished_detectors(self, camera: str, exposure: int, *, run: str = "prompt") -> dict[str, frozenset[int]]:
         """Return, by pipeline, the detectors of an exposure that have a result (recovery, invariant I2)."""
@@ -164,18 +171,18 @@ class ResultsStore(CalibRegistry):
             conditions.append(t.exposure < before)
         if run is not None:
             conditions.append(t.run == run)
-        statement = sa.select(_text(t.document)).where(*conditions).order_by(t.exposure.desc(), t.pipeline).limit(limit)
-        return [ExposureSummary.model_validate_json(row.document) for row in self._fetch(statement)]
+        statement = sa.select(*_summary()).where(*conditions).order_by(t.exposure.desc(), t.pipeline).limit(limit)
+        return [read_summary(row) for row in self._fetch(statement)]
 
     def summary_versions(self, camera: str, exposure: int) -> list[ExposureSummary]:
         """Return every version of every summary of an exposure, newest version first."""
         t = schema.exposure_summary.c
         statement = (
-            sa.select(_text(t.document))
+            sa.select(*_summary())
             .where(t.camera == camera, t.exposure == exposure)
             .order_by(t.run, t.pipeline, t.version.desc())
         )
-        return [ExposureSummary.model_validate_json(row.document) for row in self._fetch(statement)]
+        return [read_summary(row) for row in self._fetch(statement)]
 
     def latest_summary(
         self, camera: str, exposure: int, *, pipeline: str | None = None, run: str = "prompt"
@@ -186,9 +193,9 @@ class ResultsStore(CalibRegistry):
         if pipeline is not None:
             conditions.append(t.pipeline == pipeline)
         rows = self._fetch(
-            sa.select(_text(t.document)).where(*conditions).order_by(t.gathered_at.desc(), t.id.desc()).limit(1)
+            sa.select(*_summary()).where(*conditions).order_by(t.gathered_at.desc(), t.id.desc()).limit(1)
         )
-        return ExposureSummary.model_validate_json(rows[0].document) if rows else None
+        return read_summary(rows[0]) if rows else None
 
     def complete_batches(self, camera: str, *, day_obs: int, run: str = "prompt") -> frozenset[tuple[int, str]]:
         """Return (exposure, pipeline) of every summary of a night whose newest version is complete."""
