@@ -1,7 +1,6 @@
-"""Keep certified calibs, and choose the one an exposure gets.
+"""Keep calibs, and choose the one an exposure gets.
 
-A calib is a plain, uncompressed FITS file with the image in the primary HDU and the variance in an
-extension: readable anywhere, written whole, never changed. Its row in the results store says for when it
+A calib is a plain, uncompressed FITS file (`rapid.calibs.file`): readable anywhere, written whole, never changed. Its row in the results store says for when it
 is valid, and has the checksum of the whole file. FITS floats are big-endian, which compiled kernels cannot
 map; so beside each file lie native-endian ``.npy`` copies of its planes, made once from a file whose
 checksum was verified, made again if one is missing or damaged, and memory-mapped by all workers of a
@@ -10,10 +9,10 @@ machine: they share one copy of the pages.
 
 import hashlib
 import io
-import json
 import re
 from collections import OrderedDict
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,11 +22,11 @@ from astropy.io import fits
 from numpy.typing import NDArray
 
 from payloads.plugin import CalibPlane
+from rapid.calibs.file import CalibFacts, read_planes, read_table, write_calib
 from rapid.errors import ConfigurationError, NotFoundError, StoreError
 from rapid.exposure.models import ExposureInfo
 from rapid.products.directory import DirectoryStore
-from rapid.results.headers import add_provenance
-from rapid.results.models import CalibRecord, Provenance
+from rapid.results.models import CalibRecord, CalibState, Provenance
 from rapid.results.store import ResultsStore
 
 _NAME = re.compile(r"^[A-Za-z0-9_~.-]+$")
@@ -49,8 +48,25 @@ def calib_id_of(
     return f"{camera}-{detector:03d}-{kind}{filter_part}-{begin:%Y%m%dT%H%M%S}-v{version}"
 
 
+@dataclass(frozen=True)
+class Verified:
+    """What the verification of a new calib found, in the words of the registry.
+
+    Attributes
+    ----------
+    document
+        A `rapid.verification.models.Verification`, as it is stored.
+    """
+
+    outcome: str
+    is_success: bool
+    failures: tuple[str, ...]
+    document: Mapping[str, Any]
+    reason: str = ""
+
+
 class CalibStore:
-    """Certified calibs of one installation.
+    """Calibs of one installation.
 
     Parameters
     ----------
@@ -76,14 +92,18 @@ class CalibStore:
         valid_from: datetime,
         physical_filter: str | None = None,
         variance: NDArray[np.float32] | None = None,
+        counts: NDArray[np.integer[Any]] | None = None,
         table: Mapping[str, Mapping[str, float]] | None = None,
         valid_to: datetime | None = None,
         inputs: list[int] | None = None,
         certified_by: str = "policy",
         note: str = "",
         provenance: Provenance | None = None,
+        verified: Verified | None = None,
     ) -> CalibRecord:
-        """Store a calib and register it as the choice from ``valid_from`` on.
+        """Store a calib and register it as the choice from ``valid_from`` on, if its verification lets it.
+
+        One that failed is kept and registered as rejected: listed and shown, and never chosen.
 
         Certifying the same pixels for the same validity again returns the first record, so that a build
         that ran twice has one effect (I3). Other pixels make a new version; earlier ones stay.
@@ -94,10 +114,14 @@ class CalibStore:
             bias: electron; dark: electron/s; flat: dimensionless.
         variance : ndarray of shape (height, width), float32
             In the image's unit squared.
+        counts : ndarray of shape (height, width), integer
+            Exposures that each pixel is the mean of.
         table
             Per-amp numbers, by amp name.
         provenance
             How it was built. Goes into header and registry: without it nobody can tell what a bad input has touched.
+        verified
+            What its verification found; None certifies without.
 
         Raises
         ------
@@ -115,9 +139,17 @@ class CalibStore:
             raise ConfigurationError("image", "a calib may not hold NaN or infinite pixels")
         # Whole seconds, as in the id: two calibs of one second are versions of one another.
         begin = valid_from.replace(microsecond=0)
-        data = self._to_fits(
-            kind, camera, detector, image, variance, table or {}, inputs or [], physical_filter, begin, provenance
+        facts = CalibFacts(
+            kind=kind,
+            camera=camera,
+            detector=detector,
+            valid_from=begin,
+            physical_filter=physical_filter,
+            table=table or {},
+            inputs=tuple(inputs or ()),
+            provenance=provenance,
         )
+        data = write_calib(facts, image, variance, counts)
         checksum = hashlib.sha256(data).hexdigest()
         # Named by content: whoever certifies other pixels at the same moment writes another file.
         folder = f"{camera}/{kind}/{physical_filter or 'none'}/{detector:03d}"
@@ -142,77 +174,11 @@ class CalibStore:
                 certified_by=certified_by,
                 note=note,
                 provenance=provenance,
-            )
-
-        return self._results.add_calib(record_of)
-
-    @staticmethod
-    def _to_fits(
-        kind: str,
-        camera: str,
-        detector: int,
-        image: NDArray[np.float32],
-        variance: NDArray[np.float32] | None,
-        table: Mapping[str, Mapping[str, float]],
-        inputs: list[int],
-        physical_filter: str | None,
-        valid_from: datetime,
-        provenance: Provenance | None,
-    ) -> bytes:
-        primary = fits.PrimaryHDU(np.ascontiguousarray(image, dtype=np.float32))
-        primary.header["INSTRUME"] = camera
-        primary.header["DETECTOR"] = detector
-        primary.header["CALTYPE"] = (kind, "kind of calibration")
-        if physical_filter:
-            primary.header["FILTER"] = physical_filter
-        primary.header["VALIDBEG"] = (valid_from.isoformat(), "TAI, start of validity")
-        primary.header["NINPUT"] = (len(inputs), "exposures combined")
-        for place, exposure_id in enumerate(sorted(inputs), start=1):
-            primary.header[f"INP{place:05d}"] = exposure_id
-        if provenance is not None:
-            add_provenance(primary.header, provenance)
-        if table:
-            primary.header["AMPTABLE"] = json.dumps(table, sort_keys=True)
-        hdus = fits.HDUList([primary])
-        if variance is not None:
-            hdus.append(fits.ImageHDU(np.ascontiguousarray(variance, dtype=np.float32), name="VARIANCE"))
-        buffer = io.BytesIO()
-        hdus.writeto(buffer)
-        return buffer.getvalue()
-
-    def put_in_place(self, bad: CalibRecord, other: CalibRecord, *, author: str, reason: str) -> CalibRecord:
-        """Certify the file of another calib for the validity of a bad one, as its next version.
-
-        Look-ups at the bad one's time then find it, and what was chosen before stays reproducible.
-
-        Raises
-        ------
-        ConfigurationError
-            Raised if the two are not of the same detector, kind and filter, or the same file.
-        """
-        for field in ("camera", "detector", "kind", "physical_filter"):
-            here, there = getattr(bad, field), getattr(other, field)
-            if here != there:
-                raise ConfigurationError(
-                    "replacement", f"{other.calib_id} is of {field} {there}, {bad.calib_id} of {here}"
-                )
-        if other.sha256 == bad.sha256:
-            raise ConfigurationError("replacement", f"{other.calib_id} is the same file as {bad.calib_id}")
-        created_at = datetime.now(UTC)
-
-        def record_of(version: int) -> CalibRecord:
-            calib_id = calib_id_of(bad.kind, bad.camera, bad.detector, bad.physical_filter, bad.valid_from, version)
-            return other.model_copy(
-                update={
-                    "calib_id": calib_id,
-                    "valid_from": bad.valid_from,
-                    "valid_to": bad.valid_to,
-                    "version": version,
-                    "created_at": created_at,
-                    "certified_by": author,
-                    "state_reason": reason,
-                    "note": f"{other.calib_id} in place of {bad.calib_id}",
-                }
+                state=CalibState.CERTIFIED if verified is None or verified.is_success else CalibState.REJECTED,
+                state_reason="" if verified is None else verified.reason,
+                outcome=verified.outcome if verified else None,
+                failures=list(verified.failures) if verified else [],
+                verification=dict(verified.document) if verified else None,
             )
 
         return self._results.add_calib(record_of)
@@ -246,10 +212,9 @@ class CalibStore:
             Raised if the file does not hold what was certified.
         """
         source = self.root / record.path
-        header, has_variance = self._header(record, source)
-        shape = (int(header["NAXIS2"]), int(header["NAXIS1"]))
+        shape, table, names = self._read_head(record, source)
         planes: dict[str, NDArray[np.float32]] = {}
-        for plane in ("image", "variance") if has_variance else ("image",):
+        for plane in names:
             mapped = source.with_name(f"{source.stem}.{plane}.npy")
             found = _map(mapped, shape)
             if found is None:
@@ -258,22 +223,21 @@ class CalibStore:
             if found is None:
                 raise StoreError(f"calib {record.calib_id}: {mapped} cannot be mapped", calib_id=record.calib_id)
             planes[plane] = found
-        text = header.get("AMPTABLE")
-        return CalibPlane(
-            calib_id=record.calib_id,
-            image=planes["image"],
-            variance=planes.get("variance"),
-            table=json.loads(text) if isinstance(text, str) else {},
-        )
+        return CalibPlane(calib_id=record.calib_id, image=planes["image"], variance=planes.get("variance"), table=table)
 
     @staticmethod
-    def _header(record: CalibRecord, source: Path) -> tuple[fits.Header, bool]:
+    def _read_head(
+        record: CalibRecord, source: Path
+    ) -> tuple[tuple[int, int], dict[str, dict[str, float]], tuple[str, ...]]:
+        """Return the image's shape, the numbers per amp, and which planes there are."""
         try:
             with fits.open(source) as hdus:
-                return hdus[0].header.copy(), len(hdus) > 1
+                header = hdus[0].header
+                names = ("image", "variance") if "VARIANCE" in hdus else ("image",)
+                return (int(header["NAXIS2"]), int(header["NAXIS1"])), read_table(hdus), names
         except FileNotFoundError as error:
             raise NotFoundError("calib file", record.path) from error
-        except (OSError, TypeError, KeyError) as error:
+        except (OSError, TypeError, KeyError, ValueError) as error:
             raise StoreError(f"calib {record.calib_id} cannot be read: {error}", calib_id=record.calib_id) from error
 
     def _make_mapped(self, record: CalibRecord, source: Path) -> None:
@@ -281,14 +245,13 @@ class CalibStore:
         data = source.read_bytes()
         if hashlib.sha256(data).hexdigest() != record.sha256:
             raise StoreError(f"calib {record.calib_id}: its file does not hold what was certified")
-        with fits.open(io.BytesIO(data)) as hdus:
-            for plane, hdu in zip(("image", "variance"), hdus, strict=False):
-                buffer = io.BytesIO()
-                np.save(buffer, np.ascontiguousarray(hdu.data.astype(np.float32)), allow_pickle=False)
-                mapped = source.with_name(f"{source.stem}.{plane}.npy")
-                self._files.put(
-                    mapped.relative_to(self.root).as_posix(), buffer.getvalue(), content_type="application/octet-stream"
-                )
+        for plane, pixels in read_planes(data).items():
+            buffer = io.BytesIO()
+            np.save(buffer, pixels, allow_pickle=False)
+            mapped = source.with_name(f"{source.stem}.{plane}.npy")
+            self._files.put(
+                mapped.relative_to(self.root).as_posix(), buffer.getvalue(), content_type="application/octet-stream"
+            )
 
 
 def _map(path: Path, shape: tuple[int, int]) -> NDArray[np.float32] | None:
