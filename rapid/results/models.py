@@ -48,6 +48,9 @@ class DetectorResult(BaseModel):
     detector: int
     detector_name: str
     image_type: str
+    physical_filter: str | None = None
+    exposure_time_s: float | None = None
+    begin: datetime | None = Field(default=None, description="Begin of the exposure, TAI.")
     pipeline: str
     metrics: dict[str, Scalar] = Field(default_factory=dict, description="Never NaN: None where not measured.")
     amps: dict[str, dict[str, Scalar]] = Field(default_factory=dict, description="By amp name.")

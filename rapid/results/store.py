@@ -20,6 +20,7 @@ from rapid.results.engine import open_engine
 from rapid.results.models import DetectorResult, ExposureSummary, QuarantineRecord
 from rapid.results.registry import CalibRegistry
 from rapid.results.sql import finite, naive
+from rapid.results.trend_schema import note_for_trends
 from rapid.results.uses import record_result_uses
 
 
@@ -63,6 +64,7 @@ class ResultsStore(CalibRegistry):
             with self._begin() as connection:
                 result_key = connection.execute(statement).scalar_one()
                 record_result_uses(connection, result_key, result)
+                note_for_trends(connection, result)
         except SQLAlchemyError as error:
             raise StoreError(f"results store: cannot write detector_result: {error}") from error
 

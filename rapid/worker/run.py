@@ -176,6 +176,7 @@ class PipelineRunner:
         camera: Camera | None = None,
         run_label: str = "prompt",
         inputs: Sequence[tuple[int, Callable[[], RawInput]]] = (),
+        calibs: Calibs | None = None,
     ) -> PipelineRun:
         """Run a pipeline on one raw.
 
@@ -187,6 +188,8 @@ class PipelineRunner:
             What to run; chosen by the rules if left out.
         inputs
             For a build: exposure id and loader of every raw to combine.
+        calibs
+            In place of those of the exposure.
 
         Raises
         ------
@@ -199,7 +202,9 @@ class PipelineRunner:
         start = _Usage.now()
         timings: dict[str, float] = {}
         frame, info = make_frame(raw, camera=camera)
-        if self.calibs_for is not None:
+        if calibs is not None:
+            frame.calibs = calibs
+        elif self.calibs_for is not None:
             frame.calibs = self.calibs_for(info)
         pipeline = pipeline or choose_pipeline(info, dict(frame.header), self.book, purpose=frame.detector.purpose)
         input_sha256: dict[str, str] = {}
@@ -229,6 +234,9 @@ class PipelineRunner:
             detector=info.detector,
             detector_name=info.detector_name,
             image_type=info.image_type.value,
+            physical_filter=info.physical_filter,
+            exposure_time_s=info.exposure_time_s,
+            begin=info.begin,
             pipeline=pipeline.name,
             metrics={name: _finite(value) for name, value in frame.metrics.items()},
             amps={amp: {name: _finite(v) for name, v in values.items()} for amp, values in frame.amps.items()},

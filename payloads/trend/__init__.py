@@ -1,0 +1,1 @@
+"""Changes in long series of numbers: kernels that know nothing of stores."""
