@@ -1,44 +1,18 @@
 """A camera whose raws arrive late, twice, out of order, and cut off."""
 
-import hashlib
 import random
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from rapid.exposure.naming import parse_raw_name
+from replay.delivered import Delivered, Delivery
 from replay.plan import NightPlan, PlannedExposure
 from replay.simulate import NightSimulator, directory_sink
 from tests.chaos.schedule import Disorder, Scene
 
 COPIES = "copies"
 """Folder below the raws in which second copies lie."""
-
-
-@dataclass(frozen=True)
-class Delivery:
-    """How a raw was delivered in the end."""
-
-    path: Path
-    sha256: str
-    is_whole: bool
-
-
-@dataclass
-class Delivered:
-    """Everything that was delivered so far: what the installation has to account for."""
-
-    raws: dict[int, dict[int, Delivery]] = field(default_factory=dict)
-    n_duplicates: int = 0
-    n_late: int = 0
-    n_truncated: int = 0
-    n_mended: int = 0
-
-    @property
-    def n_raws(self) -> int:
-        """Raws, duplicates left out."""
-        return sum(len(raws) for raws in self.raws.values())
 
 
 class ChaosCamera:
@@ -101,8 +75,7 @@ class ChaosCamera:
     def _deliver(self, exposure_id: int, detector: int, key: str, data: bytes, disorder: Disorder | None) -> None:
         def put(content: bytes, *, is_whole: bool = True) -> None:
             # Recorded first: what is on disk must be accounted for.
-            path = self._root / key.split("/", 1)[1]
-            delivery = Delivery(path, hashlib.sha256(content).hexdigest(), is_whole)
+            delivery = Delivery.of(key, content, is_whole=is_whole)
             self.delivered.raws.setdefault(exposure_id, {})[detector] = delivery
             self._put(key, content)
 

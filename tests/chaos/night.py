@@ -20,13 +20,13 @@ from rapid.products.directory import DirectoryStore
 from rapid.results.store import ResultsStore, open_results
 from rapid.wiring.settings import RoleSettings, make_settings
 from rapid.wiring.supervisor import Supervisor
+from replay.invariants import Accountant, one_each
 from replay.plan import NightPlan
-from tests.chaos.accounts import Accountant, one_each
+from replay.witness import Witness
 from tests.chaos.camera import ChaosCamera
 from tests.chaos.faults import Injector
 from tests.chaos.report import KILLS, Report, count_faults, recoveries
 from tests.chaos.schedule import LEASE_S, FaultKind, Scale, Schedule
-from tests.chaos.witness import Witness
 from tests.support.light import Environment
 
 CAMERA = "TestCam205"
@@ -113,6 +113,7 @@ class ChaosNight:
             self._play_scenes(witness)
             self._wait_until_settled(accountant, witness)
             self._problems += one_each(accountant.unaccounted())
+            self._problems += one_each(accountant.wrong_batches())
             self._problems += one_each(accountant.wrong_summaries())
             self._problems += one_each(accountant.wrong_products())
             report = self._report(witness, board, results, accountant, time.monotonic() - begin)

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from replay.witness import Heard
 from tests.chaos.faults import Committed
 from tests.chaos.schedule import FaultKind
-from tests.chaos.witness import Heard
 
 READY = {"worker": "worker ready", "gather": "gather ready", "head": "head leads"}
 """What a role logs once it does its work again."""

@@ -13,8 +13,8 @@ from rapid.dispatch.models import BatchKey, BatchSpec, WorkerSpec
 from rapid.products.directory import DirectoryStore
 from rapid.results.models import DetectorState, DetectorStatus
 from rapid.results.store import open_results
-from tests.chaos.accounts import Accountant
-from tests.chaos.camera import Delivered, Delivery
+from replay.delivered import Delivered, Delivery
+from replay.invariants import Accountant
 from tests.support.records import WHEN, make_result, make_summary
 from tests.support.valkey import serve_valkey
 
@@ -30,7 +30,7 @@ class SmallNight:
         self.products = DirectoryStore(folder / "products")
         self.results = open_results(str(folder / "results.sqlite"))
         self.board = Board(url, "LSSTCam")
-        raws = {n: Delivery(Path(f"/raws/{n}.fits"), SHA, is_whole=True) for n in (0, 1)}
+        raws = {n: Delivery(f"/raws/{n}.fits", SHA, is_whole=True) for n in (0, 1)}
         self.delivered = Delivered({EXPOSURE: raws})
         self.accountant = Accountant("LSSTCam", self.delivered, self.results, self.products, self.board)
         key = BatchKey(exposure_id=EXPOSURE, pipeline="quicklook")
@@ -71,6 +71,7 @@ class SmallNight:
         return [
             *books.unsettled(),
             *books.unaccounted(),
+            *books.wrong_batches(),
             *books.wrong_summaries(),
             *books.wrong_products(),
         ]
@@ -90,15 +91,15 @@ def put_failure(night: SmallNight) -> None:
 
 
 def lose_raw(night: SmallNight) -> None:
-    night.delivered.raws[EXPOSURE][2] = Delivery(Path("/raws/2.fits"), SHA, is_whole=True)
+    night.delivered.raws[EXPOSURE][2] = Delivery("/raws/2.fits", SHA, is_whole=True)
 
 
 def change_raw(night: SmallNight) -> None:
-    night.delivered.raws[EXPOSURE][1] = Delivery(Path("/raws/1.fits"), "2" * 64, is_whole=True)
+    night.delivered.raws[EXPOSURE][1] = Delivery("/raws/1.fits", "2" * 64, is_whole=True)
 
 
 def truncate_raw(night: SmallNight) -> None:
-    night.delivered.raws[EXPOSURE][1] = Delivery(Path("/raws/1.fits"), SHA, is_whole=False)
+    night.delivered.raws[EXPOSURE][1] = Delivery("/raws/1.fits", SHA, is_whole=False)
 
 
 def expect_more(night: SmallNight) -> None:
