@@ -6,12 +6,13 @@ from rapid.dispatch.commands import SLICE_S, Command, Talk
 from rapid.dispatch.library import function_name
 
 
-def order_restart(prefix: str, pool: str) -> Talk[int]:
-    """Tell the workers that serve a pool, or all if it is empty; ends in how many were told.
+def order_restart(prefix: str, pool: str = "", *, worker_id: str | None = None) -> Talk[int]:
+    """Tell the workers that serve a pool, or all if it is empty, or one alone; ends in how many were told.
 
     A worker that runs a job finishes it first, or gives it back after its drain time.
     """
-    n_told = yield Command(("FCALL", function_name("restart_workers"), 1, prefix, pool))
+    one = () if worker_id is None else (worker_id,)
+    n_told = yield Command(("FCALL", function_name("restart_workers"), 1, prefix, pool, *one))
     return int(n_told)
 
 

@@ -24,15 +24,23 @@ from rapid.control.store import AsyncControlStore
 from rapid.dispatch.board import AsyncBoard
 from rapid.display.api import api_routes
 from rapid.display.archive import Archive
+from rapid.display.cluster.routes import cluster_routes
 from rapid.display.drawing import drawing_routes
 from rapid.display.exclusions import exclusion_routes
 from rapid.display.files import products_routes
+from rapid.display.focus.routes import focus_routes
 from rapid.display.hub import Hub
+from rapid.display.images.darkroom import Darkroom
+from rapid.display.images.routes import image_routes
+from rapid.display.nightlog import log_routes
 from rapid.display.pages import page_routes, wants_page
 from rapid.display.reader import Reader
 from rapid.display.settings import DisplaySettings
+from rapid.display.watch_pages import watch_page_routes
 from rapid.errors import ConfigurationError, RapidError
 from rapid.exclusions.store import ExclusionStore
+from rapid.nightlog.store import NightLog
+from rapid.operations.store import OperationsStore
 from rapid.pipeline.store import default_book
 from rapid.products.store import open_products
 from rapid.requests.http import Waiters, request_routes
@@ -99,6 +107,12 @@ def create_app(settings: DisplaySettings) -> FastAPI:
     hub = Hub(history=settings.history, limit=settings.viewer_queue)
     reader = Reader(settings, camera, board, results, hub)
     archive = Archive(settings, camera, reader, results)
+    darkroom = Darkroom(
+        results_url=settings.results_url,
+        calibs_path=settings.calibs_path or Path("calibs"),
+        n_kept=settings.images_kept,
+        task_s=settings.image_s,
+    )
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -109,6 +123,7 @@ def create_app(settings: DisplaySettings) -> FastAPI:
         finally:
             following.cancel()
             await asyncio.gather(following, return_exceptions=True)
+            await darkroom.close()
             await board.close()
             results.close()
 
@@ -126,6 +141,7 @@ def create_app(settings: DisplaySettings) -> FastAPI:
     app.add_middleware(GZipMiddleware, minimum_size=1024, compresslevel=5)
     app.add_middleware(SecurityHeaders)
     app.include_router(api_routes(settings, archive, reader, hub))
+    app.include_router(image_routes(archive, products, darkroom))
     app.include_router(products_routes(products))
     app.include_router(page_routes(settings, archive))
     app.include_router(access.routes())
@@ -139,6 +155,10 @@ def create_app(settings: DisplaySettings) -> FastAPI:
     app.include_router(request_routes(requests, camera, default_book(), access, named=saved_patterns, waiters=waiters))
     app.include_router(uws_routes(requests, camera.name, access, waiters=waiters))
     app.include_router(drawing_routes(camera))
+    app.include_router(focus_routes(reader, results, products, settings.run))
+    app.include_router(log_routes(access, NightLog(results.engine), reader, hub))
+    app.include_router(cluster_routes(access, OperationsStore(results.engine), reader, hub))
+    app.include_router(watch_page_routes(settings, archive))
     app.include_router(exclusion_routes(access, ExclusionStore(results.engine), reader, hub))
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     _answer_errors(app, settings)

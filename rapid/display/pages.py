@@ -68,14 +68,15 @@ def wants_page(request: Request) -> bool:
     return "text/html" in request.headers.get("accept", "") and not path.startswith(("/api/", "/products/", "/static/"))
 
 
-def _render(template: str, settings: DisplaySettings, *, status: int = 200, **data: Any) -> HTMLResponse:
+def render_page(template: str, settings: DisplaySettings, *, status: int = 200, **data: Any) -> HTMLResponse:
+    """Return a template as a page that no cache keeps."""
     text = _ENVIRONMENT.get_template(template).render(title=settings.title, **data)
     return HTMLResponse(text, status_code=status, headers={"Cache-Control": "no-store"})
 
 
 def error_page(settings: DisplaySettings, *, status: int, message: str) -> Response:
     """Return a page that says what went wrong, with a way back."""
-    return _render(
+    return render_page(
         "error.html", settings, status=status, message=message, camera=settings.camera, page="", day_obs=None
     )
 
@@ -91,7 +92,7 @@ def page_routes(settings: DisplaySettings, archive: Archive) -> APIRouter:
         kind = tile_set(view.exposure)
         tiles = archive.camera_view.tiles[kind]
         metrics = view.exposure.row.metrics if view.exposure is not None else {}
-        return _render(
+        return render_page(
             "now.html",
             settings,
             page="now",
@@ -107,14 +108,14 @@ def page_routes(settings: DisplaySettings, archive: Archive) -> APIRouter:
     async def newest_night() -> Response:
         nights = await archive.nights()
         if not nights:
-            return _render("error.html", settings, message="There is no night yet: nothing has been taken.",
+            return render_page("error.html", settings, message="There is no night yet: nothing has been taken.",
                            camera=camera, page="night", day_obs=None)  # fmt: skip
         return RedirectResponse(f"/night/{nights[0].day_obs}", status_code=307)
 
     @router.get("/night/{day_obs}")
     async def night(day_obs: DayObs) -> Response:
         view = archive.now()
-        return _render(
+        return render_page(
             "night.html",
             settings,
             page="night",
@@ -130,7 +131,7 @@ def page_routes(settings: DisplaySettings, archive: Archive) -> APIRouter:
     async def exposure(exposure_id: ExposureId) -> Response:
         now_view = archive.now()
         view = await archive.exposure(exposure_id)
-        return _render(
+        return render_page(
             "exposure.html",
             settings,
             page="exposure",
@@ -143,23 +144,11 @@ def page_routes(settings: DisplaySettings, archive: Archive) -> APIRouter:
             ),
         )
 
-    @router.get("/system")
-    async def system() -> Response:
-        view = archive.now()
-        return _render(
-            "system.html",
-            settings,
-            page="system",
-            camera=camera,
-            day_obs=view.day_obs,
-            boot=boot_data(camera={"name": camera}, as_of=view.as_of, heartbeat_s=settings.heartbeat_s),
-        )
-
     @router.get("/control")
     async def control() -> Response:
         view = archive.now()
         book = default_book()
-        return _render(
+        return render_page(
             "control.html",
             settings,
             page="control",
@@ -181,7 +170,7 @@ def page_routes(settings: DisplaySettings, archive: Archive) -> APIRouter:
     async def requests() -> Response:
         view = archive.now()
         book = default_book()
-        return _render(
+        return render_page(
             "requests.html",
             settings,
             page="requests",

@@ -10,7 +10,9 @@ const KEYS = [
   ["D", "step through detectors on the focal plane: arrows, Enter opens"],
   ["E", "this exposure's own page"],
   ["N", "the night's table"],
-  ["S", "the system: workers, queues, failures"],
+  ["F", "focus and wavefront"],
+  ["V", "calibrations: verification, trends, exclusions"],
+  ["S", "the cluster: workers, queues, failures"],
   ["C", "control: pattern, modes, what is excluded"],
   ["R", "requests: what scripts and people have asked for"],
   ["T", "dark or light"],
@@ -24,7 +26,9 @@ export function startShell({ keys = {}, offset = () => 0, help: more = [] } = {}
   $("#help")?.addEventListener("click", help);
   const all = {
     n: () => follow("#nav-night"),
-    s: () => follow("#nav-system"),
+    f: () => follow("#nav-focus"),
+    v: () => follow("#nav-calibrations"),
+    s: () => follow("#nav-cluster"),
     c: () => follow("#nav-control"),
     r: () => follow("#nav-requests"),
     l: () => follow("#nav-now"),

@@ -1,6 +1,7 @@
 """Provenance: who used which calib; excluded exposures and rules."""
 
 import json
+from typing import Any
 
 import sqlalchemy as sa
 from alembic import op
@@ -66,12 +67,12 @@ def downgrade() -> None:
         op.drop_table(table)
 
 
-def _key() -> sa.Column:
+def _key() -> sa.Column[int]:
     big = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
     return sa.Column("id", big, primary_key=True, autoincrement=True, nullable=False)
 
 
-def _history() -> tuple[sa.Column, ...]:
+def _history() -> tuple[sa.Column[Any], ...]:
     return (
         sa.Column("reason", sa.String(length=500), nullable=False),
         sa.Column("author", sa.String(length=200), nullable=False),
@@ -95,12 +96,12 @@ def _pairs(name: str, first: str, second: str) -> None:
 def _fill(connection: sa.Connection) -> None:
     """Read every stored result and calib once."""
     numbers: dict[str, int] = {}
-    new: list[dict[str, object]] = []
+    new: list[str] = []
 
     def number(calib_id: str) -> int:
         if calib_id not in numbers:
             numbers[calib_id] = len(numbers) + 1
-            new.append({"calib_id": calib_id})
+            new.append(calib_id)
         return numbers[calib_id]
 
     def insert(table: str, first: str, second: str, pairs: set[tuple[int, int]]) -> None:
@@ -144,8 +145,8 @@ def _fill(connection: sa.Connection) -> None:
         parents |= {(number(one), own) for one in made.get(what, set())}
     if new:
         # One by one, in order: the numbers given above are the rows'.
-        for place, row in enumerate(new, start=1):
-            connection.execute(sa.text("INSERT INTO calib_name (id, calib_id) VALUES (:n, :calib_id)"), {"n": place, **row})
+        for place, name in enumerate(new, start=1):
+            connection.execute(sa.text("INSERT INTO calib_name (id, calib_id) VALUES (:n, :name)"), {"n": place, "name": name})
         if connection.dialect.name == "postgresql":
             connection.execute(sa.text("SELECT setval(pg_get_serial_sequence('calib_name', 'id'), :n)"), {"n": len(new)})
     insert("calib_input", "exposure", "calib", exposures)
