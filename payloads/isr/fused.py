@@ -122,17 +122,6 @@ def _measure_parallel(readout: ReadOut, inputs: IsrInputs, levels: NDArray[np.fl
     )
 
 
-def _stretches(layout: AmpLayout) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return what the pass finishes together, and to which of it each amp belongs: whole rows if they can be."""
-    width = layout.data.width
-    if layout.bands_are_apart and layout.covers_image:
-        whole = [(0, layout.width, y0, flip_y) for y0, flip_y in layout.bands]
-        members = (layout.place[:, None, [1, 3]] == layout.bands[None]).all(axis=2).argmax(axis=1)
-        return np.array(whole, dtype=np.int64), members.astype(np.int64)
-    single = [(x0, x0 + width, y0, flip_y) for x0, y0, _, flip_y in layout.place]
-    return np.array(single, dtype=np.int64), np.arange(len(single), dtype=np.int64)
-
-
 def run_kernels(readout: ReadOut, inputs: IsrInputs, planes: IsrPlanes) -> None:
     """Remove the signature of one detector.
 
@@ -168,12 +157,14 @@ def run_kernels(readout: ReadOut, inputs: IsrInputs, planes: IsrPlanes) -> None:
     # A row of n pixels has at most this many long runs.
     runs = np.empty((layout.height * (1 + layout.width // MAX_INTERPOLATED_PX), 3), dtype=np.int64)
     curves = inputs.linearity
+    bands = layout.bands if layout.bands_are_apart and layout.covers_image else np.empty((0, 2), dtype=np.int64)
     n_runs = calibrate(
         readout.counts,
         np.ascontiguousarray(planes.levels[:, box.y0 : box.y1]),
         _readonly(planes.parallel_levels if with_parallel else None, np.float32, 2),
         _readonly(layout.place, np.int64, 2),
-        *_stretches(layout),
+        np.lexsort((layout.place[:, 0], layout.place[:, 1])),
+        bands,
         np.array([box.width, box.height], dtype=np.int64),
         electronics,
         np.int32(inputs.adc_max),

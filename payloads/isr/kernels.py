@@ -1,8 +1,8 @@
 """Signature removal in one pass over the counts, compiled.
 
 Row by row of the read-out: all amps of a row together (crosstalk needs them), then the detector rows they
-fill, while they are in the cache: bias, dark, defects, variance, flat, interpolation, binning. What it costs is the
-planes going through memory once, so that all steps after assembly are one loop. `payloads.isr.steps` says what
+fill, while they are in the cache: bias, dark, defects, variance, flat, interpolation, binning. What this must cost is
+the planes going through memory once; so all steps after assembly are one loop. `payloads.isr.steps` says what
 each step is, and `payloads.isr.fused` calls the pass.
 """
 
@@ -64,7 +64,7 @@ def _fill_row(image, variance, mask, y, runs, n_runs):  # type: ignore[no-untype
 
 
 # Loops run from 0 over slices: with another start the compiler must allow for negative indices, and does not
-# vectorise. Nor does it a loop over many arrays, unless it may look whether they overlap at as many pairs as there are.
+# vectorise. Integers are made 32-bit after every step, else they become 64-bit and half as many fit. Nor is a loop over many arrays vectorised, unless the compiler may look whether they overlap at as many pairs as there are.
 
 
 @njit(nogil=True, cache=True)
@@ -74,10 +74,10 @@ def _level_row(counts, level, gain, saturation, suspect, adc_max, signal, flags)
     for x in range(counts.shape[0]):
         adu = np.float32(counts[x]) - level
         signal[x] = adu * gain
-        saturated = np.int32((adu >= saturation) | (counts[x] >= adc_max))
-        flag = saturated * np.int32(SAT) + np.int32(adu >= suspect) * np.int32(SUSPECT)
+        flag = np.int32(SAT) if (adu >= saturation) | (counts[x] >= adc_max) else np.int32(0)
+        flag = np.int32(flag | (np.int32(SUSPECT) if adu >= suspect else np.int32(0)))
         flags[x] = flag
-        seen |= flag
+        seen = np.int32(seen | flag)
     return seen != 0
 
 
@@ -90,16 +90,11 @@ def _count_flags(flags, plane):  # type: ignore[no-untyped-def] # noqa: ANN001, 
 
 
 @njit(nogil=True, cache=True)
-def _place_row(values, flip, target):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
-    n = values.shape[0]
-    if flip:
-        # Unsigned, so that no index can be negative: only then does the compiler reverse whole registers.
-        last = np.uint64(n - 1)
-        for x in range(n):
-            target[x] = values[last - np.uint64(x)]
-    else:
-        for x in range(n):
-            target[x] = values[x]
+def _reverse_row(values, target):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+    # Unsigned, so that no index can be negative: only then does the compiler reverse whole registers.
+    last = np.uint64(values.shape[0] - 1)
+    for x in range(values.shape[0]):
+        target[x] = values[last - np.uint64(x)]
 
 
 @njit(nogil=True, cache=True)
@@ -116,19 +111,20 @@ def _finish_row(  # type: ignore[no-untyped-def] # noqa: ANN202
     seen = np.int32(0)
     for x in range(signal.shape[0]):
         value = (signal[x] - bias[x]) - dark[x] * dark_scale
-        noise = noise_variance[x] + value * per_photon[x]
-        flag = flags[x] | (np.int32((defects[x] != 0) | (noise <= np.float32(0))) * np.int32(BAD))
+        noise = noise_variance + value * per_photon
+        is_bad = (defects[x] != 0) | (noise <= np.float32(0))
+        flag = np.int32(flags[x] | (np.int32(BAD) if is_bad else np.int32(0)))
         inverse = np.float32(1) / (flat[x] if flat[x] > np.float32(0) else np.float32(np.nan))
         value *= inverse
         noise *= inverse * inverse
         # A finite number minus itself is zero.
         useless = ((value - value) + (noise - noise)) != np.float32(0)
-        flag |= np.int32(useless) * np.int32(UNMASKEDNAN)
+        flag = np.int32(flag | (np.int32(UNMASKEDNAN) if useless else np.int32(0)))
         value = np.float32(0) if useless else value
         mask[x] = flag
         image[x] = value
         variance[x] = np.float32(NO_DATA_VARIANCE) if useless else noise
-        seen |= flag
+        seen = np.int32(seen | flag)
     return seen
 
 
@@ -152,7 +148,7 @@ def _close_block(sums, binned, row):  # type: ignore[no-untyped-def] # noqa: ANN
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def calibrate(  # type: ignore[no-untyped-def] # noqa: ANN201
-    plane, levels, parallel, place, stretches, stretch_of, size, electronics, adc_max, unmix, knots, pieces, nearby, bins_per_unit,  # noqa: ANN001
+    plane, levels, parallel, place, order, bands, size, electronics, adc_max, unmix, knots, pieces, nearby, bins_per_unit,  # noqa: ANN001
     bias, dark, dark_scale, defects, flat, interpolate, image, mask, variance, binned, counts, runs,  # noqa: ANN001
 ):  # fmt: skip
     """Apply every correction to every pixel; arguments of shape (0, ...) leave their step out.
@@ -166,11 +162,11 @@ def calibrate(  # type: ignore[no-untyped-def] # noqa: ANN201
     parallel : ndarray of shape (n_amps, data_width), float32
     place
         As in `payloads.isr.inputs.AmpLayout`.
-    stretches : ndarray of shape (n_stretches, 4), int64
-        What is finished together: first column and one past the last, y0 and flip_y. Whole rows of the detector, or
-        one amp each; of the latter the rows are interpolated and binned at the end.
-    stretch_of : ndarray of shape (n_amps,), int64
-        To which of them each amp belongs.
+    order : ndarray of shape (n_amps,), int64
+        The amps as they lie in a row of the image: memory is fast where one reads on.
+    bands : ndarray of shape (n_bands, 2), int64
+        As in `AmpLayout`, if each fills whole rows of its own; else of shape (0, 2), and the rows are interpolated and
+        binned at the end.
     size : ndarray of shape (2,), int64
         Width and height of an amp's imaging pixels.
     electronics : ndarray of shape (n_amps, 5), float32
@@ -190,36 +186,30 @@ def calibrate(  # type: ignore[no-untyped-def] # noqa: ANN201
     """
     n_amps = place.shape[0]
     amp_width, height = size[0], size[1]
-    full_width = image.shape[1]
-    n_stretches = stretches.shape[0]
-    is_whole = stretches[0, 1] - stretches[0, 0] == full_width
+    n_bands = bands.shape[0]
     n_rows, n_columns = binned.shape
     signal = np.empty((n_amps, amp_width), dtype=np.float32)
     flags = np.empty((n_amps, amp_width), dtype=np.int32)
     corrected = signal if unmix.shape[0] == 0 else np.empty_like(signal)
     amount = np.empty(STRETCH, dtype=np.float32)
-    line = np.empty(full_width, dtype=np.float32)
-    line_flags = np.empty(full_width, dtype=np.int32)
+    line = np.empty(amp_width, dtype=np.float32)
+    line_flags = np.empty(amp_width, dtype=np.int32)
     # What an absent calib does: nothing.
-    nothing = np.zeros(full_width, dtype=np.float32)
-    no_defects = np.zeros(full_width, dtype=np.uint8)
-    unit = np.ones(full_width, dtype=np.float32)
-    noise_variance = np.zeros((n_stretches, full_width), dtype=np.float32)
-    per_photon = np.zeros((n_stretches, full_width), dtype=np.float32)
-    sums = np.zeros((n_stretches, full_width), dtype=np.float32)
-    open_row = np.full(n_stretches, -1, dtype=np.int64)
+    nothing = np.zeros(amp_width, dtype=np.float32)
+    no_flags = np.zeros(amp_width, dtype=np.int32)
+    no_defects = np.zeros(amp_width, dtype=np.uint8)
+    unit = np.ones(amp_width, dtype=np.float32)
+    sums = np.zeros((max(n_bands, 1), image.shape[1]), dtype=np.float32)
+    open_row = np.full(n_bands, -1, dtype=np.int64)
     has_flags = np.zeros(n_amps, dtype=np.bool_)
-    for amp in range(n_amps):
-        left = place[amp, 0]
-        noise_variance[stretch_of[amp], left : left + amp_width] = electronics[amp, 2]
-        per_photon[stretch_of[amp], left : left + amp_width] = electronics[amp, 1]
+    seen = np.zeros(n_amps, dtype=np.int32)
     n_runs = 0
     for k in range(height):
-        for amp in range(n_amps):
-            left = place[amp, 0]
+        for amp in order:
+            x0 = place[amp, 0]
             y = place[amp, 1] + (height - 1 - k if place[amp, 3] else k)
             has_flags[amp] = _level_row(
-                plane[y, left : left + amp_width],
+                plane[y, x0 : x0 + amp_width],
                 levels[amp, k],
                 electronics[amp, 0],
                 electronics[amp, 3],
@@ -233,52 +223,50 @@ def calibrate(  # type: ignore[no-untyped-def] # noqa: ANN201
                 counts[amp, 1] += _count_flags(flags[amp], SUSPECT)
         if unmix.shape[0] > 0:
             np.dot(unmix, signal, corrected)
-        for stretch in range(n_stretches):
-            x0, x1 = stretches[stretch, 0], stretches[stretch, 1]
-            y = stretches[stretch, 2] + (height - 1 - k if stretches[stretch, 3] else k)
-            for amp in range(n_amps):
-                if stretch_of[amp] != stretch:
-                    continue
-                left = place[amp, 0]
-                row = corrected[amp]
-                if parallel.shape[0] > 0:
-                    _subtract_row(row, parallel[amp])
-                if knots.shape[0] > 0:
-                    correct_row(row, knots[amp], pieces[amp], nearby[amp], bins_per_unit[amp], amount)
-                _place_row(row, place[amp, 2] != 0, line[left : left + amp_width])
+        for amp in order:
+            x0, x1 = place[amp, 0], place[amp, 0] + amp_width
+            y = place[amp, 1] + (height - 1 - k if place[amp, 3] else k)
+            row = corrected[amp]
+            if parallel.shape[0] > 0:
+                _subtract_row(row, parallel[amp])
+            if knots.shape[0] > 0:
+                correct_row(row, knots[amp], pieces[amp], nearby[amp], bins_per_unit[amp], amount)
+            if place[amp, 2] != 0:
+                _reverse_row(row, line)
+                row = line
                 if has_flags[amp]:
-                    _place_row(flags[amp], place[amp, 2] != 0, line_flags[left : left + amp_width])
-                else:
-                    line_flags[left : left + amp_width] = 0
-            seen = _finish_row(
-                line[x0:x1],
-                line_flags[x0:x1],
-                (bias[y] if bias.shape[0] > 0 else nothing)[x0:x1],
-                (dark[y] if dark.shape[0] > 0 else nothing)[x0:x1],
+                    _reverse_row(flags[amp], line_flags)
+            seen[amp] = _finish_row(
+                row,
+                (line_flags if place[amp, 2] != 0 else flags[amp]) if has_flags[amp] else no_flags,
+                bias[y, x0:x1] if bias.shape[0] > 0 else nothing,
+                dark[y, x0:x1] if dark.shape[0] > 0 else nothing,
                 dark_scale,
-                (defects[y] if defects.shape[0] > 0 else no_defects)[x0:x1],
-                noise_variance[stretch, x0:x1],
-                per_photon[stretch, x0:x1],
-                (flat[y] if flat.shape[0] > 0 else unit)[x0:x1],
+                defects[y, x0:x1] if defects.shape[0] > 0 else no_defects,
+                electronics[amp, 2],
+                electronics[amp, 1],
+                flat[y, x0:x1] if flat.shape[0] > 0 else unit,
                 image[y, x0:x1],
                 mask[y, x0:x1],
                 variance[y, x0:x1],
             )
-            if (seen & BAD) != 0:
-                for amp in range(n_amps):
-                    if stretch_of[amp] == stretch:
-                        counts[amp, 2] += _count_flags(mask[y, place[amp, 0] : place[amp, 0] + amp_width], BAD)
-            if not is_whole:
-                continue
-            if interpolate and (seen & WITHOUT_VALUE) != 0:
+            if (seen[amp] & BAD) != 0:
+                counts[amp, 2] += _count_flags(mask[y, x0:x1], BAD)
+        for band in range(n_bands):
+            y = bands[band, 0] + (height - 1 - k if bands[band, 1] else k)
+            planes_seen = np.int32(0)
+            for amp in range(n_amps):
+                if place[amp, 1] == bands[band, 0] and place[amp, 3] == bands[band, 1]:
+                    planes_seen |= seen[amp]
+            if interpolate and (planes_seen & WITHOUT_VALUE) != 0:
                 n_runs = _fill_row(image[y], variance[y], mask[y], y, runs, n_runs)
-            if open_row[stretch] != y // BLOCK:
-                _close_block(sums[stretch], binned, open_row[stretch])
-                open_row[stretch] = y // BLOCK
-            _add_row(sums[stretch], image[y])
-    for stretch in range(n_stretches):
-        _close_block(sums[stretch], binned, open_row[stretch])
-    if not is_whole:
+            if open_row[band] != y // BLOCK:
+                _close_block(sums[band], binned, open_row[band])
+                open_row[band] = y // BLOCK
+            _add_row(sums[band], image[y])
+    for band in range(n_bands):
+        _close_block(sums[band], binned, open_row[band])
+    if n_bands == 0:
         for y in range(image.shape[0]):
             if interpolate:
                 n_runs = _fill_row(image[y], variance[y], mask[y], y, runs, n_runs)
