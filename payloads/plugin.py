@@ -93,6 +93,8 @@ class Frame:
     mask : ndarray of shape (height, width), int32
         Bits as in `payloads.mask.MASK_PLANES`.
     variance : ndarray of shape (height, width), float32, unit squared
+    counts : ndarray of shape (height, width), int32
+        Of a build: exposures that each pixel is the mean of.
     binned : ndarray of shape (height // 8, width // 8), float32
         Mean of 8x8 blocks, for mosaics; in the detector frame.
     metrics
@@ -118,6 +120,7 @@ class Frame:
     image: NDArray[np.float32] | None = None
     mask: NDArray[np.int32] | None = None
     variance: NDArray[np.float32] | None = None
+    counts: NDArray[np.int32] | None = None
     binned: NDArray[np.float32] | None = None
     unit: str = "ADU"
     metrics: dict[str, Metric] = field(default_factory=dict)
@@ -126,6 +129,8 @@ class Frame:
     files: dict[str, ProductFile] = field(default_factory=dict)
     applied: list[str] = field(default_factory=list)
     calib_ids: dict[str, str] = field(default_factory=dict)
+    calib_table: dict[str, dict[str, float]] | None = None
+    """Of a build: the calib's numbers by amp name; the amps' metrics if None."""
     inputs: "list[Callable[[], Frame]]" = field(default_factory=list)
     """For a payload that combines exposures: calls that load the other frames, one at a time."""
 

@@ -168,6 +168,7 @@ class _Build:
         variance[missing] = 0.0
         frame.image, frame.variance = mean, variance
         frame.mask = np.where(missing, NO_DATA, 0).astype(np.int32)
+        frame.counts = counts
         frame.unit = self.unit
         frame.binned = bin_image(mean, 8)
         frame.applied.append("combine")

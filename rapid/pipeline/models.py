@@ -40,6 +40,9 @@ class Pipeline(_Definition):
     pool: str = Field(default="science", pattern=NAME, description="Worker group that may take its jobs.")
     time_limit_s: float = Field(default=120.0, gt=0, description="Hard limit for one detector [s].")
     builds: str | None = Field(default=None, description="Kind of calib this pipeline builds from several exposures.")
+    verifies: str | None = Field(
+        default=None, description="Image type whose exposures are verified by what this pipeline measures."
+    )
     source: str = Field(default="", exclude=True, repr=False, description="File it was read from; not to be given.")
 
     def with_config(self, overrides: dict[str, Any]) -> "Pipeline":

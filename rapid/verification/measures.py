@@ -238,7 +238,13 @@ def _per_pixel(name: str) -> Callable[["AmpFacts"], Value]:
     return measure
 
 
+MIN_FOR_SCATTER = 5
+"""Fewer exposures say less of their scatter than the expected noise does."""
+
+
 def _input_scatter(facts: AmpFacts) -> Value:
+    if facts.n_inputs < MIN_FOR_SCATTER:
+        return Value(note="too few exposures")
     for unit in ("electron", "electron_per_s", "ratio"):
         found, expected = facts.number(f"input_scatter_{unit}"), facts.number(f"expected_scatter_{unit}")
         if found is not None and expected:

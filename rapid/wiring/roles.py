@@ -77,6 +77,20 @@ async def _with_health(
         await asyncio.gather(server, return_exceptions=True)
 
 
+def checked_thresholds(settings: RoleSettings) -> "Path | None":
+    """Return where the site's thresholds are, once they could be read: a mistake in them ends a worker at its start.
+
+    Raises
+    ------
+    ConfigurationError
+        Raised, naming file and entry, for anything in them that is not valid.
+    """
+    from rapid.verification.thresholds import load_thresholds
+
+    load_thresholds(settings.thresholds)
+    return settings.thresholds.absolute() if settings.thresholds else None
+
+
 async def run_head(settings: RoleSettings, stop: asyncio.Event | None = None) -> None:
     """Run a head node."""
     from rapid.arrival.bucket import BucketSource
@@ -147,6 +161,7 @@ async def run_worker(settings: RoleSettings, stop: asyncio.Event | None = None) 
         results_url=settings.results,
         products_url=settings.products,
         calibs_path=Path(settings.calibs),
+        thresholds=checked_thresholds(settings),
         warm=list(warm_pipelines(default_book(), camera=camera.name, pools=spec.pools)),
     )
     async with _board(settings) as board:
@@ -210,6 +225,12 @@ async def run_display(settings: RoleSettings, stop: asyncio.Event | None = None)
         redis_url=settings.redis_url,
         results_url=settings.results,
         products_url=settings.products,
+        calibs_path=settings.calibs,
+        title=settings.title,
+        cadence_s=settings.cadence_s,
+        tolerances=settings.tolerances,
+        images_kept=settings.images_kept,
+        image_s=settings.image_s,
         token=settings.token,
         proxy_header=settings.proxy_header,
         trusted_proxies=settings.trusted_proxies,

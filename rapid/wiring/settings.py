@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import Field, SecretStr
 
 from rapid.config import Settings, describe_settings, load_settings
+from rapid.display.settings import Tolerance
 
 
 class RoleSettings(Settings):
@@ -26,6 +27,10 @@ class RoleSettings(Settings):
     results_url: str = Field(default="", description="Results store; SQLite below `data` if empty.")
     products_url: str = Field(default="", description="Products store; a folder below `data` if empty.")
     calibs_path: Path | None = Field(default=None, description="Certified calibs; a folder below `data` if empty.")
+    thresholds: Path | None = Field(
+        default=None,
+        description="A site's own thresholds of the verification of calibrations (YAML), beside the package's.",
+    )
     name: str = Field(default="", description="Name of this process on the board; host and role if empty.")
     lease_ms: int = Field(
         default=10_000, ge=500, description="How long a worker may be silent before its job returns [ms]."
@@ -73,15 +78,30 @@ class RoleSettings(Settings):
     )
     proxy_header: str = Field(default="", description="Header in which an auth proxy names the user; none if empty.")
     trusted_proxies: str = Field(default="", description="Addresses or networks of that proxy, comma separated.")
+    title: str = Field(default="Rapid Analysis", description="Name shown in the titles of the display's pages.")
+    cadence_s: float = Field(
+        default=40.0, gt=0, description="Cadence the display assumes until the night has shown its own [s]."
+    )
+    tolerances: dict[str, Tolerance] = Field(
+        default_factory=dict,
+        description="Bands in which the display calls a number good, by tile: low, high, why, set_by, since. JSON in the "
+        "environment.",
+    )
+    images_kept: int = Field(
+        default=32, gt=0, description="Full-resolution images the display keeps on disk; 64 MB each."
+    )
+    image_s: float = Field(default=60.0, gt=0, description="A full-resolution image that takes longer is given up [s].")
     rubintv: bool = Field(
         default=True,
         description="Obey RubinTV's admin page. Its commands name no camera: one head on a Redis database may.",
     )
     publish_rubintv: str = Field(
-        default="", description="Bucket that RubinTV reads: s3://bucket?endpoint_url=..., or a directory; none if empty."
+        default="",
+        description="Bucket that RubinTV reads: s3://bucket?endpoint_url=..., or a directory; none if empty.",
     )
     publish_channels: Path | None = Field(
-        default=None, description="A site's own table of RubinTV's channels and columns, YAML, instead of the packaged one."
+        default=None,
+        description="A site's own table of RubinTV's channels and columns, YAML, instead of the packaged one.",
     )
     publish_cluster: bool = Field(
         default=True,
@@ -96,7 +116,9 @@ class RoleSettings(Settings):
     publish_max_age_s: float = Field(
         default=86_400.0, gt=0, description="Give up sending what could not be sent for so long [s]."
     )
-    publish_drain_s: float = Field(default=20.0, ge=0, description="How long publish still sends when told to stop [s].")
+    publish_drain_s: float = Field(
+        default=20.0, ge=0, description="How long publish still sends when told to stop [s]."
+    )
     publish_display_url: str = Field(
         default="", description="Address of our display for people, linked from RubinTV's night report; none if empty."
     )

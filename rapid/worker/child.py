@@ -13,6 +13,8 @@ import os
 import signal
 import sys
 import traceback
+from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any, TextIO
 
 import cv2
@@ -29,15 +31,18 @@ from rapid.camera.store import load_camera
 from rapid.dispatch.models import Job
 from rapid.errors import PayloadError, RapidError, Retry
 from rapid.exclusions.bad_exposures import BadExposureStore
+from rapid.exclusions.store import ExclusionStore
 from rapid.exposure.models import ExposureInfo
 from rapid.pipeline.models import Pipeline
 from rapid.pipeline.store import load_pipeline
 from rapid.products.naming import detector_key
 from rapid.products.store import ProductsStore, open_products
 from rapid.results.headers import add_provenance
+from rapid.results.models import CalibState
 from rapid.results.store import ResultsStore, open_results
 from rapid.worker.messages import ChildAnswer, ChildSettings
 from rapid.worker.run import PipelineRun, PipelineRunner, RawInput
+from rapid.worker.verify import Verifier
 
 log = structlog.get_logger()
 
@@ -84,6 +89,8 @@ class ChildWorker:
         self._bad = BadExposureStore(self.results.engine)
         self._cache = CalibCache(self.calibs, self.results)
         self.runner = PipelineRunner(calibs_for=self._calibs_for)
+        self._exclusions = ExclusionStore(self.results.engine)
+        self.verifier = Verifier(self.runner, self._calibs_for, settings.thresholds)
         for name in settings.warm:
             try:
                 payloads = self.runner.payloads_of(load_pipeline(name))
@@ -124,7 +131,15 @@ class ChildWorker:
             run.result.metrics["n_inputs_excluded"] = len(left_out)
             run.result.metrics["inputs_excluded"] = "; ".join(f"{one}: {why}" for one, why in left_out.items())[:1000]
         self._write_products(run)
-        certified = self._certify(run, pipeline, camera, [one for one, _ in inputs]) if pipeline.builds else None
+        certified = None
+        if pipeline.builds:
+            excluded = self._excluded_amps(run.info) if inputs else {}
+            newest = self._loader(inputs[-1][1]) if inputs else None
+            certified = self._certify(
+                run, pipeline, camera, [one for one, _ in inputs], newest=newest, excluded=excluded
+            )
+        else:
+            self.verifier.verify_exposure(run, pipeline)
         run.frame.inputs = []
         return ChildAnswer(result=run.result, certified=certified)
 
@@ -161,7 +176,26 @@ class ChildWorker:
             self.products.put(key, json.dumps(facts, sort_keys=True).encode(), content_type="application/json")
             result.products["provenance"] = key
 
-    def _certify(self, run: PipelineRun, pipeline: Pipeline, camera: Camera, inputs: list[int]) -> str:
+    def _excluded_amps(self, info: ExposureInfo) -> dict[str, str]:
+        """Return the amps of a detector that are switched off, with the reason."""
+        at = (info.begin or datetime.now(UTC)).replace(tzinfo=UTC)
+        return {
+            one.amp: one.reason
+            for one in self._exclusions.active(info.camera, at)
+            if one.detector == info.detector and one.amp
+        }
+
+    def _certify(
+        self,
+        run: PipelineRun,
+        pipeline: Pipeline,
+        camera: Camera,
+        inputs: list[int],
+        *,
+        newest: Callable[[], RawInput] | None,
+        excluded: dict[str, str],
+    ) -> str | None:
+        """Verify what was built, and register it: certified, or refused. Returns its id if it was certified."""
         frame: Frame = run.frame
         if frame.image is None or pipeline.builds is None:
             message = f"pipeline {pipeline.name} built nothing"
@@ -170,6 +204,10 @@ class ChildWorker:
         if info.begin is None:
             message = "an exposure without a start time cannot date a calib"
             raise PayloadError(message, exposure=info.exposure_id)
+        verified = None
+        if newest is not None:
+            verified = self.verifier.verify_master(run, pipeline.builds, newest(), tuple(inputs), excluded)
+        table = frame.calib_table if frame.calib_table is not None else _amp_numbers(frame.amps)
         record = self.calibs.certify(
             kind=pipeline.builds,
             camera=camera.name,
@@ -177,14 +215,18 @@ class ChildWorker:
             physical_filter=info.physical_filter if pipeline.builds == "flat" else None,
             image=frame.image,
             variance=frame.variance,
-            table=_amp_numbers(frame.amps),
+            counts=frame.counts,
+            table=table,
             valid_from=info.begin,
             inputs=inputs,
             certified_by="policy",
             note=f"{pipeline.name} {pipeline.version}",
             provenance=run.result.provenance,
+            verified=verified,
         )
-        return record.calib_id
+        run.result.metrics["calib_id"] = record.calib_id
+        run.result.metrics["calib_state"] = record.state.value
+        return record.calib_id if record.state is CalibState.CERTIFIED else None
 
 
 def _amp_numbers(amps: dict[str, dict[str, Any]]) -> dict[str, dict[str, float]]:

@@ -16,6 +16,7 @@ class ChildSettings(BaseModel):
     results_url: str
     products_url: str
     calibs_path: Path
+    thresholds: Path | None = Field(default=None, description="A site's own thresholds of the verification.")
     warm: list[str] = Field(default_factory=list, description="Pipelines whose payloads to load before the first job.")
 
 
@@ -26,5 +27,7 @@ class ChildAnswer(BaseModel):
 
     ready: bool = False
     result: DetectorResult | None = None
-    certified: str | None = Field(default=None, description="Id of the calib a build certified.")
+    certified: str | None = Field(
+        default=None, description="Id of the calib a build certified; None if it was refused."
+    )
     error: dict[str, Any] | None = Field(default=None, description="code, message, retry, traceback.")
