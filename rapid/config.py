@@ -17,7 +17,7 @@ import yaml
 from pydantic import SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from rapid.errors import ConfigurationError
 
@@ -96,6 +96,10 @@ def load_settings(
         first = error.errors(include_input=False, include_url=False)[0]
         field = ".".join(str(part) for part in first["loc"]) or "settings"
         raise ConfigurationError(field, first["msg"]) from None  # the cause would show the values
+    except SettingsError as error:
+        # pydantic-settings names the field in a sentence of its own; the values of these are JSON.
+        named = next((name for name in kind.model_fields if f'"{name}"' in str(error)), "settings")
+        raise ConfigurationError(named, f"{_variable(named)} is not valid JSON") from None
 
 
 def describe_settings(kind: type[BaseSettings]) -> list[SettingFact]:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 from rapid.display.models import QuantityView, TileView
 from rapid.display.settings import Tolerance
+from rapid.errors import ConfigurationError
 from rapid.results.models import Scalar
 
 
@@ -29,6 +30,10 @@ QUANTITIES: tuple[QuantityView, ...] = (
     _sequential("sky_noise_e", "Sky noise", "e⁻", 1),
     _around("defocus_um", "Defocus", "µm", 0, 0.0),
     _sequential("donut_diameter_px", "Donut diameter", "px", 1),
+    _sequential("zero_point_mag", "Zero point", "mag", 2),
+    _sequential("transparency", "Transparency", "", 2),
+    _sequential("magnitude_limit_5sigma", "Depth, 5σ", "mag", 2),
+    _sequential("sky_brightness_mag_arcsec2", "Sky brightness", "mag/″²", 2),
     _around("psf_e1", "e1", "", 3, 0.0),
     _around("psf_e2", "e2", "", 3, 0.0),
     _sequential("psf_fwhm_direct_arcsec", "FWHM at half maximum", "″", 2),
@@ -82,15 +87,35 @@ TILES: dict[str, tuple[TileView, ...]] = {
             ),
         ),
         _tile(
-            "uniformity",
-            "FWHM spread",
+            "transparency",
+            "Transparency",
+            "",
+            2,
+            "transparency",
+            notes=(
+                _sequential("zero_point_mag_median", "zero point", "mag", 2),
+                _sequential("magnitude_limit_5sigma_median", "5σ", "mag", 1),
+            ),
+        ),
+        _tile(
+            "sky",
+            "Sky",
+            "e⁻",
+            0,
+            "sky_level_e",
+            notes=(
+                _sequential("sky_brightness_mag_arcsec2", "", "mag/″²", 1),
+                _sequential("moon_separation_deg", "moon", "°", 0),
+            ),
+        ),
+        _tile(
+            "mount",
+            "Image motion, mount",
             "″",
             3,
-            "psf_fwhm_arcsec_scatter",
-            notes=(_sequential("psf_fwhm_scatter_arcsec_median", "in a CCD", "″", 3),),
+            "mount_motion_arcsec",
+            notes=(_sequential("fwhm_field_scatter_arcsec", "FWHM about its surface", "″", 3),),
         ),
-        _tile("stars", "Stars / CCD", "", 0, "n_stars", notes=(_sequential("n_stars_total", "in all", "", 0),)),
-        _tile("sky", "Sky", "e⁻", 0, "sky_level_e", notes=(_sequential("sky_noise_e_median", "noise", "e⁻", 1),)),
     ),
     "calibration": (
         _tile("level", "Level", "e⁻", 1, "mean_e", "median", notes=(_sequential("mean_e_scatter", "spread", "e⁻", 2),)),
@@ -112,15 +137,23 @@ TILES: dict[str, tuple[TileView, ...]] = {
 
 
 def tiles_with(tolerances: Mapping[str, Tolerance]) -> dict[str, list[TileView]]:
-    """Return the tiles with a site's tolerance bands."""
+    """Return the tiles with a site's tolerance bands.
+
+    Raises
+    ------
+    ConfigurationError
+        Raised for the band of a tile that there is none of.
+    """
+    known = {tile.id for tiles in TILES.values() for tile in tiles}
+    for name in tolerances:
+        if name not in known:
+            raise ConfigurationError(f"tolerances.{name}", f"is no tile (known: {', '.join(sorted(known))})")
 
     def banded(tile: TileView) -> TileView:
         band = tolerances.get(tile.id)
         if band is None:
             return tile
-        author = ", ".join(part for part in (band.set_by, f"since {band.since}" if band.since else "") if part)
-        why = f"{band.why} ({author})" if author else band.why
-        return tile.model_copy(update={"low": band.low, "high": band.high, "why": why})
+        return tile.model_copy(update=band.model_dump())
 
     return {kind: [banded(tile) for tile in tiles] for kind, tiles in TILES.items()}
 

@@ -240,6 +240,8 @@ class TileView(_Answer):
     low: float | None = None
     high: float | None = None
     why: str = ""
+    set_by: str = ""
+    since: str = ""
 
 
 class CameraView(_Answer):

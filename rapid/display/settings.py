@@ -1,18 +1,35 @@
 """What a display has to be told."""
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from datetime import date
+from pathlib import Path
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 
 class Tolerance(BaseModel):
     """The band in which a number is good, and who says so."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     low: float | None = Field(default=None, description="Below this the number is out of tolerance.")
     high: float | None = Field(default=None, description="Above this the number is out of tolerance.")
-    why: str = Field(description="The reason for the band, in a sentence an observer can act on.")
+    why: str = Field(min_length=1, description="The reason for the band, in a sentence an observer can act on.")
     set_by: str = ""
     since: str = Field(default="", description="Date the band holds from, e.g. 2026-11-20.")
+
+    @field_validator("since", mode="before")
+    @classmethod
+    def _as_text(cls, value: object) -> object:
+        return value.isoformat() if isinstance(value, date) else value  # YAML reads a bare date as one
+
+    @model_validator(mode="after")
+    def _is_a_band(self) -> Self:
+        if self.low is None and self.high is None:
+            raise ValueError("a band needs low, high or both")
+        if self.low is not None and self.high is not None and self.low >= self.high:
+            raise ValueError(f"low ({self.low:g}) must be below high ({self.high:g})")
+        return self
 
 
 class DisplaySettings(BaseModel):
@@ -24,6 +41,13 @@ class DisplaySettings(BaseModel):
     redis_url: str = Field(description="URL of the Redis or Valkey that holds the board.")
     results_url: str = Field(description="URL of the results store, e.g. sqlite:///night.db.")
     products_url: str = Field(description="URL of the products store: a directory or s3://bucket/prefix.")
+    calibs_path: Path | None = Field(
+        default=None, description="Certified calibs; a folder beside the products if empty."
+    )
+    images_kept: int = Field(
+        default=32, gt=0, description="Full-resolution images kept on disk for viewers that zoom in; 64 MB each."
+    )
+    image_s: float = Field(default=60.0, gt=0, description="A full-resolution image that takes longer is given up [s].")
     title: str = Field(default="Rapid Analysis", description="Name shown in the page's title.")
     token: SecretStr | None = Field(default=None, description="Token that state-changing requests will have to carry.")
     proxy_header: str = Field(default="", description="Header in which an auth proxy names the user; none if empty.")

@@ -23,7 +23,7 @@ from rapid.gather.metrics import GatherMetrics
 from rapid.gather.mosaic import draw_mosaic
 from rapid.gather.pieces import flux_scale, read_binned, without_sky
 from rapid.gather.pyramid import draw_pyramid
-from rapid.gather.sky_angles import moon_metrics
+from rapid.gather.sky_angles import moon_metrics, sky_brightness
 from rapid.gather.stretch import choose_stretch
 from rapid.gather.sweep import add_donut_pair, add_focus_sweep
 from rapid.products.naming import summary_key
@@ -259,6 +259,7 @@ class Gatherer:
         camera = load_camera(summary.camera)
         summary.metrics |= field_metrics(camera, {result.detector: result.metrics for result in found})
         summary.metrics |= moon_metrics(summary.info)
+        summary.metrics |= sky_brightness(summary.metrics, summary.info, pixel_scale_arcsec=camera.pixel_scale_arcsec)
 
 
 def event_data(summary: ExposureSummary) -> dict[str, object]:

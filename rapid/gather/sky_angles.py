@@ -1,4 +1,4 @@
-"""Where zenith and moon are for an exposure.
+"""Where zenith and moon are for an exposure, and how bright the sky is.
 
 Pure functions of angles; no table of the Earth's rotation is needed, so that nothing is asked of the network.
 """
@@ -124,6 +124,30 @@ def moon_metrics(info: Mapping[str, Any]) -> dict[str, Scalar]:
     target = SkyCoord(ra, dec, unit="deg", frame="icrs").transform_to(moon.frame.replicate_without_data())
     lit = 0.5 * (1.0 - math.cos(math.radians(_between(moon, sun))))
     return {"moon_separation_deg": _between(target, moon), "moon_illuminated_fraction": lit}
+
+
+def sky_brightness(
+    metrics: Mapping[str, Scalar], info: Mapping[str, Any], *, pixel_scale_arcsec: float
+) -> dict[str, Scalar]:
+    """Return the sky's brightness in magnitudes per square arcsecond; nothing without a zero point or exposure time.
+
+    Parameters
+    ----------
+    metrics
+        The summary's: medians of ``sky_level_e`` and ``zero_point_mag`` (of one electron per second).
+    """
+    sky, zero_point, seconds = (
+        metrics.get("sky_level_e_median"),
+        metrics.get("zero_point_mag_median"),
+        info.get("exposure_time_s"),
+    )
+    if not all(isinstance(value, int | float) for value in (sky, zero_point, seconds)):
+        return {}
+    rate = float(sky) / float(seconds) if seconds else 0.0  # type: ignore[arg-type]  # seen to above
+    if rate <= 0:
+        return {}
+    magnitude = float(zero_point) - 2.5 * math.log10(rate / pixel_scale_arcsec**2)  # type: ignore[arg-type]
+    return {"sky_brightness_mag_arcsec2": magnitude}
 
 
 def _between(one: Any, other: Any) -> float:

@@ -50,7 +50,8 @@ def test_the_numbers_on_the_page_are_those_of_the_store(open_page, stage, url):
     stored = stage.results.latest_summary(stage.camera.name, summary.exposure)
     assert stored is not None
     expect(tile(page, "seeing")).to_have_text(f"{stored.metrics['psf_fwhm_arcsec_median']:.2f}")
-    expect(tile(page, "stars")).to_have_text(f"{stored.metrics['n_stars_median']:.0f}")
+    expect(tile(page, "sky")).to_have_text(f"{stored.metrics['sky_level_e_median']:.0f}")
+    expect(tile(page, "mount")).to_have_text("—")
     page.locator("#plane").focus()
     page.keyboard.press("d")
     result = next(r for r in stage.results.results(summary.exposure) if r.detector == stage.camera.witness_detector)
