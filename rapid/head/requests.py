@@ -21,8 +21,8 @@ from rapid.exposure.models import ExposureInfo
 from rapid.head.assemble import Exposures
 from rapid.head.building import Means
 from rapid.head.exclusions import Exclusions
-from rapid.head.fulfil import Fulfilment
 from rapid.head.known import KnownExposures
+from rapid.head.redoing import AnyFulfilment, make_fulfilment
 from rapid.pipeline.models import PipelineBook
 from rapid.requests.archive import KEEP_MS as ARCHIVE_KEEP_MS
 from rapid.requests.archive import RequestArchive
@@ -92,7 +92,7 @@ class RequestDesk:
             lead_token,
         )
         self._max_open = max_open
-        self._open: dict[str, Fulfilment] = {}
+        self._open: dict[str, AnyFulfilment] = {}
         self._dirty: set[str] = set()
         self._noted: set[int] = set()
         self._wake = asyncio.Event()
@@ -195,7 +195,7 @@ class RequestDesk:
     async def _resume(self, record: RequestRecord) -> None:
         try:
             detectors = await self._check(record.spec) if record.spec else None
-            self._open[record.request_id] = Fulfilment(record, detectors, self._means)
+            self._open[record.request_id] = make_fulfilment(record, detectors, self._means)
         except BadRequestError as error:
             # What it asks for was there when it was accepted: a pipeline or pattern has gone since.
             failed = record.model_copy(
@@ -323,7 +323,7 @@ class RequestDesk:
                 "after": self._means.known.newest or 0,
             }
         )
-        fulfilment = Fulfilment(record, detectors, self._means)
+        fulfilment = make_fulfilment(record, detectors, self._means)
         await fulfilment.find_members(now_ms)
         await asyncio.to_thread(self._archive.put, record)
         self._open[record.request_id] = fulfilment
@@ -414,7 +414,7 @@ class RequestDesk:
                 self._wake.set()
                 raise
 
-    def _concerns(self, fulfilment: Fulfilment) -> bool:
+    def _concerns(self, fulfilment: AnyFulfilment) -> bool:
         return bool(self._noted) and fulfilment.may_concern(self._noted)
 
     async def _look_at(self, request_id: str, due: set[str]) -> None:
@@ -441,7 +441,7 @@ class RequestDesk:
                     self._set_dirty(request_id)
             due.discard(request_id)
 
-    async def _tell(self, fulfilment: Fulfilment, now_ms: int) -> None:
+    async def _tell(self, fulfilment: AnyFulfilment, now_ms: int) -> None:
         """Publish a record if it changed."""
         before = fulfilment.record
         after = fulfilment.as_record(now_ms)

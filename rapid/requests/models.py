@@ -96,8 +96,36 @@ class SequenceExposures(_Message):
     of: ExposureId = Field(description="Any exposure of the sequence.")
 
 
+class AffectedExposures(_Message):
+    """The results that a bad calib, or a bad exposure, has touched: they are done again in place, and nothing else is."""
+
+    calib: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=200,
+        description="Id of the bad calib; `*` stands for anything, so that one id means every detector's.",
+    )
+    exposure: ExposureId | None = Field(
+        default=None, description="Id of an excluded exposure that calibs were built from."
+    )
+    replacement: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=200,
+        description="Id of the calib to take instead, `*` as above; what look-up gives, if left out.",
+    )
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "AffectedExposures":
+        if (self.calib is None) == (self.exposure is None):
+            raise ValueError("give either calib or exposure")
+        if self.replacement is not None and self.calib is None:
+            raise ValueError("replacement: is for a bad calib; an exposure is left out of what is built anew")
+        return self
+
+
 class Selection(_Message):
-    """Which exposures: exactly one of the four ways."""
+    """Which exposures: exactly one of the five ways."""
 
     exposures: tuple[ExposureItem, ...] | None = Field(
         default=None,
@@ -108,12 +136,14 @@ class Selection(_Message):
     group: GroupExposures | None = None
     next: NextExposures | None = None
     sequence: SequenceExposures | None = None
+    affected: AffectedExposures | None = None
 
     @model_validator(mode="after")
     def _one_way(self) -> "Selection":
-        given = [name for name in ("exposures", "group", "next", "sequence") if getattr(self, name) is not None]
+        ways = ("exposures", "group", "next", "sequence", "affected")
+        given = [name for name in ways if getattr(self, name) is not None]
         if len(given) != 1:
-            raise ValueError(f"give exactly one of exposures, group, next, sequence; got {', '.join(given) or 'none'}")
+            raise ValueError(f"give exactly one of {', '.join(ways)}; got {', '.join(given) or 'none'}")
         n = sum(item.last - item.first + 1 if isinstance(item, ExposureRange) else 1 for item in self.exposures or ())
         if n > MAX_EXPOSURES:
             raise ValueError(f"{n} exposures are too many; {MAX_EXPOSURES} at most")
@@ -200,6 +230,10 @@ class RequestSpec(_Message):
 
     @model_validator(mode="after")
     def _consistent(self) -> "RequestSpec":
+        if self.select.affected is not None:
+            for name in ("detectors", "pipeline", "config", "combine", "run", "guaranteed"):
+                if getattr(self, name):
+                    raise ValueError(f"{name}: results are done again as they were done, in their place")
         if self.run == PROMPT:
             raise ValueError(f"run: {PROMPT} is what the night's own processing is called")
         if self.combine is not None and self.combine.builds is not None and self.pipeline is not None:
@@ -295,6 +329,19 @@ class CalibAnswer(_Message):
     not_tested: dict[str, str] = Field(default_factory=dict, description="Detector: why it was not.")
 
 
+class RedoAnswer(_Message):
+    """What was done again because a calib or an exposure is bad."""
+
+    bad: tuple[str, ...] = Field(description="The bad calibs or exposures; the first 300.")
+    n_results: int = Field(description="Results of single detectors that were touched.")
+    n_redone: int = Field(description="Of these, how many are stored anew.")
+    exposures: tuple[int, ...] = Field(default=(), description="With results stored anew.")
+    rebuilt: dict[str, str] = Field(
+        default_factory=dict, description="Calibs that were built with what is bad: what is in their place now."
+    )
+    not_redone: dict[str, str] = Field(default_factory=dict, description="Job: why; the first 300.")
+
+
 class RequestAnswer(_Message):
     """What is answered."""
 
@@ -304,6 +351,7 @@ class RequestAnswer(_Message):
     focus: dict[str, Scalar] | None = Field(default=None, description="Best focus of the sweep, with its error.")
     donut_pair: dict[str, Scalar] | None = Field(default=None, description="Focus offset of the pair.")
     calib: CalibAnswer | None = None
+    redo: RedoAnswer | None = None
     notes: tuple[str, ...] = ()
 
 
