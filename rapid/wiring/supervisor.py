@@ -6,6 +6,7 @@ notice and drain by themselves (`rapid.wiring.lifeline`), and the Valkey ends af
 """
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -199,8 +200,8 @@ class Supervisor:
         for name, value in self.settings.model_dump(
             mode="json", exclude={"token", "name", "publish_consdb_token"}
         ).items():
-            if value not in {None, ""}:
-                environment[f"RAPID_{name.upper()}"] = str(value)
+            if value not in (None, "", {}, []):
+                environment[f"RAPID_{name.upper()}"] = str(value) if isinstance(value, str) else json.dumps(value)
         if self.settings.token is not None:
             environment["RAPID_TOKEN"] = self.settings.token.get_secret_value()
         if self.settings.publish_consdb_token is not None:
