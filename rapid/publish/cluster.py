@@ -80,18 +80,14 @@ def _cells(detectors: Sequence[int], workers: Sequence[WorkerState], view: Clust
     pinned: dict[int, list[WorkerState]] = {}
     newest = max((batch.key.exposure_id for batch in view.batches), default=0)
     for worker in workers:
-        for number in worker.pinned.replace(",", " ").split():
-            if number.isdigit():
-                pinned.setdefault(int(number), []).append(worker)
+        for word in worker.pinned.replace(",", " ").split():
+            if word.isdigit():
+                pinned.setdefault(int(word), []).append(worker)
         for job in worker.jobs if worker.state != SILENT else ():
-            batch, _, detector = job.rpartition(".")
-            if detector.isdigit():
-                try:
-                    is_newest = BatchKey.parse(batch).exposure_id >= newest
-                except ValueError:
-                    is_newest = True
+            last = job.rpartition(".")[2]
+            if last.isdigit():
                 # RubinTV's word for a worker that runs something else than what its place is for.
-                running[int(detector)] = "busy" if is_newest else "guest"
+                running[int(last)] = "busy" if _is_of(job, newest) else "guest"
     queued = Counter(
         detector
         for batch in view.batches

@@ -22,8 +22,9 @@ MAX_TEXT = 400
 MAX_FOLD_OUT = 400
 """Entries of a fold-out: all detectors of a camera, and then some."""
 
-WAITING, FAILED, PARTIAL = "⏳", "❌", "…"
-"""What an empty channel's cell says: comes still, did not work, something of it is missing."""
+WAITING, FAILED, PARTIAL = "…", "✗", "–"
+"""What an empty channel's cell says: comes still; failed; there is none, though it could be. Letters that every font has:
+a control room's browser without the one for emoji shows a box."""
 
 _FAILED_STATES = frozenset({DetectorState.FAILED, DetectorState.QUARANTINED})
 
@@ -190,7 +191,7 @@ def _cell(column: ColumnSpec, found: ExposureSummary | Posted) -> tuple[Cell, st
         case "all_metrics":
             if isinstance(found, Posted) or not found.metrics:
                 return None, None
-            return fold_out("📊", dict(sorted(found.metrics.items()))), None
+            return fold_out(f"{len(found.metrics)} numbers", dict(sorted(found.metrics.items()))), None
         case _:
             value = _first(column, found)
             if isinstance(value, int | float) and not isinstance(value, bool) and column.scale != 1.0:
@@ -265,4 +266,4 @@ def _missing(found: ExposureSummary | Posted) -> Cell:
     if not missing:
         return None
     failed = sum(found.detectors[int(number)].state in _FAILED_STATES for number in missing)
-    return fold_out(f"{len(missing)}{' ❌' if failed else ''}", missing)
+    return fold_out(f"{len(missing)}{f', {failed} failed' if failed else ''}", missing)

@@ -38,7 +38,7 @@ def witness_picture(binned: bytes, *, title: str) -> bytes:
     scale = min(max(800 / max(grey.shape), 1.0), MAX_SIDE / max(grey.shape))
     if scale != 1.0:
         method = cv2.INTER_NEAREST if scale > 1 else cv2.INTER_AREA
-        grey = cv2.resize(grey, None, fx=scale, fy=scale, interpolation=method)
+        grey = np.asarray(cv2.resize(grey, None, fx=scale, fy=scale, interpolation=method), np.uint8)
     # The first row is the lowest on the sky; a JPEG begins at the top.
     canvas = cv2.copyMakeBorder(np.flipud(grey), 28, 0, 0, 0, cv2.BORDER_CONSTANT, value=0)
     cv2.putText(canvas, title, (8, 20), cv2.FONT_HERSHEY_SIMPLEX, 0.55, 230, 1, cv2.LINE_AA)
@@ -55,7 +55,7 @@ def _stretch(image: NDArray[np.float32]) -> NDArray[np.uint8]:
     low = max(low, 2 * middle - high) if high > middle else low
     span = max(float(high - low), 1e-6)
     scaled = np.clip((np.nan_to_num(image, nan=low) - low) / span, 0.0, 1.0)
-    return (np.sqrt(scaled) * 255).astype(np.uint8)
+    return np.asarray(np.sqrt(scaled) * 255, np.uint8)
 
 
 def timeline_picture(summary: ExposureSummary, results: Sequence[DetectorResult]) -> bytes | None:

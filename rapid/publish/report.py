@@ -92,7 +92,8 @@ def report_texts(
         "text_020_quality": _quality(points),
         "text_030_processing": _processing(points),
     }
-    return {name: text for name, text in texts.items() if text} | dict(links)
+    # An empty line sets them apart on the page.
+    return {name: f"{text}\n" for name, text in texts.items() if text} | dict(links)
 
 
 def _about(points: Sequence[NightPoint], *, camera: str, day_obs: int) -> str:
@@ -202,7 +203,7 @@ def draw_figure(figure_of: NightFigure, points: Sequence[NightPoint], *, camera:
             ms=5,
             label=band,
         )
-    axes.xaxis.set_major_formatter(DateFormatter("%H:%M"))
+    axes.xaxis.set_major_formatter(DateFormatter("%H:%M"))  # type: ignore[no-untyped-call]  # matplotlib's own
     axes.set_xlabel("begin of the exposure, TAI")
     axes.set_ylabel(figure_of.unit)
     axes.set_title(f"{figure_of.title}: {camera}, night of {day_obs}")

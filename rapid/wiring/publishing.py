@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rapid.control.store import AsyncControlStore
     from rapid.publish.metrics import PublishMetrics
     from rapid.publish.outbox import Outbox
+    from rapid.publish.role import RowSink
     from rapid.publish.rubintv import RubinTVPublisher
     from rapid.publish.status import PublishStatus
     from rapid.results.store import ResultsStore
@@ -87,6 +88,23 @@ def _make_rubintv(
     return publisher, outbox
 
 
+def _make_sinks(
+    settings: RoleSettings, camera: "Camera", results: "ResultsStore", metrics: "PublishMetrics"
+) -> "tuple[RowSink, ...]":
+    """Return whoever else is told of summaries."""
+    from rapid.publish.catalogue import load_catalogue
+    from rapid.publish.consdb import ConsDBClient, ConsDBSink
+
+    if not settings.publish_consdb:
+        return ()
+    instrument = load_catalogue(camera.name, None, settings.publish_channels).consdb
+    if not instrument:
+        raise ConfigurationError("publish_consdb", f"ConsDB has no instrument for {camera.name}; a table can name one")
+    token = settings.publish_consdb_token
+    client = ConsDBClient(settings.publish_consdb, token=token.get_secret_value() if token is not None else "")
+    return (ConsDBSink(client, results, instrument=instrument, max_age_s=settings.publish_max_age_s, metrics=metrics),)
+
+
 async def run_publish(settings: RoleSettings, stop: asyncio.Event | None = None) -> None:
     """Run the publish role."""
     from rapid.control.store import AsyncControlStore
@@ -104,6 +122,7 @@ async def run_publish(settings: RoleSettings, stop: asyncio.Event | None = None)
     rubintv, outbox = _make_rubintv(settings, camera, results, metrics, witness)
     async with _board(settings) as board:
         await board.load()
+        sinks = _make_sinks(settings, camera, results, metrics)
         publisher = Publisher(
             settings.process_name("publish"),
             board,
@@ -111,6 +130,7 @@ async def run_publish(settings: RoleSettings, stop: asyncio.Event | None = None)
             camera=camera.name,
             rubintv=rubintv,
             outbox=outbox,
+            sinks=sinks,
             n_nights=settings.publish_nights,
             report_s=settings.publish_report_s,
             cluster_s=1.0 if settings.publish_cluster and rubintv is not None else None,
