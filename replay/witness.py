@@ -22,6 +22,9 @@ class Heard:
     settled: set[tuple[int, int]] = field(default_factory=set)
     """Exposure and detector of what is done or given up."""
 
+    settled_of: dict[int, set[int]] = field(default_factory=dict)
+    """The same by exposure; raws that were quarantined are in it too."""
+
     @property
     def n_redone(self) -> int:
         """Starts of jobs beyond the first of each."""
@@ -30,6 +33,9 @@ class Heard:
     def take(self, event: Event) -> None:
         """Take in an event."""
         self.kinds[event.kind.value] += 1
+        if event.kind is EventKind.SUMMARY_READY and event.data.get("is_complete") and event.exposure_id:
+            # Also of detectors that were settled before this witness listened, or are excluded.
+            self.settled_of.setdefault(event.exposure_id, set()).update(range(event.data.get("n_expected") or 0))
         if event.batch_id is None or event.detector is None:
             return
         job = (event.batch_id, event.detector)
@@ -38,6 +44,7 @@ class Heard:
         elif event.kind in {EventKind.JOB_FINISHED, EventKind.JOB_FAILED}:
             self.ends[job] = event.at_ms
             self.settled.add((event.exposure_id or 0, event.detector))
+            self.settled_of.setdefault(event.exposure_id or 0, set()).add(event.detector)
 
 
 class Witness:
@@ -47,10 +54,13 @@ class Witness:
     ----------
     url, instrument
         Of the board; it may be away for any time.
+    also
+        Called with every event, in the witness's thread.
     """
 
-    def __init__(self, url: str, instrument: str) -> None:
+    def __init__(self, url: str, instrument: str, *, also: Callable[[Event], None] = lambda _event: None) -> None:
         self.heard = Heard()
+        self._also = also
         self._board = Board(url, instrument, outage_s=600.0)
         self._last = "0"
         self._stopped = threading.Event()
@@ -88,4 +98,5 @@ class Witness:
                 for event in events:
                     self._last = event.event_id
                     self.heard.take(event)
+                    self._also(event)
                 self._changed.notify_all()

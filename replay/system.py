@@ -1,0 +1,326 @@
+"""A whole system of real processes for a replay, in a folder of its own; and what came of a night in it."""
+
+import contextlib
+import math
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from rapid.camera.models import Camera
+from rapid.control.store import ControlStore
+from rapid.dispatch.board import Board
+from rapid.errors import ConfigurationError, RapidError, StoreError
+from rapid.pipeline.store import default_book
+from rapid.products.directory import DirectoryStore
+from rapid.results.store import open_results
+from rapid.wiring.camera import adopt_camera
+from rapid.wiring.settings import RoleSettings, make_settings
+from rapid.wiring.supervisor import Supervisor
+from replay.clock import NightClock
+from replay.delivered import Delivered
+from replay.events import FaultEvent, RequestEvent
+from replay.invariants import Accountant, one_each
+from replay.outcome import read_outcome
+from replay.pace import measure_loop_s
+from replay.play import Player, PlayProgress
+from replay.promises import Started, check_promises
+from replay.recording import Recording
+from replay.targets import DirectoryTarget, RawTarget, SystemDoor
+from replay.witness import Witness
+
+MAX_OPEN = 3
+"""Exposures in flight before the next one is delivered, when a night goes as fast as possible."""
+
+STALL_S = 180.0
+"""A night in which nothing happens for this long has failed."""
+
+START_TIMEOUT_S = 120.0
+OUTAGE_S = 60.0
+
+
+@dataclass
+class SystemOptions:
+    """How a system for a replay is made.
+
+    Attributes
+    ----------
+    settings
+        Role settings other than the defaults.
+    """
+
+    n_workers: int = 2
+    n_heads: int = 1
+    n_gathers: int = 1
+    with_display: bool = False
+    settings: Mapping[str, Any] | None = None
+
+
+class ReplaySystem:
+    """Head, workers, gather and an embedded Valkey, from entering to leaving a `with` block.
+
+    Parameters
+    ----------
+    folder
+        For everything that is written; emptied by nobody.
+    camera
+        Name of a camera, or path of a definition.
+    """
+
+    def __init__(self, folder: Path, camera: str, options: SystemOptions | None = None) -> None:
+        self.folder = folder.absolute()
+        self.raws = self.folder / "raws"
+        self.raws.mkdir(parents=True, exist_ok=True)
+        self.camera: Camera = adopt_camera(camera)
+        self.options = options or SystemOptions()
+        given = {"camera": self.camera.name, "raws": str(self.raws), "data": self.folder / "data", "port": 0}
+        self.settings: RoleSettings = make_settings(**(given | dict(self.options.settings or {})))
+        self.supervisor = Supervisor(
+            self.settings,
+            n_workers=self.options.n_workers,
+            n_heads=self.options.n_heads,
+            n_gathers=self.options.n_gathers,
+            with_display=self.options.with_display,
+            restart_pause_s=0.1,
+            restart_pause_max_s=1.0,
+        )
+        self.restarts: list[tuple[str, int]] = []
+        self.supervisor.on_restart = lambda name, status: self.restarts.append((name, status))
+        self.heard = Started()
+        self._loops: list[float] = []
+
+    def __enter__(self) -> Self:
+        self._loops.append(measure_loop_s())
+        self.supervisor.start()
+        try:
+            self.results = open_results(self.settings.results)
+            self.products = DirectoryStore(Path(self.settings.products))
+            self.board = Board(self.supervisor.redis_url, self.camera.name, outage_s=OUTAGE_S)
+            self.board.load()
+            self.control = ControlStore(self.board.connection, self.camera, default_book())
+            self.witness = Witness(self.supervisor.redis_url, self.camera.name, also=self.heard.take)
+            self.witness.start()
+        except BaseException:
+            self.supervisor.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        self.witness.stop()
+        self.board.close()
+        self.supervisor.stop()
+        self.results.close()
+
+    @property
+    def door(self) -> SystemDoor:
+        """What takes control changes, requests, exclusions and the clock's rate."""
+        return SystemDoor(self.camera, self.board, control=self.control, results=self.results)
+
+    @property
+    def target(self) -> RawTarget:
+        """Where its raws go."""
+        return DirectoryTarget(self.raws)
+
+    def wait_until_up(self, timeout_s: float = START_TIMEOUT_S) -> None:
+        """Wait until a head leads and the workers are there: a night begins on a system that is awake.
+
+        Raises
+        ------
+        StoreError
+            Raised, with the end of the logs, if they do not come.
+        """
+        wanted = self.options.n_workers
+
+        def is_up() -> bool:
+            status = self.board.status()
+            return bool(status.leader) and len(status.workers) >= wanted
+
+        if not self._wait(is_up, timeout_s=timeout_s):
+            raise StoreError(f"the system did not start in {timeout_s:.0f} s\n{self.log_ends()}")
+
+    def log_ends(self, n_chars: int = 1500) -> str:
+        """Return the ends of the roles' logs."""
+        logs = sorted((self.folder / "data" / "logs").glob("*.log"))
+        return "\n".join(f"{path.name}: {path.read_text(errors='replace')[-n_chars:]}" for path in logs)
+
+    def accountant(self, delivered: Delivered) -> Accountant:
+        """Return who keeps the books of what was delivered."""
+        return Accountant(self.camera.name, delivered, self.results, self.products, self.board)
+
+    def wait_until_settled(self, delivered: Delivered, *, stall_s: float = STALL_S) -> list[str]:
+        """Wait until nothing is to come any more; return what is still open when nothing has moved for so long."""
+        accountant = self.accountant(delivered)
+        if self._wait(lambda: not any(accountant.unsettled()), timeout_s=None, stall_s=stall_s):
+            return []
+        return one_each(accountant.unsettled())
+
+    def _wait(self, condition: Callable[[], bool], *, timeout_s: float | None, stall_s: float | None = None) -> bool:
+        """Wait for a condition, looked at whenever the board tells something and every second besides."""
+        begin_s = moved_s = time.monotonic()
+        n_heard = -1
+        while True:
+            with contextlib.suppress(RapidError):
+                if condition():
+                    return True
+            now_s = time.monotonic()
+            n_now = sum(self.witness.heard.kinds.values())
+            if n_now != n_heard:
+                n_heard, moved_s = n_now, now_s
+            if timeout_s is not None and now_s - begin_s > timeout_s:
+                return False
+            if stall_s is not None and now_s - moved_s > stall_s:
+                return False
+            self.witness.wait_for_news(1.0)
+
+    def outcome(self, recording: Recording, delivered: Delivered, *, door: SystemDoor | None = None) -> Recording:
+        """Return the recording with what came of it here in place of what came of it then."""
+        self._loops.append(measure_loop_s())
+        tables, summaries = read_outcome(
+            self.results, self.camera.name, delivered.raws, last_raw_s=delivered.last_raw_s
+        )
+        promises = check_promises(
+            camera=self.camera.name,
+            accountant=self.accountant(delivered),
+            delivered=delivered,
+            results=self.results,
+            heard=self.heard,
+            redis_url=self.supervisor.redis_url,
+            has_faults=any(isinstance(event, FaultEvent) for event in recording.events),
+        )
+        ended = door.ended() if door is not None else {}
+        found = recording.with_manifest(
+            # The slower of the two: what else ran on the machine meanwhile belongs to the latencies too.
+            loop_s=max(self._loops),
+            invariants=promises,
+            settings={
+                name: value
+                for name, value in self.settings.model_dump(mode="json").items()
+                if name.endswith(("_s", "_ms"))
+            },
+        )
+        found.results, found.summaries = tables, summaries
+        found.events = [
+            event.model_copy(update={"ended": ended[event.request_id]})
+            if isinstance(event, RequestEvent) and event.request_id in ended
+            else event
+            for event in recording.events
+        ]
+        return found
+
+
+class Gate:
+    """Lets a camera be only so many exposures ahead of the system.
+
+    Parameters
+    ----------
+    max_open
+        Exposures begun and not done.
+    """
+
+    def __init__(self, system: ReplaySystem, recording: Recording, *, max_open: int, stall_s: float) -> None:
+        self._system = system
+        self._expected = {number: len(exposure.detectors) for number, exposure in recording.exposures.items()}
+        self._max_open = max_open
+        self._stall_s = stall_s
+        self._begun: list[int] = []
+        self.stalled = threading.Event()
+
+    def __call__(self, exposure: int) -> None:
+        """Wait until the next exposure may begin."""
+        heard = self._system.witness
+
+        def has_room() -> bool:
+            settled = heard.heard.settled_of
+            open_ = [e for e in self._begun if len(settled.get(e, ())) < self._expected.get(e, 1)]
+            self._begun = open_
+            return len(open_) < self._max_open
+
+        if not self.stalled.is_set() and not heard.wait_until(has_room, timeout_s=self._stall_s):
+            self.stalled.set()  # the rest is delivered all the same: nothing is lost by it, and the report tells
+        self._begun.append(exposure)
+
+
+def replay_night(
+    recording: Recording,
+    folder: Path,
+    *,
+    rate: float = math.inf,
+    options: SystemOptions | None = None,
+    seed: int | None = None,
+    max_open: int = MAX_OPEN,
+    stall_s: float = STALL_S,
+    on_step: Callable[[PlayProgress], None] = lambda _progress: None,
+    around: Callable[["ReplaySystem", RawTarget], RawTarget] = lambda _system, target: target,
+    on_fault: Callable[["ReplaySystem", FaultEvent], None] | None = None,
+    clock: NightClock | None = None,
+) -> Recording:
+    """Play a recording through a system of its own, and return what came of it.
+
+    Parameters
+    ----------
+    folder
+        Empty, or not there.
+    rate
+        Seconds of the night per second; as fast as the system takes it by default.
+    max_open
+        Exposures in flight, when it goes as fast as possible.
+    around
+        Puts something around the target that raws go to: what spoils them.
+    on_fault
+        Commits the faults that are part of the night.
+    clock
+        Given by whoever wants to pause or seek.
+
+    Raises
+    ------
+    ConfigurationError
+        Raised if the folder is not empty, or the night has faults and nobody commits them.
+    StoreError
+        Raised if the system does not start.
+    """
+    if folder.exists() and any(folder.iterdir()):
+        raise ConfigurationError("folder", f"{folder} is not empty")
+    if on_fault is None and any(isinstance(event, FaultEvent) for event in recording.events):
+        raise ConfigurationError("events.jsonl", "this night has faults, and nothing here commits them")
+    night = clock or NightClock(rate)
+    folder.mkdir(parents=True, exist_ok=True)
+    with ReplaySystem(folder, camera_file(recording, folder), options) as system:
+        system.wait_until_up()
+        door = system.door
+        gate = Gate(system, recording, max_open=max_open, stall_s=stall_s)
+        player = Player(
+            recording,
+            around(system, system.target),
+            night,
+            door=door,
+            seed=seed,
+            n_threads=max((os.cpu_count() or 2) // 2, 1),
+            compress=False,
+            may_begin=gate if not math.isfinite(night.rate) else lambda _exposure: None,
+            on_fault=(lambda event: on_fault(system, event)) if on_fault is not None else lambda _event: None,
+            on_step=on_step,
+            # What is still to come is decided on the night's own clock.
+            restore_rate=False,
+        )
+        delivered = player.run()
+        open_ = system.wait_until_settled(delivered, stall_s=stall_s)
+        found = system.outcome(recording, delivered, door=door)
+        problems = [*player.progress.problems, *open_]
+        if problems:
+            found = found.with_manifest(invariants=found.manifest.invariants | {"played": problems})
+        return found
+
+
+def camera_file(recording: Recording, folder: Path) -> str:
+    """Return the recorded camera's name, or the path of its definition, written from the recording."""
+    if not recording.manifest.camera_yaml:
+        return recording.manifest.camera
+    path = folder / f"{recording.manifest.camera}.yaml"
+    path.write_text(recording.manifest.camera_yaml, encoding="utf-8")
+    return str(path)
