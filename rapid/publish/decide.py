@@ -191,7 +191,9 @@ def _cell(column: ColumnSpec, found: ExposureSummary | Posted) -> tuple[Cell, st
         case "all_metrics":
             if isinstance(found, Posted) or not found.metrics:
                 return None, None
-            return fold_out(f"{len(found.metrics)} numbers", dict(sorted(found.metrics.items()))), None
+            # The page is sent the whole night anew for every exposure: scatters would double it.
+            kept = {name: value for name, value in sorted(found.metrics.items()) if not name.endswith("_scatter")}
+            return fold_out(f"{len(kept)} numbers", kept), None
         case _:
             value = _first(column, found)
             if isinstance(value, int | float) and not isinstance(value, bool) and column.scale != 1.0:

@@ -1,0 +1,1 @@
+"""Publishing: RubinTV, ConsDB, cluster status."""
