@@ -15,6 +15,7 @@ from rapid.display.models import (
     ExposureView,
     FailuresView,
     Health,
+    MovieView,
     NightCount,
     NightView,
     NowView,
@@ -24,6 +25,8 @@ from rapid.display.models import (
 from rapid.display.night_csv import night_as_csv
 from rapid.display.reader import Reader
 from rapid.display.settings import DisplaySettings
+from rapid.display.timeline import Timeline
+from rapid.gather.rollup import NightRollup
 from rapid.results.models import ExposureSummary
 
 DayObs = Annotated[int, Path(ge=19900101, le=99991231, description="Observing day, YYYYMMDD.")]
@@ -78,6 +81,21 @@ def api_routes(settings: DisplaySettings, archive: Archive, reader: Reader, hub:
     async def versions(exposure_id: ExposureId) -> list[ExposureSummary]:
         """Return every version of every summary, newest first."""
         return await archive.versions(exposure_id)
+
+    @router.get("/api/exposures/{exposure_id}/timeline", tags=["exposures"], summary="Its way through the system")
+    async def timeline(exposure_id: ExposureId) -> Timeline:
+        """Return arrival, queue, payloads and gathers of every detector, as bars in time."""
+        return await archive.timeline(exposure_id)
+
+    @router.get("/api/nights/{day_obs}/rollup", tags=["exposures"], summary="A night in numbers")
+    async def rollup(day_obs: DayObs) -> NightRollup:
+        """Return counts by type and filter, what is missing and why, and how the main numbers were distributed."""
+        return await archive.rollup(day_obs)
+
+    @router.get("/api/nights/{day_obs}/movie", tags=["exposures"], summary="Where a night's movie is")
+    async def movie(day_obs: DayObs) -> MovieView:
+        """Return the address of a night's movie and which exposure each frame shows; 404 while there is none."""
+        return await archive.movie(day_obs)
 
     @router.get("/api/exposures/{exposure_id}/failures", tags=["failures"], summary="Failed jobs of an exposure")
     async def exposure_failures(exposure_id: ExposureId) -> FailuresView:

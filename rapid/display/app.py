@@ -106,7 +106,7 @@ def create_app(settings: DisplaySettings) -> FastAPI:
     board = AsyncBoard(settings.redis_url, camera.name, outage_s=BOARD_OUTAGE_S)
     hub = Hub(history=settings.history, limit=settings.viewer_queue)
     reader = Reader(settings, camera, board, results, hub)
-    archive = Archive(settings, camera, reader, results)
+    archive = Archive(settings, camera, reader, results, products)
     darkroom = Darkroom(
         results_url=settings.results_url,
         calibs_path=settings.calibs_path or Path("calibs"),

@@ -1,6 +1,7 @@
 """What pages ask of nights and exposures, from memory where the night runs, else from the results store."""
 
 import asyncio
+import json
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,6 +16,7 @@ from rapid.display.models import (
     ExposureRow,
     ExposureView,
     FailureView,
+    MovieView,
     NightCount,
     NightView,
     NowView,
@@ -22,7 +24,12 @@ from rapid.display.models import (
 )
 from rapid.display.reader import Reader
 from rapid.display.settings import DisplaySettings
+from rapid.display.summaries import summaries_of_night
+from rapid.display.timeline import Timeline, make_timeline
 from rapid.errors import NotFoundError, StoreError
+from rapid.gather.rollup import NightRollup, roll_up
+from rapid.products.naming import night_key
+from rapid.products.store import ProductsStore
 from rapid.results.models import DetectorState, ExposureSummary, QuarantineRecord
 from rapid.results.store import ResultsStore
 
@@ -33,10 +40,13 @@ N_NIGHTS_KEPT = 4
 class Archive:
     """Answers for pages and JSON alike."""
 
-    def __init__(self, settings: DisplaySettings, camera: Camera, reader: Reader, results: ResultsStore) -> None:
+    def __init__(
+        self, settings: DisplaySettings, camera: Camera, reader: Reader, results: ResultsStore, products: ProductsStore
+    ) -> None:
         self._settings = settings
         self._reader = reader
         self._results = results
+        self._products = products
         self._past: dict[int, tuple[int, list[ExposureRow]]] = {}
         self.camera = camera
         self.camera_view = camera_view(camera, settings)
@@ -77,6 +87,20 @@ class Archive:
             next=min((other for other in known if other > day_obs), default=None),
             exposures=live.rows() if is_live else await self._past_rows(day_obs),
         )
+
+    async def rollup(self, day_obs: int) -> NightRollup:
+        """Return a night in numbers; of an unknown one, zeros."""
+        summaries = await summaries_of_night(self._reader, day_obs)
+        return await asyncio.to_thread(roll_up, self.camera.name, day_obs, summaries, run=self._settings.run)
+
+    async def movie(self, day_obs: int) -> MovieView:
+        """Return where a night's movie is; raises `NotFoundError` while there is none."""
+        keys = {
+            extension: night_key(self.camera.name, day_obs, run=self._settings.run, kind="movie", extension=extension)
+            for extension in ("mp4", "json")
+        }
+        facts = json.loads(await asyncio.to_thread(self._products.get, keys["json"]))
+        return MovieView(url=f"/products/{keys['mp4']}", **facts)
 
     async def exposure(self, exposure_id: int) -> ExposureView:
         """Return one exposure.
@@ -120,6 +144,21 @@ class Archive:
         """Return every version of every summary of an exposure, newest first."""
         found = await self._reader.ask_results(lambda: self._results.summary_versions(self.camera.name, exposure_id))
         return [summary for summary in found if summary.run == self._settings.run]
+
+    async def timeline(self, exposure_id: int) -> Timeline:
+        """Return the way of an exposure through the system; raises `NotFoundError`."""
+        view = await self.exposure(exposure_id)
+        camera, run = self.camera.name, self._settings.run
+        results = await self._reader.ask_results(lambda: self._results.results(exposure_id, camera=camera, run=run))
+        is_live = exposure_id in self._reader.night.tracks
+        return make_timeline(
+            exposure_id,
+            [result for result in results if not result.pipeline.startswith("build_")],
+            [one for one in await self.versions(exposure_id) if not one.pipeline.startswith("build_")],
+            info=view.info,
+            # A night read from the store was first seen when its summary was made, which tells nothing of the queue.
+            posted=view.row.first_seen if is_live and view.row.first_seen != view.row.updated else None,
+        )
 
     async def detector(self, exposure_id: int, detector: int) -> DetectorView:
         """Return one detector of an exposure, with the failures of its jobs; raises `NotFoundError`."""

@@ -154,6 +154,16 @@ class NightView(_Answer):
     exposures: list[ExposureRow]
 
 
+class MovieView(_Answer):
+    """A night's movie."""
+
+    url: str
+    frames_per_s: int
+    exposures: list[int] = Field(description="Exposure id of each frame.")
+    width: int
+    height: int
+
+
 class DetectorView(_Answer):
     """One detector of one exposure, from every pipeline that ran on it."""
 

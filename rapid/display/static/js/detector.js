@@ -1,11 +1,12 @@
 // The drill-down: one detector of an exposure, from every pipeline that ran on it.
 
 import { el, getJSON } from "./dom.js";
+import { showStars } from "./stars.js";
 import { clock, number, quantityOf } from "./format.js";
 import { productUrl } from "./picture.js";
 
 /** Fill a box with what is known of a detector; returns whether there was anything. */
-export async function showDetector(box, camera, exposureId, detector, close) {
+export async function showDetector(box, camera, exposureId, detector, close, viewer = null) {
   const place = camera.detectors.find((one) => one.id === detector);
   const head = (...rest) => el("header", {}, el("h1", {}, `${place?.name ?? "detector"} `, el("span", { class: "dim" }, `${detector} ${place?.physical_type ?? ""}`)), ...rest,
     el("button", { class: "push", onclick: close, "aria-label": "Close (Esc)" }, "✕"));
@@ -20,12 +21,27 @@ export async function showDetector(box, camera, exposureId, detector, close) {
   }
   if (box.dataset.detector !== String(detector)) return false; // another one was opened meanwhile
   const state = el("span", { class: "state", "data-state": found.state }, found.state);
-  const parts = [head(state, found.reason ? el("span", {}, found.reason) : null)];
+  const zoom = viewer && found.state === "finished" ? el("button", { id: "zoom-detector", onclick: () => viewer.look(detector) }, "Image (Z)") : null;
+  const parts = [head(state, zoom, found.reason ? el("span", {}, found.reason) : null)];
   for (const failure of found.failures) parts.push(el("p", {}, `${failure.pipeline}: ${failure.message} (${failure.attempts} attempts)`), el("pre", {}, failure.traceback ?? "no traceback was kept"));
   for (const result of found.results) parts.push(resultOf(result, camera));
   if (!found.results.length && !found.failures.length) parts.push(el("p", { class: "dim" }, "No result."));
   box.replaceChildren(...parts);
+  if (viewer) addStars(box, camera, found, viewer).catch(() => {});
   return true;
+}
+
+/** The star list, and rings around its stars in the picture. */
+async function addStars(box, camera, found, viewer) {
+  const result = found.results.find((one) => one.products.stars && !one.pipeline.startsWith("build_"));
+  if (!result) {
+    viewer.stars(null);
+    return;
+  }
+  const stars = await getJSON(productUrl(result.products.stars));
+  if (box.dataset.detector !== String(found.detector) || box.hidden) return;
+  box.append(showStars(stars, camera, (picked) => viewer.stars({ detector: found.detector, ...stars, picked })));
+  viewer.stars({ detector: found.detector, ...stars, picked: null });
 }
 
 function table(title, entries) {

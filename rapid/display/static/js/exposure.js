@@ -5,7 +5,12 @@ import { showDetector } from "./detector.js";
 import { FocalPlane } from "./focalplane.js";
 import { clock, DASH, excludedWords, number, quantityOf, seq, taiMs } from "./format.js";
 import { drawLegend, MetricMenu } from "./metrics.js";
-import { linkPictureAndPlane, mosaicOf, Picture, productUrl } from "./picture.js";
+import { Gantt } from "./gantt.js";
+import { MosaicViewer } from "./mosaicviewer.js";
+import { productUrl } from "./picture.js";
+import { showPlots } from "./plots.js";
+import { PsfPanel } from "./psfpanel.js";
+import { startReprocess } from "./reprocess.js";
 import { ScaleBar } from "./scale.js";
 import { startShell } from "./shell.js";
 import { LiveStream, showSources } from "./stream.js";
@@ -23,8 +28,9 @@ const menu = new MetricMenu($("#metric"), camera, (key) => {
   plane.setMetric(key);
   showTable();
 });
-const picture = new Picture($("#mosaic"));
-linkPictureAndPlane(picture, plane);
+const viewer = new MosaicViewer($("#mosaic"), camera, id, plane, { onPick: open });
+const psf = new PsfPanel($("#psf"), camera);
+const gantt = new Gantt($("#gantt"), { onPick: open });
 
 function showOverview() {
   const { row } = view;
@@ -38,12 +44,18 @@ function showOverview() {
 }
 
 function showPicture() {
-  const name = mosaicOf(view.products);
-  const url = name ? productUrl(view.products[name]) : null;
-  picture.show(url, { empty: view.row.version ? "This summary has no mosaic" : "The mosaic comes with the summary", alt: `Mosaic of exposure ${id}`, keep: true });
-  setText($("#mosaic-note"), name && view.row.n_finished < view.row.n_expected ? `partial, ${view.row.n_finished} of ${view.row.n_expected} detectors` : "");
-  $("#mosaic-open").hidden = !url;
-  if (url) $("#mosaic-open").href = url;
+  viewer.show(view.products, view.row);
+  psf.show(view.products).catch((error) => setText($("#psf-note"), error.message));
+  showPlots($("#plots"), view.products);
+}
+
+async function showGantt() {
+  const timeline = await getJSON(`/api/exposures/${id}/timeline`);
+  $("#gantt-panel").hidden = !timeline.lanes.length;
+  const colours = gantt.show(timeline);
+  setText($("#gantt-note"), timeline.zero ? `0 s: ${timeline.zero_is}, ${clock(Date.parse(timeline.zero))} UTC` : "");
+  $("#gantt-legend").replaceChildren(...colours.map(([name, colour]) => el("span", {}, el("i", { style: `background:${colour};border:0` }), name)),
+    el("span", {}, el("i", { class: "thin" }), "waiting"), el("span", {}, el("i", { style: "background:var(--accent);border:0" }), "gather"));
 }
 
 // ---- the table of detectors -----------------------------------------------------------------------
@@ -80,9 +92,10 @@ async function open(detector) {
   const box = $("#detail");
   if (detector === null) {
     box.hidden = true;
+    viewer.stars(null);
     return;
   }
-  const found = await showDetector(box, camera, id, detector, () => open(null));
+  const found = await showDetector(box, camera, id, detector, () => open(null), viewer);
   if (found) box.scrollIntoView({ block: "nearest", behavior: matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth" });
 }
 
@@ -163,7 +176,7 @@ function showAll() {
 async function refresh() {
   view = await getJSON(`/api/exposures/${id}`);
   showAll();
-  await Promise.all([showFailures(), showAbout()]);
+  await Promise.all([showFailures(), showAbout(), showGantt()]);
 }
 
 async function neighbour(by) {
@@ -174,6 +187,7 @@ async function neighbour(by) {
 }
 
 let due = 0;
+let shownVersion = view.row.version;
 const stream = new LiveStream({
   after: data.as_of,
   heartbeatS: data.heartbeat_s,
@@ -194,7 +208,11 @@ const stream = new LiveStream({
       showTable();
       if (update.products) {
         clearTimeout(due);
-        due = setTimeout(refresh, 50);
+        due = setTimeout(() => {
+          if (update.row.version !== shownVersion) viewer.forget();
+          shownVersion = update.row.version;
+          refresh().catch(() => {});
+        }, 50);
       }
     },
     sources: (message) => showSources(message.sources),
@@ -217,6 +235,7 @@ startShell({
       plane.key(new KeyboardEvent("keydown", { key: "ArrowRight" }));
     },
     Escape: () => open(null),
+    z: () => (opened === null ? viewer.home() : viewer.look(opened)),
   },
 });
 $("#detectors tbody").addEventListener("click", (event) => {
@@ -229,5 +248,7 @@ document.title = `${seq(view.row.seq_num)} · ${document.title}`;
 showAll();
 showFailures().catch(() => {});
 showAbout().catch(() => {});
+showGantt().catch((error) => setText($("#gantt-note"), error.message));
+startReprocess($("#reprocess"), $("#again"), { id, pipeline: () => view.row.pipeline, names: (detector) => camera.detectors.find((place) => place.id === detector)?.name, opened: () => opened });
 const asked = new URLSearchParams(location.search).get("detector");
 if (asked !== null && /^\d+$/.test(asked)) open(Number(asked));
