@@ -1,5 +1,6 @@
 """Put a good calib into the place of a bad one."""
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 
 from rapid.calibs.store import calib_id_of
@@ -55,3 +56,53 @@ def _with_origin(other: CalibRecord) -> Provenance | None:
         return None
     calibs = {**other.provenance.calibs, "copy_of": other.calib_id}
     return other.provenance.model_copy(update={"calibs": calibs})
+
+
+def withdraw(
+    results: ResultsStore, camera: str, calib_ids: Iterable[str], *, author: str, reason: str
+) -> list[CalibRecord]:
+    """Take calibs out of look-ups: all that are certified. What was chosen before stays reproducible.
+
+    Raises
+    ------
+    NotFoundError
+        Raised if the camera has no such calib; none is withdrawn then.
+    """
+    records = [results.calib(camera, calib_id) for calib_id in calib_ids]
+    return [
+        results.set_calib_state(camera, record.calib_id, CalibState.WITHDRAWN, author=author, reason=reason)
+        for record in records
+        if record.state is not CalibState.WITHDRAWN
+    ]
+
+
+def restore(
+    results: ResultsStore, camera: str, calib_ids: Iterable[str], *, author: str, reason: str
+) -> list[CalibRecord]:
+    """Undo that calibs were withdrawn: they are in look-ups again, and what was put in their place is not.
+
+    What was built with them, and withdrawn for that, comes back as well; a master that was rebuilt meanwhile is the
+    newer version, and stays the one that is chosen.
+    """
+    restored: list[CalibRecord] = []
+    for calib_id in calib_ids:
+        record = results.calib(camera, calib_id)
+        if record.state is not CalibState.WITHDRAWN:
+            continue
+        for other in results.calibs(camera, kind=record.kind, detector=record.detector):
+            if other.note.endswith(f" in place of {calib_id}"):
+                why = f"{calib_id} is back"
+                results.set_calib_state(camera, other.calib_id, CalibState.WITHDRAWN, author=author, reason=why)
+        restored.append(results.set_calib_state(camera, calib_id, CalibState.CERTIFIED, author=author, reason=reason))
+        for other in results.calibs(camera, detector=record.detector, state=CalibState.WITHDRAWN):
+            if other.state_reason == because_of(calib_id):
+                why = f"{calib_id} is back"
+                restored.append(
+                    results.set_calib_state(camera, other.calib_id, CalibState.CERTIFIED, author=author, reason=why)
+                )
+    return restored
+
+
+def because_of(source: str) -> str:
+    """Return the reason for which a calib is withdrawn that was built with a bad one, or from a bad exposure."""
+    return f"built with {source}, which is bad"

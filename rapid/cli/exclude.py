@@ -25,7 +25,7 @@ exclude_app = typer.Typer(
 )
 
 
-class _Desk:
+class Desk:
     """What the commands work with: the store, and the board to tell displays."""
 
     def __init__(self, camera: str | None, redis: str | None, data: Any) -> None:
@@ -59,19 +59,27 @@ class _Desk:
         return next_exposure_from(newest_begin(state.info if state else {}), now=self.now)
 
     def tell(self, exclusions: "list[Exclusion]", what: str) -> None:
+        """Tell displays of detectors and amps."""
+        self.announce(what, [one.name for one in exclusions])
+
+    def announce(self, what: str, names: list[str]) -> None:
         """Tell displays; that the board is away does not undo what was stored."""
         from rapid.dispatch.models import EventKind
         from rapid.errors import StoreError
 
         try:
-            self.board.publish(
-                EventKind.EXCLUSION_CHANGED, data={"what": what, "names": [one.name for one in exclusions]}
-            )
+            self.board.publish(EventKind.EXCLUSION_CHANGED, data={"what": what, "names": names[:100]})
         except StoreError as error:
             print(f"rapid: stored, but displays could not be told: {error.message}", file=sys.stderr)
 
 
-def _whoami() -> str:
+def open_desk(camera: str | None, redis: str | None, data: Any) -> Desk:
+    """Return what commands that exclude things work with."""
+    return Desk(camera, redis, data)
+
+
+def whoami() -> str:
+    """Return who is at the terminal, for the history."""
     try:
         name = getpass.getuser()
     except (OSError, KeyError):  # a container's user that has no name
@@ -121,12 +129,12 @@ def add(
     """Switch detectors or amps off. Example: rapid exclude add R22_S11 R01_S00/C07 --reason 'noisy'"""
     from rapid.exclusions.decide import parse_bound, parse_targets
 
-    desk = _Desk(camera, redis, data)
+    desk = open_desk(camera, redis, data)
     made = desk.store.exclude(
         desk.camera.name,
         parse_targets(targets, desk.camera),
         reason=reason,
-        author=_whoami(),
+        author=whoami(),
         valid_from=parse_bound(valid_from, "--from") if valid_from else desk.next_exposure(),
         valid_to=parse_bound(valid_to, "--to", is_end=True) if valid_to else None,
         now=desk.now,
@@ -151,16 +159,14 @@ def end(
     """Switch something on again. Example: rapid exclude end R22_S11 --reason 'board replaced'"""
     from rapid.exclusions.decide import find_exclusions, parse_bound
 
-    desk = _Desk(camera, redis, data)
+    desk = open_desk(camera, redis, data)
     moment = parse_bound(at, "--at") if at else desk.next_exposure()
     known = desk.store.not_over(desk.camera.name, min(moment, desk.now))
     ended: list[Exclusion] = []
     try:
         for number in find_exclusions(which, known, desk.camera):
             ended.append(  # noqa: PERF401 - what was ended before a refusal is told of
-                desk.store.end(
-                    desk.camera.name, number, by=_whoami(), at=moment, now=desk.now, reason=reason, undo=undo
-                )
+                desk.store.end(desk.camera.name, number, by=whoami(), at=moment, now=desk.now, reason=reason, undo=undo)
             )
     finally:
         if ended:  # also if a later one of several is refused
@@ -182,7 +188,7 @@ def list_(
     """List what is off or will be. Example: rapid exclude list --all --json"""
     from rapid.exclusions.decide import parse_bound
 
-    desk = _Desk(camera, redis, data)
+    desk = open_desk(camera, redis, data)
     if at:
         found = desk.store.active(desk.camera.name, parse_bound(at, "--at"))
     elif with_history:
@@ -199,4 +205,7 @@ def list_(
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
+    from rapid.cli import exclude_exposures
+
+    exclude_exposures.register(exclude_app)
     app.add_typer(exclude_app, name="exclude")

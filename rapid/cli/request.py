@@ -31,7 +31,8 @@ Timeout = Annotated[float, typer.Option("--timeout", min=0.001, help="Give up wa
 
 
 @contextmanager
-def _client(camera: str | None, redis: str | None) -> "Iterator[RapidClient]":
+def open_client(camera: str | None, redis: str | None) -> "Iterator[RapidClient]":
+    """Give a client, for as long as a command runs."""
     from rapid.client import RapidClient
     from rapid.wiring.camera import adopt_camera
     from rapid.wiring.settings import make_settings
@@ -98,7 +99,7 @@ def submit(
         if not isinstance(document, dict):
             raise BadRequestError("request", "must be a JSON object")
         fields = {**document, **fields}
-    with _client(camera, redis) as client:
+    with open_client(camera, redis) as client:
         request = client.submit(make_spec(**{str(name): value for name, value in fields.items()}))
         if not wait:
             print_json({"request_id": request.ticket}) if as_json else print(request.ticket)
@@ -118,7 +119,7 @@ def wait(
     """Wait for an answer: exit status 0 if done, 1 if not, 3 if there is none yet. Example: rapid request wait 1763719222123-0"""
     from rapid.client import wait_for_record
 
-    with _client(camera, redis) as client:
+    with open_client(camera, redis) as client:
         record = wait_for_record(client, request_id, timeout_s=timeout)
     _show_end(record, request_id, as_json=as_json, timeout_s=timeout)
 
@@ -133,7 +134,7 @@ def list_requests(
     as_json: AsJson = False,
 ) -> None:
     """List requests, newest first. Example: rapid request list --state running"""
-    with _client(camera, redis) as client:
+    with open_client(camera, redis) as client:
         records = client.recent(limit, refused=refused)
     records = [record for record in records if state in {None, record.state.value}]
     if as_json:
@@ -153,7 +154,7 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Show a request and what became of it. Example: rapid request show 1763719222123-0"""
-    with _client(camera, redis) as client:
+    with open_client(camera, redis) as client:
         record = client.find(request_id).record()
     print_json(record.model_dump(mode="json", exclude_none=True)) if as_json else print(_text(record))
 
@@ -168,7 +169,7 @@ def cancel(
     """Cancel a request: what has not started is not done. Example: rapid request cancel 1763719222123-0"""
     from rapid.client import wait_for_record
 
-    with _client(camera, redis) as client:
+    with open_client(camera, redis) as client:
         client.find(request_id).record()  # says so if there is none
         client.find(request_id).cancel()
         record = wait_for_record(client, request_id, timeout_s=timeout)

@@ -12,6 +12,7 @@ from rapid.camera.models import Camera, Purpose
 from rapid.dispatch.board import AsyncBoard
 from rapid.dispatch.models import BatchKey, BatchSpec
 from rapid.exposure.models import ImageType
+from rapid.head.builds import apply_rules
 from rapid.head.exclusions import Exclusions
 from rapid.head.known import KnownExposures
 from rapid.head.targets import Stage, Target
@@ -72,6 +73,7 @@ async def begin_build(
         prompt = results.results(last, camera=camera.name, run=PROMPT, pipeline=pipeline.name)
         return results.results(last, camera=camera.name), results.summary_versions(camera.name, last), prompt
 
+    await apply_rules(results, camera.name, members)
     inputs, summaries, built = await asyncio.to_thread(look_up)
     raws = {
         result.detector: result.provenance.raw

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from datetime import UTC, datetime
 
 import structlog
 
@@ -9,6 +10,7 @@ from rapid.camera.models import Camera, Purpose
 from rapid.dispatch.board import AsyncBoard
 from rapid.dispatch.models import BatchKey, BatchSpec, Event, EventKind
 from rapid.errors import StoreError
+from rapid.exclusions.rule_store import RuleStore
 from rapid.head.decide import BUILD_ORDER, calib_groups, choose_builds
 from rapid.head.models import CalibGroup
 from rapid.pipeline.models import PipelineBook
@@ -93,6 +95,7 @@ class CalibBuilder:
         }
         if not raws:
             return
+        await apply_rules(self._results, self._camera.name, group.members)
         pipeline = load_pipeline(f"build_{group.image_type}", self._book)
         summaries = await asyncio.to_thread(self._results.summary_versions, self._camera.name, last)
         await self._board.post(
@@ -112,6 +115,13 @@ class CalibBuilder:
             lead_token=self._token,
         )
         log.info("calib build posted", kind=group.image_type, n_inputs=len(group.members), n_detectors=len(raws))
+
+
+async def apply_rules(results: ResultsStore, camera: str, members: tuple[int, ...]) -> None:
+    """Let the rules on metrics exclude what is bad of some exposures, before something is built from them."""
+    found = await asyncio.to_thread(lambda: RuleStore(results.engine).apply(camera, members, now=datetime.now(UTC)))
+    for one in found:
+        log.warning("left out of builds", what=one.name, reason=one.why)
 
 
 def _may_complete_sequence(event: Event) -> bool:

@@ -7,7 +7,7 @@ over finds what is still to do by what the stored results say they used.
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from rapid.calibs.replace import put_in_place
+from rapid.calibs.replace import because_of, put_in_place
 from rapid.calibs.store import PER_FILTER
 from rapid.camera.models import Camera
 from rapid.dispatch.models import BatchKey
@@ -123,7 +123,7 @@ def prepare(results: ResultsStore, camera: Camera, what: AffectedExposures, *, a
         affected = store.affected(camera.name, exposure=exposure, detectors=detectors)
     for built in affected.built:
         if built.state == CalibState.CERTIFIED.value:
-            reason = f"built with {built.because_of[0]}, which is bad"
+            reason = because_of(built.because_of[0])
             results.set_calib_state(camera.name, built.calib_id, CalibState.WITHDRAWN, author=author, reason=reason)
     plan = RedoPlan(affected, [])
     for batch in affected.batches:
