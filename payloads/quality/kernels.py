@@ -11,6 +11,8 @@ MAD_TO_SIGMA = 1.4826
 """Standard deviation of a Gaussian over its median absolute deviation."""
 N_BACKGROUND_MIN = 20
 """Fewest ring pixels that make a local background."""
+N_RING_SAMPLE = 256
+"""Ring pixels, or up to twice as many, that tell where to clip; smaller rings are taken whole."""
 
 
 @njit(cache=True, nogil=True)
@@ -136,6 +138,41 @@ def sample_residuals(
 
 
 @njit(cache=True, nogil=True)
+def _middle(ordered):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+    """Return the median of an ascending array."""
+    n = ordered.shape[0]
+    return 0.5 * (np.float64(ordered[(n - 1) // 2]) + np.float64(ordered[n // 2]))
+
+
+@njit(cache=True, nogil=True)
+def _median_within(values, low, high, ordered):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+    """Return the median of the values from low to high, NaN without any.
+
+    ``ordered`` is an ascending sample of them, which tells where the median lies: only what is near is sorted.
+    """
+    n_sample = ordered.shape[0]
+    begin, end = ordered[(2 * n_sample) // 5], ordered[(3 * n_sample) // 5]
+    near = np.empty(values.shape[0], dtype=values.dtype)
+    n = n_below = n_near = 0
+    for i in range(values.shape[0]):
+        value = values[i]
+        is_kept = (value >= low) & (value <= high)
+        n += is_kept
+        n_below += is_kept & (value < begin)
+        near[n_near] = value
+        n_near += is_kept & (value >= begin) & (value <= end)
+    if n == 0:
+        return np.nan
+    first, second = (n - 1) // 2 - n_below, n // 2 - n_below
+    if first < 0 or second >= n_near:
+        # The sample was misled.
+        everything = np.sort(values)
+        return _middle(everything[(everything >= low) & (everything <= high)])
+    nearest = np.sort(near[:n_near])
+    return 0.5 * (np.float64(nearest[first]) + np.float64(nearest[second]))
+
+
+@njit(cache=True, nogil=True)
 def cut_stamp(
     image: NDArray[np.float32],
     mask: NDArray[np.int32],
@@ -169,37 +206,60 @@ def cut_stamp(
     size = stamp.shape[0]
     centre = (size - 1) / 2.0
     has_mask = mask.shape[0] > 0
+    zero = np.float32(0)
     ring = np.empty(size * size, dtype=np.float32)
     n_ring = 0
+    n_bad = 0
     n_bad_core = 0
     for j in range(size):
+        line = image[y0 + j, x0 : x0 + size]
+        n_bad_row = np.int32(0)
         for i in range(size):
-            value = image[y0 + j, x0 + i]
-            radius2 = (i - centre) ** 2 + (j - centre) ** 2
-            good = np.isfinite(value) and not (has_mask and (mask[y0 + j, x0 + i] & reject_bits) != 0)
-            if not good:
-                if radius2 <= core_px * core_px:
-                    n_bad_core += 1
-                stamp[j, i] = np.nan
+            n_bad_row += np.int32(line[i] - line[i] != zero)  # NaN or infinity
+        if has_mask:
+            bits = mask[y0 + j, x0 : x0 + size]
+            for i in range(size):
+                n_bad_row += np.int32((bits[i] & reject_bits) != 0)
+        room2 = ring_px * ring_px - (j - centre) ** 2
+        if n_bad_row == 0:
+            stamp[j] = line
+            # Of the row, what lies in the ring is at both ends.
+            n_end = size if room2 < 0.0 else max(0, int(np.ceil(centre - np.sqrt(room2))))
+            if n_end > 0 and room2 >= 0.0:
+                ring[n_ring : n_ring + n_end] = line[:n_end]
+                ring[n_ring + n_end : n_ring + 2 * n_end] = line[size - n_end :]
+                n_ring += 2 * n_end
+            elif n_end > 0:
+                ring[n_ring : n_ring + size] = line
+                n_ring += size
+            continue
+        for i in range(size):
+            value = line[i]
+            dx2 = (i - centre) ** 2
+            if np.isfinite(value) and not (has_mask and (mask[y0 + j, x0 + i] & reject_bits) != 0):
+                stamp[j, i] = value
+                if dx2 > room2:
+                    ring[n_ring] = value
+                    n_ring += 1
                 continue
-            stamp[j, i] = value
-            if radius2 > ring_px * ring_px:
-                ring[n_ring] = value
-                n_ring += 1
+            stamp[j, i] = np.nan
+            n_bad += 1
+            n_bad_core += dx2 + (j - centre) ** 2 <= core_px * core_px
     if n_ring < N_BACKGROUND_MIN:
         return n_bad_core, np.nan
-    level = np.median(ring[:n_ring])
-    spread = MAD_TO_SIGMA * np.median(np.abs(ring[:n_ring] - level))
-    n_kept = 0
-    for k in range(n_ring):
-        if abs(ring[k] - level) <= 3.0 * spread:
-            ring[n_kept] = ring[k]
-            n_kept += 1
-    if n_kept > 0:
-        level = np.median(ring[:n_kept])
+    # Where to clip need not be known to the last pixel.
+    ordered = np.sort(ring[: n_ring : max(1, n_ring // N_RING_SAMPLE)])
+    level = _middle(ordered)
+    reach = 3.0 * MAD_TO_SIGMA * _middle(np.sort(np.abs(ordered - level)))
+    clipped = _median_within(ring[:n_ring], level - reach, level + reach, ordered)
+    level = clipped if np.isfinite(clipped) else level
     for j in range(size):
         for i in range(size):
-            stamp[j, i] = 0.0 if np.isnan(stamp[j, i]) else stamp[j, i] - level
+            stamp[j, i] -= level
+    if n_bad > 0:
+        for j in range(size):
+            for i in range(size):
+                stamp[j, i] = 0.0 if np.isnan(stamp[j, i]) else stamp[j, i]
     return n_bad_core, level
 
 

@@ -1,19 +1,19 @@
 """Adaptive moments of stars, and which of the sources are stars.
 
-Moments are those of Hirata & Seljak (2003) as galsim implements them, measured on full-resolution stamps with a
-local background, so that nothing full-size is allocated or subtracted.
+Moments are those of Hirata & Seljak (2003), measured on full-resolution stamps with a local background
+(`payloads.quality.adaptive`), so that nothing full-size is allocated or subtracted.
 """
 
 import math
 from dataclasses import dataclass
 
-import galsim
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from payloads.mask import CR, EDGE, NOT_FOR_STATISTICS, SUSPECT
-from payloads.quality.kernels import MAD_TO_SIGMA, cut_stamp, weighted_moments
+from payloads.quality.adaptive import measure_stamps
+from payloads.quality.kernels import MAD_TO_SIGMA
 from payloads.quality.sky import NO_MASK, Sources
 
 REJECT = NOT_FOR_STATISTICS | CR | EDGE | SUSPECT
@@ -181,43 +181,23 @@ def measure_moments(
     sits on something (a galaxy, a step between uncalibrated amps), and the ring is the better sky.
     """
     size = 2 * half_size_px + 1
-    stamp = np.empty((size, size), dtype=np.float32)
-    bounds = galsim.BoundsI(0, size - 1, 0, size - 1)
-    view = galsim.Image(stamp, xmin=0, ymin=0)
-    parameters = galsim.hsm.HSMParams(max_mom2_iter=200)
-    centre = galsim.PositionD(bounds.center.x, bounds.center.y)
-    planes = NO_MASK if mask is None else mask
     core_px = min(3.0 * guess_sigma_px + 1.0, float(half_size_px))
     ring_px = 0.75 * half_size_px
     ring_noise = 5.0 * 1.25 * pixel_noise / math.sqrt(size * size - math.pi * ring_px**2)
-    levels = np.full(len(x), np.nan) if level is None else level
-    rows: list[tuple[float, ...]] = []
-    for x_px, y_px, sky in zip(x, y, levels, strict=True):
-        x0, y0 = round(float(x_px)) - half_size_px, round(float(y_px)) - half_size_px
-        n_bad, background = cut_stamp(image, planes, REJECT, x0, y0, core_px, ring_px, stamp)
-        if n_bad or not math.isfinite(background):
-            continue
-        excess = background - float(sky)
-        if abs(excess) <= ring_noise + OWN_WINGS * float(stamp.max()):
-            stamp += np.float32(excess)
-            background = float(sky)
-        found = galsim.hsm.FindAdaptiveMom(
-            view, guess_sig=guess_sigma_px, guess_centroid=centre, strict=False, check=False, hsmparams=parameters
-        )
-        if found.error_message or not (found.moments_sigma > 0.0 and found.moments_amp > 0.0):
-            continue
-        shape = found.observed_shape
-        dx, dy = found.moments_centroid.x, found.moments_centroid.y
-        if math.hypot(dx - half_size_px, dy - half_size_px) > core_px or found.moments_sigma > half_size_px / 2.0:
-            continue
-        # sigma = det(I)^(1/4), so that the trace follows from it and the distortion.
-        half_trace = found.moments_sigma**2 / math.sqrt(max(1.0 - shape.e1**2 - shape.e2**2, 1e-12))
-        ixx, iyy, ixy = half_trace * (1 + shape.e1), half_trace * (1 - shape.e1), half_trace * shape.e2
-        higher = weighted_moments(stamp, dx, dy, ixx, iyy, ixy)
-        if not np.isfinite(higher).all():
-            continue
-        rows.append((x0 + dx, y0 + dy, background, float(stamp.max()), ixx, iyy, ixy, *higher))
-    table = np.array(rows, dtype=np.float64).reshape(-1, 16)
+    table = np.empty((len(x), 16))
+    n = measure_stamps(
+        image,
+        NO_MASK if mask is None else mask,
+        REJECT,
+        x,
+        y,
+        np.full(len(x), np.nan) if level is None else level,
+        half_size_px,
+        float(guess_sigma_px),
+        np.array([core_px, ring_px, ring_noise, OWN_WINGS]),
+        table,
+    )
+    table = table[:n]
     return Stars(
         x=table[:, 0],
         y=table[:, 1],
