@@ -21,6 +21,10 @@ def up(
             min=0, help="Workers for wavefronts alone; 1 if the camera and the installation can, 0 leaves them to all."
         ),
     ] = None,
+    max_workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="More the display cannot ask for; twice the cores by default."),
+    ] = None,
     port: Annotated[int, typer.Option(help="Port of the display; 0 for a free one.")] = 8080,
     host: Annotated[str, typer.Option(help="Address the display listens on.")] = "127.0.0.1",
     redis: Annotated[str, typer.Option(help="Use this Redis or Valkey instead of an embedded one.")] = "",
@@ -35,6 +39,7 @@ def up(
     from rapid.pipeline.store import default_book, packaged_book
     from rapid.wiring.camera import adopt_camera
     from rapid.wiring.pools import own_pools
+    from rapid.wiring.scaling import Scaler, most_workers
     from rapid.wiring.settings import make_settings
     from rapid.wiring.supervisor import Supervisor
     from rapid.worker.registry import check_book
@@ -69,9 +74,11 @@ def up(
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     own = "".join(f", {n} for {pool}" for pool, n in pool_workers.items() if n)
+    scaler = Scaler(supervisor, name, max_workers=max(max_workers or most_workers(workers), workers))
     print(f"rapid: starting head, gather, {workers} workers{own} and display for {name}; data in {data}", flush=True)
     try:
         supervisor.start()
+        scaler.start()
         print(f"display   {supervisor.display_url}", flush=True)
         print(f"raws      {raws}", flush=True)
         print(f"board     {supervisor.redis_url}", flush=True)
@@ -79,6 +86,7 @@ def up(
         stop.wait()
         print("rapid: draining", flush=True)
     finally:
+        scaler.stop()
         supervisor.stop()
     print("rapid: stopped", flush=True)
 

@@ -1,8 +1,6 @@
 """The night log over HTTP: everybody may read it; who has a token may write."""
 
 import asyncio
-import csv
-import io
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -16,13 +14,12 @@ from rapid.display.hub import Hub, Message
 from rapid.display.live import day_obs_of
 from rapid.display.reader import Reader
 from rapid.errors import StoreError
+from rapid.nightlog.export import as_csv
 from rapid.nightlog.models import MAX_TEXT, Flag, LogEntry, LogError, flags_of
 from rapid.nightlog.store import NightLog
 
 EntryId = Annotated[int, Path(gt=0, le=2**53, description="Number of the entry.")]
 History = Annotated[bool, Query(description="Also what was taken back or replaced.")]
-
-COLUMNS = ("id", "day_obs", "exposure_id", "seq_num", "created_at", "author", "flag", "text", "replaces")
 
 CHANGES: dict[int | str, dict[str, Any]] = {
     **CHANGE_ERRORS,
@@ -115,20 +112,3 @@ def log_routes(access: Access, store: NightLog, reader: Reader, hub: Hub) -> API
         return entry
 
     return router
-
-
-def as_csv(entries: list[LogEntry]) -> str:
-    """Return entries as CSV; a text that a spreadsheet would take for a formula is quoted by an apostrophe."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for entry in entries:
-        facts = entry.model_dump(mode="json")
-        writer.writerow([_plain(facts[name]) for name in COLUMNS])
-    return out.getvalue()
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, str) and value[:1] in {"=", "+", "-", "@", "\t"}:
-        return f"'{value}"
-    return "" if value is None else value

@@ -30,6 +30,7 @@ from rapid.head.decide import expected_detectors, info_facts, plan_batches
 from rapid.head.exclusions import Exclusions
 from rapid.head.failures import FailureKeeper
 from rapid.head.metrics import HeadMetrics
+from rapid.head.orders import OrderDesk
 from rapid.head.requests import RequestDesk
 from rapid.pipeline.models import PipelineBook
 from rapid.pipeline.store import load_pipeline
@@ -162,6 +163,7 @@ class Head:
             "leases": asyncio.create_task(self._board.lease_keeper()),
             "failures": asyncio.create_task(FailureKeeper(self._camera, self._board, self._results).run()),
             "requests": asyncio.create_task(desk.run()),
+            "orders": asyncio.create_task(OrderDesk(self._camera, self._board, self._results).run()),
         }
         if self._build_calibs:
             builder = CalibBuilder(self._camera, self._board, self._results, self._book, lead_token=token)

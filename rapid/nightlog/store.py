@@ -62,8 +62,10 @@ class NightLog(SqlStore):
         try:
             with self._begin() as connection:
                 if replaces is not None:
-                    self._retract(connection, camera, replaces, by=author, now=now, of=exposure_id)
-                entry_id = connection.execute(night_log.insert().values(row)).inserted_primary_key[0]
+                    self._retract(
+                        connection, camera, replaces, by=author, now=now, replacement_for=exposure_id, is_replaced=True
+                    )
+                entry_id = connection.execute(night_log.insert().values(row)).inserted_primary_key[0]  # type: ignore[index]  # an insert of one row has it
         except SQLAlchemyError as error:
             raise StoreError(f"results store: cannot write to the night log: {error}") from error
         return self.get(camera, entry_id)
@@ -117,21 +119,20 @@ class NightLog(SqlStore):
         *,
         by: str,
         now: datetime,
-        of: int | None | type[Any] = Any,
+        replacement_for: int | None = None,
+        is_replaced: bool = False,
     ) -> None:
         # One statement that looks and changes: of two people who click at once, one is told what the other did.
         conditions = [_T.camera == camera, _T.id == entry_id, _T.retracted_at.is_(None)]
         changed = connection.execute(
             night_log.update().where(*conditions).values(retracted_by=by[:200], retracted_at=naive(now))
         )
-        row = connection.execute(
-            sa.select(night_log).where(_T.camera == camera, _T.id == entry_id)
-        ).one_or_none()
+        row = connection.execute(sa.select(night_log).where(_T.camera == camera, _T.id == entry_id)).one_or_none()
         if row is None:
             raise NotFoundError("log entry", entry_id)
         if changed.rowcount != 1:
             raise RetractedAlreadyError(f"{row.retracted_by} has taken this entry back, or replaced it, before")
-        if of is not Any and row.exposure != of:
+        if is_replaced and row.exposure != replacement_for:
             raise LogError("replaces", f"entry {entry_id} is on another exposure")
 
 

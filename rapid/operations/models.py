@@ -3,9 +3,8 @@
 import re
 from datetime import datetime
 from enum import StrEnum
-from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 
 from rapid.errors import RapidError
 
@@ -69,16 +68,24 @@ class OrderSpec(_Fact):
     value: int | None = Field(default=None, ge=1, le=MAX_WORKERS, description="Number of workers, for scale.")
     reason: str = Field(default="", max_length=MAX_TEXT, description="Why; for the log.")
 
-    @model_validator(mode="after")
-    def _whole(self) -> Self:
-        if self.kind is OrderKind.RESTART_WORKERS:
-            if not _POOL.fullmatch(self.target):
-                raise ValueError(f"target: {self.target!r} is no pool")
-        elif not self.target:
-            raise ValueError(f"target: {self.kind.value} needs one")
-        if (self.kind is OrderKind.SCALE) != (self.value is not None):
-            raise ValueError("value: scale needs the number of workers" if self.value is None else "value: is for scale")
-        return self
+
+def check_order(spec: OrderSpec) -> None:
+    """Refuse an order that says too little or too much.
+
+    Raises
+    ------
+    OrderError
+        Raised, naming the field.
+    """
+    if spec.kind is OrderKind.RESTART_WORKERS:
+        if not _POOL.fullmatch(spec.target):
+            raise OrderError("target", f"{spec.target!r} is no pool")
+    elif not spec.target:
+        raise OrderError("target", f"{spec.kind.value} needs one")
+    if spec.kind is OrderKind.SCALE and spec.value is None:
+        raise OrderError("value", "say how many workers")
+    if spec.kind is not OrderKind.SCALE and spec.value is not None:
+        raise OrderError("value", f"{spec.kind.value} takes none")
 
 
 class ClusterOrder(OrderSpec):

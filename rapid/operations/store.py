@@ -38,7 +38,7 @@ class OperationsStore(SqlStore):
         }
         try:
             with self._begin() as connection:
-                order_id = connection.execute(cluster_order.insert().values(row)).inserted_primary_key[0]
+                order_id = connection.execute(cluster_order.insert().values(row)).inserted_primary_key[0]  # type: ignore[index]  # an insert of one row has it
         except SQLAlchemyError as error:
             raise StoreError(f"results store: cannot write an order: {error}") from error
         return ClusterOrder(
@@ -102,9 +102,7 @@ class OperationsStore(SqlStore):
         """Forget a supervisor that stops."""
         try:
             with self._begin() as connection:
-                connection.execute(
-                    supervisor.delete().where(supervisor.c.camera == camera, supervisor.c.name == name)
-                )
+                connection.execute(supervisor.delete().where(supervisor.c.camera == camera, supervisor.c.name == name))
         except SQLAlchemyError as error:
             raise StoreError(f"results store: {error}") from error
 

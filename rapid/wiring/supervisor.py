@@ -45,6 +45,8 @@ class RoleProcess:
     first_line: str = ""
     has_line: threading.Event = field(default_factory=threading.Event)
     listener: threading.Thread | None = None
+    is_retired: bool = False
+    """Not to be started again."""
 
 
 class Supervisor:
@@ -97,7 +99,9 @@ class Supervisor:
         self._roles = [RoleProcess(name, [name.split("-")[0]]) for name in names]
         own = own_pools(default_book(), camera=settings.camera) if pool_workers is None else dict(pool_workers)
         pools = ",".join(other_pools(settings.pools, own))
-        self._roles += [RoleProcess(f"worker-{n}", ["worker", "--pools", pools]) for n in range(n_workers)]
+        self._worker_arguments = ["worker", "--pools", pools]
+        self._roles += [RoleProcess(f"worker-{n}", self._worker_arguments) for n in range(n_workers)]
+        self._n_workers = n_workers
         self._roles += [
             RoleProcess(f"worker-{pool}-{n}", ["worker", "--pools", pool])
             for pool, n_own in own.items()
@@ -175,6 +179,39 @@ class Supervisor:
             if not self._changed.wait_for(lambda: self.processes().get(name) != pid, timeout=timeout_s):
                 raise StoreError(f"{name} still runs after {timeout_s:.0f} s")
 
+    @property
+    def n_workers(self) -> int:
+        """Ordinary workers that are to run; those of a pool of their own are not counted."""
+        return self._n_workers
+
+    def scale(self, n_workers: int) -> None:
+        """Run so many ordinary workers from now on. Those that are too many drain: their jobs are not lost.
+
+        Parameters
+        ----------
+        n_workers
+            At least 1.
+        """
+        if n_workers < 1:
+            raise ValueError("a supervisor runs at least one worker")
+        with self._starting:
+            if self._stopping.is_set():
+                return
+            known = {role.name: role for role in self._roles}
+            names = [f"worker-{n}" for n in range(max(n_workers, self._n_workers))]
+            retired = [known[name] for name in names[n_workers:]]
+            for role in retired:
+                role.is_retired = True
+            self._roles = [role for role in self._roles if not role.is_retired]
+            for name in names[self._n_workers : n_workers]:
+                role = RoleProcess(name, self._worker_arguments)
+                self._roles.append(role)
+                self._spawn(role)
+                self._keep(lambda role=role: self._keep_role(role), name)  # type: ignore[misc]  # a default binds it
+            self._n_workers = n_workers
+        self._end(retired)
+        self._tell_change()
+
     def leave_down(self, name: str, seconds: float) -> None:
         """Leave a role down for so long the next time it ends: rehearse an outage."""
         self._down_s[name] = seconds
@@ -249,13 +286,13 @@ class Supervisor:
         while role.process is not None:
             status = role.process.wait()
             self._tell_change()
-            if self._stopping.is_set():
+            if self._stopping.is_set() or role.is_retired:
                 return
             role.restarts = 0 if time.monotonic() - role.started > STEADY_S else role.restarts + 1
             self.on_restart(role.name, status)
             self._stopping.wait(self._pause(role.name, role.restarts))
             with self._starting:
-                if self._stopping.is_set():
+                if self._stopping.is_set() or role.is_retired:
                     return
                 self._spawn(role)
 

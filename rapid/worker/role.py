@@ -21,6 +21,7 @@ from rapid.dispatch.restart import wait_for_restart
 from rapid.errors import LeaseLostError, RapidError, Retry, StoreError
 from rapid.results.models import DetectorResult
 from rapid.results.store import ResultsStore
+from rapid.worker.facts import tell_memory
 from rapid.worker.messages import ChildAnswer, ChildSettings
 from rapid.worker.metrics import WorkerMetrics
 from rapid.worker.pace import Pace
@@ -95,6 +96,7 @@ class Worker:
         """Work until ``stop`` is set; then finish or give back the job in hand."""
         structlog.contextvars.bind_contextvars(role="worker", worker_id=self.spec.worker_id)
         restarts = asyncio.create_task(self._listen_for_restarts())
+        memory = asyncio.create_task(tell_memory(self._board, self.spec.worker_id))
         try:
             await self._ensure_child()
             self.ready.set()
@@ -107,7 +109,8 @@ class Worker:
                     jobs = await self._work(jobs, stop)
         finally:
             restarts.cancel()
-            await asyncio.gather(restarts, return_exceptions=True)
+            memory.cancel()
+            await asyncio.gather(restarts, memory, return_exceptions=True)
             await self._shut_down()
 
     async def _listen_for_restarts(self) -> None:

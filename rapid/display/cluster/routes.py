@@ -16,7 +16,7 @@ from rapid.display.cluster.models import ClusterView
 from rapid.display.hub import Hub, Message
 from rapid.display.reader import Reader
 from rapid.errors import NotFoundError, StoreError
-from rapid.operations.models import ClusterOrder, OrderKind, OrderSpec
+from rapid.operations.models import ClusterOrder, OrderError, OrderKind, OrderSpec, check_order
 from rapid.operations.store import OperationsStore
 
 N_LETTERS = 100
@@ -85,6 +85,10 @@ def cluster_routes(access: Access, store: OperationsStore, reader: Reader, hub: 
 
     async def check(spec: OrderSpec, now: datetime) -> None:
         """Refuse at once what nobody could carry out."""
+        try:
+            check_order(spec)
+        except OrderError as error:
+            raise BadRequestError(error.field, error.reason) from error
         if spec.kind in {OrderKind.RETRY, OrderKind.DISCARD}:
             letters = await reader.ask_board(reader.board.dead_letters(5000))
             if not any(letter.job_id == spec.target for letter in letters):

@@ -235,7 +235,7 @@ def _wavefront(summary: ExposureSummary) -> WavefrontView:
         focus_offset_um=number(metrics.get("wavefront_focus_offset_um")),
         focus_offset_error_um=number(metrics.get("wavefront_focus_offset_error_um")),
         aberration_fwhm_arcsec=number(metrics.get("wavefront_field_fwhm_arcsec")),
-        **{name: None if value is None else int(value) for name, value in counts.items()},  # type: ignore[arg-type]  # three counts
+        **{name: None if value is None else int(value) for name, value in counts.items()},
         noll=noll,
         zernikes_um=_metrics(summary, [f"wavefront_z{j}_um" for j in noll]),
         errors_um=_metrics(summary, [f"wavefront_z{j}_error_um" for j in noll]),
@@ -272,16 +272,16 @@ def _history(sweeps: list[FocusSweep], pairs: list[DonutPair], wavefronts: list[
                     focus_offset_um=pair.focus_offset_um,
                 )
             )
-    for wavefront in wavefronts:
-        if wavefront.focus_offset_um is not None:
-            points.append(
-                FocusPoint(
-                    exposure_id=wavefront.exposure_id,
-                    seq_num=wavefront.seq_num,
-                    begin=wavefront.begin,
-                    kind="wavefront",
-                    focus_offset_um=wavefront.focus_offset_um,
-                    error_um=wavefront.focus_offset_error_um,
-                )
-            )
+    points += [
+        FocusPoint(
+            exposure_id=wavefront.exposure_id,
+            seq_num=wavefront.seq_num,
+            begin=wavefront.begin,
+            kind="wavefront",
+            focus_offset_um=wavefront.focus_offset_um,
+            error_um=wavefront.focus_offset_error_um,
+        )
+        for wavefront in wavefronts
+        if wavefront.focus_offset_um is not None
+    ]
     return sorted(points, key=lambda point: (point.exposure_id, point.kind))

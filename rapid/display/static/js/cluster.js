@@ -60,7 +60,7 @@ function showOrders() {
   const pools = view.queues.map((queue) => queue.pool);
   const select = $("#pool");
   const known = [...select.options].map((option) => option.value).join();
-  if (known !== ["", ...pools].join()) select.replaceChildren(el("option", { value: "" }, "all pools"), ...pools.map((pool) => el("option", { value: pool }, pool)));
+  if (!select.options.length || known !== ["", ...pools].join()) select.replaceChildren(el("option", { value: "" }, "all pools"), ...pools.map((pool) => el("option", { value: pool }, pool)));
   $("#restart-pool").disabled = !view.workers.length;
   if (!$("#scaling").contains(document.activeElement)) showScaling();
   const words = { waiting: ["waiting", "waits"], done: ["done", "done"], failed: ["failed", "failed"], expired: ["expired", "not done"] };
