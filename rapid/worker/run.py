@@ -209,7 +209,7 @@ class PipelineRunner:
         pipeline = pipeline or choose_pipeline(info, dict(frame.header), self.book, purpose=frame.detector.purpose)
         input_sha256: dict[str, str] = {}
         frame.inputs = [
-            self._input_loader(loader, frame.camera, exposure_id=exposure_id, checksums=input_sha256)
+            self._input_loader(loader, frame, exposure_id=exposure_id, checksums=input_sha256)
             for exposure_id, loader in inputs
         ]
         timings["read_header_s"] = time.perf_counter() - start.wall_s
@@ -265,15 +265,21 @@ class PipelineRunner:
         return PipelineRun(result=result, frame=frame, info=info)
 
     def _input_loader(
-        self, load: Callable[[], RawInput], camera: Camera, *, exposure_id: int, checksums: dict[str, str]
+        self, load: Callable[[], RawInput], build: Frame, *, exposure_id: int, checksums: dict[str, str]
     ) -> Callable[[], Frame]:
+        """Return what loads an input of a build, with the calibs of the build's newest exposure.
+
+        All inputs get the same ones: else one that became valid in the middle of a sequence, as another build of that
+        sequence does with its last exposure, would make its exposures unlike.
+        """
+        camera, calibs = build.camera, build.calibs
+
         def load_frame() -> Frame:
             raw = load()
             if str(exposure_id) not in checksums:  # a payload may load an input more than once
                 checksums[str(exposure_id)] = hashlib.sha256(raw.data).hexdigest()
-            frame, info = make_frame(raw, camera=camera)
-            if self.calibs_for is not None:
-                frame.calibs = self.calibs_for(info)
+            frame, _ = make_frame(raw, camera=camera)
+            frame.calibs = calibs
             return frame
 
         return load_frame

@@ -1,0 +1,1 @@
+"""Gains, linearity, crosstalk and defects from raw sequences."""
