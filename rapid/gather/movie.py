@@ -4,9 +4,10 @@ Made off the hot path, anew each time: H.264 in MP4 is what browsers and RubinTV
 Frames are kept small in memory between two makings, so that a night's mosaics are decoded once.
 """
 
-import io
+import tempfile
 from collections.abc import Sequence
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import cv2
@@ -100,25 +101,27 @@ def encode_movie(frames: Sequence[bytes], *, frames_per_s: int) -> bytes:
     """
     if not frames:
         raise ValueError("a movie needs frames")
-    buffer = io.BytesIO()
-    with av.open(buffer, "w", format="mp4", options={"movflags": "faststart"}) as container:
-        stream = container.add_stream("libx264", rate=frames_per_s, options={"crf": "24", "preset": "veryfast"})
-        stream.pix_fmt = "yuv420p"
-        stream.width, stream.height = SIDE_PX, SIDE_PX + FOOT_PX
-        stream.time_base = Fraction(1, frames_per_s)
-        # A key frame each second: a click on the line of time shows its frame at once.
-        stream.gop_size = frames_per_s
-        stream.thread_count = 1
-        for at, encoded in enumerate(frames):
-            grey = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_GRAYSCALE)
-            frame = av.VideoFrame.from_ndarray(np.asarray(grey, np.uint8), format="gray")
-            frame.pts = at
-            frame.time_base = stream.time_base
-            for packet in stream.encode(frame):
+    # A file: to put the index in front, FFmpeg reads again what it has written.
+    with tempfile.TemporaryDirectory(prefix="rapid-movie-") as folder:
+        path = Path(folder) / "movie.mp4"
+        with av.open(str(path), "w", format="mp4", options={"movflags": "faststart"}) as container:
+            stream = container.add_stream("libx264", rate=frames_per_s, options={"crf": "24", "preset": "veryfast"})
+            stream.pix_fmt = "yuv420p"
+            stream.width, stream.height = SIDE_PX, SIDE_PX + FOOT_PX
+            stream.codec_context.time_base = Fraction(1, frames_per_s)
+            # A key frame each second: a click on the line of time shows its frame at once.
+            stream.gop_size = frames_per_s
+            stream.thread_count = 1
+            for at, encoded in enumerate(frames):
+                grey = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_GRAYSCALE)
+                frame = av.VideoFrame.from_ndarray(np.asarray(grey, np.uint8), format="gray")
+                frame.pts = at
+                frame.time_base = Fraction(1, frames_per_s)
+                for packet in stream.encode(frame):
+                    container.mux(packet)
+            for packet in stream.encode(None):
                 container.mux(packet)
-        for packet in stream.encode(None):
-            container.mux(packet)
-    return buffer.getvalue()
+        return path.read_bytes()
 
 
 def keep_frame(frame: NDArray[np.uint8]) -> bytes:

@@ -20,9 +20,10 @@ from rapid.gather.sky_angles import altaz_axes
 from rapid.gather.whiskers import PsfMap
 
 INK, GROUND, PANEL, DIM = "#e8edf2", "#0e1116", "#161b22", "#9ba8b5"
-LONGEST = 0.045
-"""Length of the reference whisker, as a part of the focal plane's width; it stands for `REFERENCE`."""
-REFERENCE = 0.1
+LONGEST = 0.05
+"""Length of the reference whisker, as a part of the focal plane's width."""
+REFERENCES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
+"""Ellipticities that it may stand for: the least that most whiskers are shorter than."""
 
 
 def plot_map(camera: Camera, values: Mapping[int, float], *, title: str, label: str) -> bytes:
@@ -94,22 +95,24 @@ def plot_whiskers(camera: Camera, psf_map: PsfMap, *, title: str, is_altaz: bool
             [(w.e1_altaz or 0.0, w.e2_altaz or 0.0) if is_altaz else (w.e1, w.e2) for w in psf_map.whiskers]
         )
         size, angle = np.hypot(*shapes.T), 0.5 * np.arctan2(shapes[:, 1], shapes[:, 0])
-        reach = LONGEST * _width_mm(camera) / REFERENCE
+        long = float(np.percentile(size, 90))
+        reference = next((one for one in REFERENCES if one >= long), REFERENCES[-1])
+        reach = LONGEST * _width_mm(camera) / reference
         half = 0.5 * reach * size[:, None] * np.column_stack((np.cos(angle), np.sin(angle)))
         fwhm = np.array([w.fwhm_arcsec for w in psf_map.whiskers])
         lines = LineCollection(list(np.stack((places - half, places + half), axis=1)), cmap="viridis", linewidth=1.1)
         lines.set_array(fwhm)
         axes.add_collection(lines)
         _scale(figure, axes, lines, "FWHM [arcsec]")
-        _reference(axes, reach)
+        _reference(axes, reach, reference)
     return _png(figure)
 
 
-def _reference(axes: Axes, reach: float) -> None:
+def _reference(axes: Axes, reach: float, reference: float) -> None:
     (x0, x1), (y0, y1) = axes.get_xlim(), axes.get_ylim()
     x, y = x0 + 0.03 * (x1 - x0), y0 + 0.035 * (y1 - y0)
-    axes.plot([x, x + REFERENCE * reach], [y, y], color=INK, linewidth=1.5)
-    axes.text(x, y + 0.012 * (y1 - y0), f"e = {REFERENCE:g}", color=INK, fontsize=8)
+    axes.plot([x, x + reference * reach], [y, y], color=INK, linewidth=1.5)
+    axes.text(x, y + 0.012 * (y1 - y0), f"e = {reference:g}", color=INK, fontsize=8)
 
 
 def _width_mm(camera: Camera) -> float:

@@ -73,7 +73,9 @@ export class MosaicViewer {
 
   look(detector) {
     const place = this.camera.detectors.find((one) => one.id === detector);
-    if (place && this.zoomer?.isShown) this.zoomer.look(place);
+    if (!place || !this.zoomer?.isShown) return;
+    this.zoomer.look(place);
+    this.box.scrollIntoView({ block: "nearest" });
   }
 
   /** Ring the stars of a detector: {detector, x, y, is_psf_star, picked}; null for none. */

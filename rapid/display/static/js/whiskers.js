@@ -5,7 +5,7 @@ import { ColourScale } from "./colours.js";
 import { el, fit, hideTip, paintable, showTip, theme } from "./dom.js";
 import { number } from "./format.js";
 
-const REFERENCE = 0.1; // ellipticity of the reference whisker
+const REFERENCES = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5]; // ellipticities that the reference whisker may stand for
 const PART = 0.05; // its length, as a part of the focal plane's width
 
 export class WhiskerPlot {
@@ -22,6 +22,10 @@ export class WhiskerPlot {
   show(map, isAltaz) {
     this.map = map;
     this.isAltaz = isAltaz && map !== null && map.zenith_deg !== null;
+    // The longest but a few outliers fit: a whisker is then as long as the reference at most, and can be seen.
+    const lengths = (map?.whiskers ?? []).map(({ e1, e2 }) => Math.hypot(e1, e2)).sort((a, b) => a - b);
+    const long = lengths[Math.floor(0.9 * lengths.length)] ?? 0;
+    this.reference = REFERENCES.find((one) => one >= long) ?? REFERENCES[REFERENCES.length - 1];
     const sizes = (map?.whiskers ?? []).map((whisker) => whisker.fwhm_arcsec);
     this.colours = new ColourScale(sizes, {});
     this.onScale(this.colours, { title: "FWHM", unit: "″", decimals: 2 }, null);
@@ -67,7 +71,7 @@ export class WhiskerPlot {
     for (const whisker of this.map.whiskers) {
       const [e1, e2] = this.isAltaz ? [whisker.e1_altaz, whisker.e2_altaz] : [whisker.e1, whisker.e2];
       const [x, y] = to(whisker.x_mm, whisker.y_mm);
-      const half = (0.5 * longest * Math.hypot(e1, e2)) / REFERENCE;
+      const half = (0.5 * longest * Math.hypot(e1, e2)) / this.reference;
       const angle = 0.5 * Math.atan2(e2, e1);
       context.strokeStyle = this.colours.colour(whisker.fwhm_arcsec);
       context.lineWidth = 2;
@@ -91,7 +95,7 @@ export class WhiskerPlot {
     context.font = `12px ${look.family}`;
     context.textBaseline = "bottom";
     context.textAlign = "left";
-    context.fillText(`e = ${REFERENCE}`, 10, height - 16);
+    context.fillText(`e = ${this.reference}`, 10, height - 16);
     context.textAlign = "right";
     context.fillText(this.isAltaz ? "azimuth →  altitude ↑" : "x →  y ↑", width - 8, height - 6);
   }
