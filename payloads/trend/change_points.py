@@ -202,7 +202,7 @@ def _measured(model: _Model, noise: float, threshold: float, min_size: float) ->
 
 
 def _with_levels(changes: list[Change], level: float) -> list[Change]:
-    out = []
+    out: list[Change] = []
     for change in sorted(changes, key=lambda one: one.onset):
         before = level
         for earlier in out:

@@ -289,12 +289,12 @@ def _within_days(
     for level in parts.levels:
         spread = 1.4826 * column_medians(np.abs(level.values))
         searcher = _LevelSearch(level, parts, days, scale, config)
-        _, sigma = searcher._noise(spread, np.full(len(spread), np.nan))  # noqa: SLF001 - the same class's, of another matrix
+        _, sigma = searcher._noise(spread, np.full(len(spread), np.nan))
         with np.errstate(invalid="ignore"):
             size = np.abs(level.values)
             bad = (size > config.outlier_sigma * sigma) & (size > config.min_change) & (days >= begin)[:, None]
         for row, column in zip(*np.nonzero(bad), strict=True):
-            finding = searcher._owned(  # noqa: SLF001
+            finding = searcher._owned(
                 int(column),
                 Kind.OUTLIER,
                 onset=float(days[row]),
@@ -362,30 +362,30 @@ def _merge(findings: list[Finding], parts: Decomposition) -> list[Finding]:
             amps.setdefault(one.detector, []).append(one)
     alone: list[Finding] = []
     for detector, own in amps.items():
-        for cluster in _clusters(own):
+        for cluster in clusters(own):
             whole = [one for one in of_detectors if one.detector == detector and _same_time(one, cluster[0])]
             channels = {one.channel for one in cluster}
             if len(channels) >= max(4, size_of[detector] // 2):
                 if whole:
                     continue  # the detector's own finding says it already
-                of_detectors.append(_together(cluster, "detector", detector=detector, n_channels=len(channels)))
+                of_detectors.append(together(cluster, "detector", detector=detector, n_channels=len(channels)))
             else:
                 alone += cluster
     few: list[Finding] = []
-    for cluster in _clusters(of_detectors):
+    for cluster in clusters(of_detectors):
         detectors = {one.detector for one in cluster if one.detector is not None}
         if len(detectors) < max(4, len(parts.detectors) // 4):
             few += cluster
         elif not any(one.kind == cluster[0].kind and _same_time(one, cluster[0]) for one in out):
-            shared = _together(cluster, "camera", detector=None, n_channels=sum(size_of[d] for d in detectors))
+            shared = together(cluster, "camera", detector=None, n_channels=sum(size_of[d] for d in detectors))
             out.append(replace(shared, detectors=tuple(sorted(detectors))))
     n_all = len(parts.group)
-    for cluster in _clusters(alone):
+    for cluster in clusters(alone):
         channels = {one.channel for one in cluster}
         if len(channels) < max(8, 0.15 * n_all) or len({one.detector for one in cluster}) < 4:
             few += cluster
         elif not any(one.kind == cluster[0].kind and _same_time(one, cluster[0]) for one in out):
-            shared = _together(cluster, "camera", detector=None, n_channels=len(channels))
+            shared = together(cluster, "camera", detector=None, n_channels=len(channels))
             out.append(replace(shared, detectors=tuple(sorted({one.detector or 0 for one in cluster}))))
     counted = []
     for one in [*out, *few]:
@@ -404,23 +404,24 @@ def _same_time(a: Finding, b: Finding) -> bool:
     return abs(a.onset - b.onset) <= max(SAME_TIME_DAYS, a.onset_error, b.onset_error)
 
 
-def _clusters(findings: Iterable[Finding]) -> list[list[Finding]]:
+def clusters(findings: Iterable[Finding]) -> list[list[Finding]]:
     """Return findings of one kind, sign and time together."""
     ordered = sorted(
         findings, key=lambda one: (one.kind, one.size > 0.0, -1 if one.row is None else one.row, one.onset)
     )
-    clusters: list[list[Finding]] = []
+    found: list[list[Finding]] = []
     for one in ordered:
-        last = clusters[-1][-1] if clusters else None
+        last = found[-1][-1] if found else None
         alike = last is not None and last.kind == one.kind and (last.size > 0.0) == (one.size > 0.0)
         if last is not None and alike and last.row == one.row and one.onset - last.onset <= SAME_TIME_DAYS:
-            clusters[-1].append(one)
+            found[-1].append(one)
         else:
-            clusters.append([one])
-    return clusters
+            found.append([one])
+    return found
 
 
-def _together(cluster: list[Finding], scope: str, *, detector: int | None, n_channels: int) -> Finding:
+def together(cluster: list[Finding], scope: str, *, detector: int | None, n_channels: int) -> Finding:
+    """Return one finding for all of a cluster, dated and sized as they are in the middle."""
     best = max(cluster, key=lambda one: one.significance)
     return replace(
         best,
