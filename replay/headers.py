@@ -6,8 +6,9 @@ the names of exposure and detector.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from rapid.errors import ConfigurationError
 from replay.fits_writer import Value, card_text
@@ -24,6 +25,7 @@ _LINE = re.compile(r"(?P<key>[^=]{1,64}?)\s*=\s?(?P<value>.*)")
 _INTEGER = re.compile(r"[+-]?\d+$")
 
 Facts = dict[str, Value]
+Name = TypeVar("Name", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -67,25 +69,26 @@ class NightHeaders:
             headers._place(key, found, [facts.get(key, _ABSENT) for facts in plain])
         return headers
 
-    def _place(self, key: str, raws: list[RawFacts], values: list[object]) -> None:
+    def _place(self, key: str, raws: list[RawFacts], values: "list[Value | _Absent]") -> None:
         """Put a key on the highest level that tells it all."""
-        if all(_same(value, values[0]) for value in values):
-            self.night[key] = values[0]  # type: ignore[assignment]  # some raw has it, so all have
+        first = values[0]
+        if not isinstance(first, _Absent) and all(_same(value, first) for value in values):
+            self.night[key] = first
             return
         by_detector = _by([raw.detector for raw in raws], values)
         by_exposure = _by([raw.exposure for raw in raws], values)
         if by_exposure is not None:
             for exposure, value in by_exposure.items():
-                if value is not _ABSENT:
+                if not isinstance(value, _Absent):
                     self.exposures.setdefault(exposure, {})[key] = value
         elif by_detector is not None:
             for detector, value in by_detector.items():
-                if value is not _ABSENT:
+                if not isinstance(value, _Absent):
                     self.detectors.setdefault(detector, {})[key] = value
         else:
             for raw, value in zip(raws, values, strict=True):
-                if value is not _ABSENT:
-                    self.raws.setdefault((raw.exposure, raw.detector), {})[key] = value  # type: ignore[assignment]
+                if not isinstance(value, _Absent):
+                    self.raws.setdefault((raw.exposure, raw.detector), {})[key] = value
 
     def header_of(self, exposure: int, obs_id: str, detector: str) -> Facts:
         """Return the header of a raw; for one that was not recorded, what is known of its exposure and detector."""
@@ -175,9 +178,9 @@ def _same(one: object, other: object) -> bool:
     return type(one) is type(other) and one == other
 
 
-def _by(names: list[object] | list[str] | list[int], values: list[object]) -> "dict[object, object] | None":
+def _by(names: Sequence[Name], values: "Sequence[Value | _Absent]") -> "dict[Name, Value | _Absent] | None":
     """Return the one value of each name, None if one has several."""
-    found: dict[object, object] = {}
+    found: dict[Name, Value | _Absent] = {}
     for name, value in zip(names, values, strict=True):
         if not _same(found.setdefault(name, value), value):
             return None

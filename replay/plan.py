@@ -282,11 +282,23 @@ def load_plan(path: Path) -> NightPlan:
         Raised, naming the field, for a plan that is not valid.
     """
     try:
-        return NightPlan.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        return make_plan(yaml.safe_load(path.read_text(encoding="utf-8")))
     except OSError as error:
         raise ConfigurationError("plan", f"{path}: {error.strerror}") from error
     except yaml.YAMLError as error:
         raise ConfigurationError("plan", f"{path} is not YAML: {error}") from error
+
+
+def make_plan(facts: Any) -> NightPlan:
+    """Return a plan from its facts.
+
+    Raises
+    ------
+    ConfigurationError
+        Raised, naming the field, for facts that are not valid.
+    """
+    try:
+        return NightPlan.model_validate(facts)
     except ValidationError as error:
         first = error.errors()[0]
         raise ConfigurationError(".".join(str(part) for part in first["loc"]) or "plan", first["msg"]) from error

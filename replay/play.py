@@ -156,7 +156,7 @@ class Player:
         self._loops = loops
         self._n_threads = n_threads
         self._local = threading.local()
-        self._make_regenerator = lambda: Regenerator(recording, compress=compress)
+        self._compress = compress
         self._by_name = recording.camera().by_name
         self._may_begin = may_begin
         self._on_fault = on_fault
@@ -235,7 +235,7 @@ class Player:
 
     def _make(self, step: Step) -> Raw:
         if not hasattr(self._local, "regenerator"):
-            self._local.regenerator = self._make_regenerator()
+            self._local.regenerator = Regenerator(self._recording, compress=self._compress)
         raw: Raw = self._local.regenerator.raw(step.exposure, step.detector, problem=step.problem)
         return raw
 

@@ -119,8 +119,8 @@ class Recorder:
         """
         if not any(raw.info for raw in seen.raws):
             raise ConfigurationError("raws", "none was seen that could be read: there is nothing to record")
-        begin_s = min(item.at_s for item in (*seen.raws, *seen.sensors))
-        end_s = max(item.at_s for item in (*seen.raws, *seen.sensors))
+        times_s = [raw.at_s for raw in seen.raws] + [sensors.at_s for sensors in seen.sensors]
+        begin_s, end_s = min(times_s), max(times_s)
         ids = {raw.exposure for raw in seen.raws}
         tables, summaries = read_outcome(self._results, self._camera.name, ids, last_raw_s=seen.last_raw_s)
         events = [

@@ -33,7 +33,7 @@ from replay.events import EVENT, NightEvent, RawsEvent
 from replay.headers import NightHeaders
 from replay.plan import PlannedExposure
 
-FORMAT = "rapid-recording"
+FORMAT: Literal["rapid-recording"] = "rapid-recording"
 VERSION = 1
 MANIFEST = "recording.json"
 MAX_TEXT_BYTES = 1 << 30

@@ -15,8 +15,9 @@ from replay.fits_writer import raw_bytes
 from replay.keep import read_binned, read_stamps
 from replay.plan import PlannedExposure
 from replay.recording import PixelKind, Recording, read_pixels
-from replay.render import Renderer, rng_of
+from replay.render import Renderer
 from replay.simulate import expected_sensors
+from replay.truth import rng_of
 
 CUT_AT = 0.6
 """A raw that arrived truncated is cut off here again: behind its header, before its end."""

@@ -1,0 +1,337 @@
+"""Compare what came of a night with what should: a recording, or a golden set, and a replay of it.
+
+Pure: two recordings in, findings out. Latencies are compared as multiples of a loop that was measured on the machine of
+each, in the same run, so that a slow or busy machine does not fail a night that was right.
+"""
+
+import fnmatch
+import math
+import statistics
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from rapid.errors import ConfigurationError
+from rapid.results.models import Scalar
+from replay.events import RequestEvent
+from replay.recording import Recording, ResultTable, SummaryFacts
+
+
+class Tolerance(BaseModel):
+    """How far a metric may be off: the wider of the two counts."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rel: float = Field(default=0.0, ge=0, allow_inf_nan=False, description="Of the expected value.")
+    abs: float = Field(default=0.0, ge=0, allow_inf_nan=False, description="In the metric's unit.")
+
+    def covers(self, expected: float, found: float) -> bool:
+        """Whether a value is near enough."""
+        return abs(found - expected) <= max(self.abs, self.rel * abs(expected))
+
+    def excess(self, expected: float, found: float) -> float:
+        """Return a difference as a multiple of what is allowed."""
+        allowed = max(self.abs, self.rel * abs(expected))
+        off = abs(found - expected)
+        return off / allowed if allowed else (math.inf if off else 0.0)
+
+
+class LatencyBudget(BaseModel):
+    """How long summaries may take, as multiples of what they took then, both in units of the calibration loop."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    median: float = Field(default=3.0, gt=0, description="Of the median over the night.")
+    worst: float = Field(default=5.0, gt=0, description="Of the slowest exposure.")
+    slack_s: float = Field(default=2.0, ge=0, description="That is always granted [s].")
+
+
+class Tolerances(BaseModel):
+    """What a comparison allows; the keys of metrics may hold ``*``, the longest key that matches counts."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    default: Tolerance = Tolerance(rel=1e-3, abs=1e-6)
+    metrics: dict[str, Tolerance] = Field(default_factory=dict)
+    ignore: tuple[str, ...] = Field(default=("*_s",), description="Metrics that are not compared: times, by default.")
+    pipelines: tuple[str, ...] = Field(default=(), description="Only these; all if empty.")
+    latency: LatencyBudget | None = LatencyBudget()
+    versions: bool = Field(default=False, description="Whether exposures must have as many summaries as then.")
+    extra: bool = Field(default=False, description="Whether exposures and detectors may come that did not then.")
+
+    def of(self, metric: str) -> Tolerance | None:
+        """Return what is allowed for a metric, None if it is not compared."""
+        if any(fnmatch.fnmatchcase(metric, pattern) for pattern in self.ignore):
+            return None
+        matching = [key for key in self.metrics if fnmatch.fnmatchcase(metric, key)]
+        return self.metrics[max(matching, key=len)] if matching else self.default
+
+
+def load_tolerances(path: Path) -> Tolerances:
+    """Read tolerances from YAML.
+
+    Raises
+    ------
+    ConfigurationError
+        Raised, naming the field, for a file that is not valid.
+    """
+    try:
+        return Tolerances.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
+    except OSError as error:
+        raise ConfigurationError("tolerances", f"{path}: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise ConfigurationError("tolerances", f"{path} is not YAML: {error}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ConfigurationError(".".join(str(part) for part in first["loc"]) or "tolerances", first["msg"]) from error
+
+
+class Kind(StrEnum):
+    """What is wrong."""
+
+    MISSING_EXPOSURE = "missing exposure"
+    EXTRA_EXPOSURE = "extra exposure"
+    MISSING_DETECTOR = "missing detector"
+    EXTRA_DETECTOR = "extra detector"
+    INCOMPLETE = "incomplete"
+    STATE = "other state"
+    MISSING_METRIC = "missing metric"
+    METRIC = "other value"
+    VERSIONS = "versions"
+    REQUEST = "request"
+    LATENCY = "latency"
+    INVARIANT = "invariant"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is not as it should be."""
+
+    kind: Kind
+    where: str
+    message: str
+    excess: float = 0.0
+    """Difference over what is allowed, of a value."""
+
+
+@dataclass
+class MetricDifferences:
+    """All values of one metric: as they were and as they are."""
+
+    metric: str
+    tolerance: Tolerance
+    expected: list[float] = field(default_factory=list)
+    found: list[float] = field(default_factory=list)
+    where: list[str] = field(default_factory=list)
+    n_outside: int = 0
+
+    @property
+    def worst(self) -> float:
+        """Largest difference over what is allowed."""
+        pairs = zip(self.expected, self.found, strict=True)
+        return max((self.tolerance.excess(one, other) for one, other in pairs), default=0.0)
+
+
+@dataclass
+class CheckReport:
+    """What a comparison found."""
+
+    expected: Recording
+    found: Recording
+    findings: list[Finding] = field(default_factory=list)
+    differences: dict[str, MetricDifferences] = field(default_factory=dict)
+    n_values: int = 0
+    latencies: list[tuple[str, float, float]] = field(default_factory=list)
+    """By exposure, seconds from the last raw to the summary, then and now."""
+    invariants: dict[str, list[str]] = field(default_factory=dict)
+
+    @property
+    def is_good(self) -> bool:
+        """Whether everything is as it should be."""
+        return not self.findings
+
+    def count(self) -> dict[str, int]:
+        """Return how many findings of each kind there are."""
+        counts: dict[str, int] = {}
+        for finding in self.findings:
+            counts[finding.kind.value] = counts.get(finding.kind.value, 0) + 1
+        return counts
+
+
+Batch = tuple[int, str, str]
+
+
+def check(expected: Recording, found: Recording, tolerances: Tolerances | None = None) -> CheckReport:
+    """Compare what came of a night with what should.
+
+    Raises
+    ------
+    ConfigurationError
+        Raised if they are of two cameras, or the expected one has no results.
+    """
+    if expected.manifest.camera != found.manifest.camera:
+        raise ConfigurationError("camera", f"{expected.manifest.camera} and {found.manifest.camera} cannot be compared")
+    if not expected.summaries and not expected.results:
+        raise ConfigurationError("results.jsonl", "the expected recording has no results to compare with")
+    rules = tolerances or Tolerances()
+    report = CheckReport(expected, found)
+    report.findings += _compare_exposures(expected, found, rules)
+    _compare_summaries(report, rules)
+    _compare_results(report, rules)
+    report.findings += _compare_requests(expected, found)
+    _compare_latencies(report, rules)
+    report.invariants = dict(found.manifest.invariants)
+    report.findings += [
+        Finding(Kind.INVARIANT, name, problem) for name, problems in report.invariants.items() for problem in problems
+    ]
+    return report
+
+
+def _is_prompt(one: SummaryFacts | ResultTable, rules: Tolerances) -> bool:
+    # Runs of requests have names made from their ids: another one every time.
+    return one.run == "prompt" and (not rules.pipelines or one.pipeline in rules.pipelines)
+
+
+def _summaries(recording: Recording, rules: Tolerances) -> dict[Batch, SummaryFacts]:
+    return {(s.exposure, s.run, s.pipeline): s for s in recording.summaries if _is_prompt(s, rules)}
+
+
+def _tables(recording: Recording, rules: Tolerances) -> dict[Batch, ResultTable]:
+    return {(t.exposure, t.run, t.pipeline): t for t in recording.results if _is_prompt(t, rules)}
+
+
+def _name(batch: Batch) -> str:
+    return f"{batch[0]} {batch[2]}"
+
+
+def _compare_exposures(expected: Recording, found: Recording, rules: Tolerances) -> Iterator[Finding]:
+    then, now = set(_summaries(expected, rules)), set(_summaries(found, rules))
+    for batch in sorted(then - now):
+        yield Finding(Kind.MISSING_EXPOSURE, _name(batch), "has no summary")
+    if not rules.extra:
+        for batch in sorted(now - then):
+            yield Finding(Kind.EXTRA_EXPOSURE, _name(batch), "had no summary then")
+
+
+def _compare_summaries(report: CheckReport, rules: Tolerances) -> None:
+    then, now = _summaries(report.expected, rules), _summaries(report.found, rules)
+    for batch in sorted(then.keys() & now.keys()):
+        old, new = then[batch], now[batch]
+        where = _name(batch)
+        if old.is_complete and not new.is_complete:
+            report.findings.append(Finding(Kind.INCOMPLETE, where, f"{new.n_finished} of {new.n_expected} detectors"))
+        for state in sorted({*old.not_finished, *new.not_finished}):
+            before, after = set(old.not_finished.get(state, ())), set(new.not_finished.get(state, ()))
+            if before != after:
+                report.findings.append(
+                    Finding(Kind.STATE, where, f"{state}: {_listed(after)} instead of {_listed(before)}")
+                )
+        if rules.versions and old.n_versions != new.n_versions:
+            message = f"{new.n_versions} summaries instead of {old.n_versions}"
+            report.findings.append(Finding(Kind.VERSIONS, where, message))
+        _compare_values(report, rules, where, old.metrics, new.metrics)
+
+
+def _listed(detectors: Iterable[int]) -> str:
+    numbers = sorted(detectors)
+    text = ", ".join(str(number) for number in numbers[:12])
+    return (f"{text} and {len(numbers) - 12} more" if len(numbers) > 12 else text) or "none"
+
+
+def _compare_results(report: CheckReport, rules: Tolerances) -> None:
+    then, now = _tables(report.expected, rules), _tables(report.found, rules)
+    for batch in sorted(then):
+        old, new = then[batch], now.get(batch)
+        where = _name(batch)
+        here = set(new.detectors) if new is not None else set()
+        if missing := set(old.detectors) - here:
+            report.findings.append(Finding(Kind.MISSING_DETECTOR, where, f"no result of {_listed(missing)}"))
+        if new is None:
+            continue
+        if not rules.extra and (extra := here - set(old.detectors)):
+            report.findings.append(Finding(Kind.EXTRA_DETECTOR, where, f"results of {_listed(extra)}"))
+        rows = {detector: _row(new, place) for place, detector in enumerate(new.detectors)}
+        for place, detector in enumerate(old.detectors):
+            if detector in rows:
+                _compare_values(report, rules, f"{where} detector {detector}", _row(old, place), rows[detector])
+
+
+def _row(table: ResultTable, place: int) -> dict[str, Scalar]:
+    return {name: values[place] for name, values in table.metrics.items()}
+
+
+def _compare_values(
+    report: CheckReport, rules: Tolerances, where: str, old: Mapping[str, Scalar], new: Mapping[str, Scalar]
+) -> None:
+    for metric, expected in old.items():
+        tolerance = rules.of(metric)
+        if tolerance is None:
+            continue
+        report.n_values += 1
+        found = new.get(metric)
+        if expected is None and found is None:
+            continue
+        if not _is_number(expected) or not _is_number(found):
+            if type(expected) is not type(found) or expected != found:
+                kind = Kind.MISSING_METRIC if found is None else Kind.METRIC
+                report.findings.append(Finding(kind, where, f"{metric}: {found!r} instead of {expected!r}", math.inf))
+            continue
+        before, after = float(expected or 0), float(found or 0)
+        seen = report.differences.setdefault(metric, MetricDifferences(metric, tolerance))
+        seen.expected.append(before)
+        seen.found.append(after)
+        seen.where.append(where)
+        if not tolerance.covers(before, after):
+            seen.n_outside += 1
+            excess = tolerance.excess(before, after)
+            message = f"{metric}: {after:.6g} instead of {before:.6g}, {_times(excess)} what is allowed"
+            report.findings.append(Finding(Kind.METRIC, where, message, excess))
+
+
+def _times(excess: float) -> str:
+    return f"{excess:.3g} times" if math.isfinite(excess) else "more than"
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _compare_requests(expected: Recording, found: Recording) -> Iterator[Finding]:
+    def ends(recording: Recording) -> dict[str, str]:
+        return {event.request_id: event.ended for event in recording.events if isinstance(event, RequestEvent)}
+
+    then, now = ends(expected), ends(found)
+    for request, ended in sorted(then.items()):
+        if ended and now.get(request, "") != ended:
+            yield Finding(Kind.REQUEST, request, f"ended as {now.get(request) or 'nothing'} instead of {ended}")
+
+
+def _compare_latencies(report: CheckReport, rules: Tolerances) -> None:
+    then, now = _summaries(report.expected, rules), _summaries(report.found, rules)
+    pairs = [
+        (_name(batch), old, new)
+        for batch in sorted(then.keys() & now.keys())
+        if (old := then[batch].latency_s) is not None and (new := now[batch].latency_s) is not None
+    ]
+    report.latencies = pairs
+    loop_then, loop_now = report.expected.manifest.loop_s, report.found.manifest.loop_s
+    if rules.latency is None or not pairs or loop_then is None or loop_now is None:
+        return
+    speed = loop_now / loop_then
+    for name, over, factor in (
+        ("the median", statistics.median, rules.latency.median),
+        ("the slowest", max, rules.latency.worst),
+    ):
+        before, after = over([old for _, old, _ in pairs]), over([new for _, _, new in pairs])
+        budget_s = before * speed * factor + rules.latency.slack_s * max(speed, 1.0)
+        if after > budget_s:
+            message = (
+                f"{after:.2f} s, {after / loop_now:.0f} loops; then {before:.2f} s, {before / loop_then:.0f} loops; "
+                f"the budget is {budget_s:.2f} s"
+            )
+            report.findings.append(Finding(Kind.LATENCY, name, message, after / budget_s))

@@ -1,0 +1,1 @@
+"""`rapid replay …`: the commands."""

@@ -1,0 +1,230 @@
+"""`rapid replay play` and `rapid replay ctl`: a recorded night, into a system that runs or into one of its own."""
+
+import json
+import math
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from rapid.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from replay.clock import NightClock
+    from replay.play import Player, PlayProgress
+    from replay.recording import Recording
+    from replay.targets import RawTarget, SystemDoor
+
+CONTROL = Path("rapid-replay.sock")
+
+
+def play(
+    recording: Annotated[Path, typer.Argument(help="Recording, a folder or .zip.")],
+    to: Annotated[str, typer.Option(help="Where raws go: a directory or s3://bucket/prefix.")] = "",
+    system: Annotated[
+        Path | None, typer.Option(help="Play through a system of its own, started in this empty folder.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="With --system: record here what came of it.")] = None,
+    speed: Annotated[str, typer.Option(help="1 for real cadence, 10 for ten times as fast, max.")] = "1",
+    step: Annotated[bool, typer.Option("--step", help="Begin standing; '.' or `ctl step` go on one by one.")] = False,
+    redis: Annotated[
+        str | None, typer.Option(help="Board to play control changes and requests to, and whose clock goes along.")
+    ] = None,
+    data: Annotated[Path | None, typer.Option(help="Data folder of that system: exclusions are kept there.")] = None,
+    notify: Annotated[str, typer.Option(help="With S3: the head's /notify, told of every object.")] = "",
+    seed: Annotated[int | None, typer.Option(help="Shuffle the raws of each exposure, the same for a seed.")] = None,
+    loops: Annotated[int, typer.Option(min=0, help="How often; 0 for ever.")] = 1,
+    begin: Annotated[float, typer.Option("--from", min=0, help="Begin at this time of the night [s].")] = 0.0,
+    workers: Annotated[int, typer.Option(min=1, help="With --system.")] = 2,
+    threads: Annotated[int, typer.Option(min=1, help="Raws made at a time.")] = 1,
+    plain: Annotated[bool, typer.Option("--plain", help="Write uncompressed segments.")] = False,
+    control: Annotated[Path, typer.Option(help="Socket that `rapid replay ctl` speaks to.")] = CONTROL,
+) -> None:
+    """Play a recorded night. Example: rapid replay play night.zip --to raws --redis redis://127.0.0.1 --speed 10"""
+    from replay.clock import NightClock
+    from replay.recording import read_recording
+
+    night = read_recording(recording)
+    clock = NightClock(_rate(speed), stepping=step)
+    if begin:
+        clock.seek(begin)
+    if system is not None:
+        if to or redis:
+            raise ConfigurationError("system", "a system of its own has its own raws and board: leave --to and --redis")
+        _play_in_system(night, system, clock, out=out, workers=workers, seed=seed, control=control)
+        return
+    if not to:
+        raise ConfigurationError("to", "say where raws go: --to DIR, --to s3://..., or --system DIR")
+    from replay.play import Player
+    from replay.system import camera_file
+
+    if night.manifest.camera_yaml:
+        from rapid.wiring.camera import adopt_camera
+
+        folder = Path(to).absolute().parent if "://" not in to else Path.cwd()
+        folder.mkdir(parents=True, exist_ok=True)
+        adopt_camera(camera_file(night, folder))
+    player = Player(
+        night,
+        _target(to, notify),
+        clock,
+        door=_door(night, redis, data),
+        seed=seed,
+        loops=loops,
+        n_threads=threads,
+        compress=not plain,
+    )
+    _run(player, clock, control)
+    for problem in player.progress.problems:
+        print(f"rapid: {problem}", file=sys.stderr)
+    if player.progress.problems:
+        raise typer.Exit(1)
+
+
+def _rate(text: str) -> float:
+    if text == "max":
+        return math.inf
+    try:
+        return float(text)
+    except ValueError as error:
+        raise ConfigurationError("speed", f"{text!r} is neither a number nor max") from error
+
+
+def _target(to: str, notify: str) -> "RawTarget":
+    from rapid.products.s3 import is_s3_uri
+    from rapid.products.store import path_of
+    from replay.targets import BucketTarget, DirectoryTarget
+
+    if is_s3_uri(to):
+        return BucketTarget(to, notify_url=notify)
+    if notify:
+        raise ConfigurationError("notify", "a directory is watched: only a bucket tells of its objects")
+    return DirectoryTarget(path_of(to))
+
+
+def _door(night: "Recording", redis: str | None, data: Path | None) -> "SystemDoor | None":
+    if redis is None:
+        return None
+    from rapid.control.store import ControlStore
+    from rapid.dispatch.board import Board
+    from rapid.pipeline.store import default_book
+    from rapid.results.store import open_results
+    from replay.targets import SystemDoor
+
+    camera = night.camera()
+    board = Board(redis, camera.name, outage_s=10.0)
+    board.load()
+    results = open_results(str(data / "results.sqlite")) if data is not None else None
+    return SystemDoor(camera, board, control=ControlStore(board.connection, camera, default_book()), results=results)
+
+
+def _run(player: "Player", clock: "NightClock", control: Path) -> None:
+    from replay.control import KEYS, ControlSocket, keys_of_terminal
+
+    def status() -> dict[str, Any]:
+        done = player.progress
+        return {
+            "steps": done.n_done,
+            "of": done.n_steps,
+            "raws": done.n_raws,
+            "duration_s": done.duration_s,
+            "last": done.last,
+        }
+
+    with ControlSocket(control, clock, status), keys_of_terminal(clock) as has_keys, _Line(player, clock):
+        if has_keys:
+            print(KEYS)
+        try:
+            player.run()
+        except KeyboardInterrupt:
+            clock.stop()
+    print(f"{player.progress.n_raws} raws delivered, {player.progress.n_done} of {player.progress.n_steps} steps")
+
+
+class _Line:
+    """One line on the terminal that tells how far the night is."""
+
+    def __init__(self, player: "Player", clock: "NightClock") -> None:
+        self._player = player
+        self._clock = clock
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._tell, name="progress", daemon=True)
+
+    def __enter__(self) -> None:
+        if sys.stdout.isatty():
+            self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        if self._thread.is_alive():
+            self._thread.join(2.0)
+            print()
+
+    def _tell(self) -> None:
+        while not self._over.wait(0.25):
+            done = self._player.progress
+            speed = f"{self._clock.rate:g}x" if math.isfinite(self._clock.rate) else "max"
+            print(
+                f"\r\033[K{self._clock.position_s:8.1f} of {done.duration_s:.0f} s  {speed}  "
+                f"{self._clock.state.value}  {done.n_raws} raws  {done.last}",
+                end="",
+                flush=True,
+            )
+
+
+def _play_in_system(
+    night: "Recording",
+    folder: Path,
+    clock: "NightClock",
+    *,
+    out: Path | None,
+    workers: int,
+    seed: int | None,
+    control: Path,
+) -> None:
+    from replay.control import ControlSocket, keys_of_terminal
+    from replay.recording import write_recording
+    from replay.system import SystemOptions, replay_night
+
+    state: dict[str, Any] = {}
+
+    def tell(done: "PlayProgress") -> None:
+        state.update(steps=done.n_done, of=done.n_steps, raws=done.n_raws, last=done.last)
+        if done.n_done % 50 == 0 or done.n_done == done.n_steps:
+            print(f"{done.position_s:8.1f} of {done.duration_s:.0f} s  {done.n_raws} raws  {done.last}", flush=True)
+
+    with ControlSocket(control, clock, lambda: dict(state)), keys_of_terminal(clock):
+        found = replay_night(
+            night, folder, clock=clock, seed=seed, options=SystemOptions(n_workers=workers), on_step=tell
+        )
+    if out is not None:
+        write_recording(found, out, overwrite=True)
+    n_complete = sum(summary.is_complete for summary in found.summaries)
+    print(f"{n_complete} of {len(found.summaries)} summaries complete")
+    broken = {name: problems for name, problems in found.manifest.invariants.items() if problems}
+    for name, problems in broken.items():
+        for problem in problems:
+            print(f"rapid: {name}: {problem}", file=sys.stderr)
+    if broken:
+        raise typer.Exit(1)
+
+
+def ctl(
+    command: Annotated[list[str], typer.Argument(help="pause, resume, seek S, step [N], speed X, status or stop.")],
+    control: Annotated[Path, typer.Option(help="Socket of the night that is played.")] = CONTROL,
+    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+) -> None:
+    """Steer a night that is played. Example: rapid replay ctl seek 120"""
+    from replay.control import send_command
+
+    answer = send_command(control, " ".join(command))
+    if as_json:
+        print(json.dumps(answer))
+        return
+    speed = answer.get("speed")
+    print(
+        f"{answer['state']} at {answer['position_s']} s, {'max' if speed is None else f'{speed:g}x'}, "
+        f"step {answer.get('steps', 0)} of {answer.get('of', 0)}"
+    )

@@ -1,0 +1,99 @@
+"""Record a night while it happens: follow what arrives and what the board tells, until told to stop or it is over."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+
+from rapid.camera.models import Camera
+from rapid.dispatch.board import AsyncBoard
+from rapid.errors import StoreError
+from replay.record import NightNotes
+from replay.seen import follow
+
+EVENTS_WAIT_S = 5.0
+
+
+class LiveRecorder:
+    """Follows one system.
+
+    Parameters
+    ----------
+    raws
+        Directory or bucket, as for the head.
+    board
+        Its board; None to do without what only the board tells.
+    day_obs
+        Only this night's; every night's if None.
+    idle_s
+        The night is over when nothing has arrived for so long [s]; 0 for never.
+    on_news
+        Called whenever something was noted.
+    """
+
+    def __init__(
+        self,
+        camera: Camera,
+        raws: str,
+        board: AsyncBoard | None,
+        *,
+        day_obs: int | None = None,
+        idle_s: float = 0.0,
+        on_news: Callable[[NightNotes], None] = lambda _notes: None,
+    ) -> None:
+        self.notes = NightNotes()
+        self._camera = camera
+        self._raws = raws
+        self._board = board
+        self._day_obs = day_obs
+        self._idle_s = idle_s
+        self._on_news = on_news
+        self._arrived = asyncio.Event()
+
+    async def run(self, stop: asyncio.Event) -> NightNotes:
+        """Follow until ``stop`` is set or the night is over; return what was noted.
+
+        Raises
+        ------
+        StoreError
+            Raised if the raws cannot be followed.
+        """
+        tasks = [asyncio.create_task(self._follow_raws()), asyncio.create_task(stop.wait())]
+        if self._idle_s:
+            tasks.append(asyncio.create_task(self._wait_until_idle()))
+        events = asyncio.create_task(self._follow_board()) if self._board is not None else None
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            for task in (*tasks, *([events] if events else [])):
+                task.cancel()
+            await asyncio.gather(*tasks, *([events] if events else []), return_exceptions=True)
+        return self.notes
+
+    async def _follow_raws(self) -> None:
+        async for seen in follow(self._raws, camera=self._camera, day_obs=self._day_obs):
+            self.notes.take(seen)
+            self._arrived.set()
+            self._on_news(self.notes)
+
+    async def _wait_until_idle(self) -> None:
+        await self._arrived.wait()
+        while True:
+            self._arrived.clear()
+            try:
+                async with asyncio.timeout(self._idle_s):
+                    await self._arrived.wait()
+            except TimeoutError:
+                return
+
+    async def _follow_board(self) -> None:
+        if self._board is None:
+            return
+        last = "0"
+        while True:
+            with contextlib.suppress(StoreError):  # it may be away, and come back: its stream is kept
+                events = await self._board.events(last, timeout_s=EVENTS_WAIT_S)
+                if events:
+                    last = events[-1].event_id
+                    self.notes.hear(events)
