@@ -46,7 +46,7 @@ MAX_NIGHT = 20_000
 
 N_TROUBLES = 20
 
-_CHANGES_SUMMARY = frozenset({EventKind.SUMMARY_READY.value, "products_added"})
+_CHANGES_SUMMARY = frozenset({EventKind.SUMMARY_READY, EventKind.PRODUCTS_ADDED})
 
 
 class RowSink(Protocol):
@@ -229,6 +229,8 @@ class Publisher:
         for event in events:
             self._as_of = event.event_id
             if event.batch_id is None:
+                if event.kind is EventKind.PRODUCTS_ADDED:  # of a whole night: its movie
+                    self._note_night(event.data.get("day_obs"))
                 continue
             try:
                 key = BatchKey.parse(event.batch_id)
@@ -237,7 +239,7 @@ class Publisher:
                 continue
             if key.run != self._run:
                 continue
-            if event.kind.value in _CHANGES_SUMMARY:
+            if event.kind in _CHANGES_SUMMARY:
                 wanted[key] = "summary"
             elif event.kind is EventKind.EXPOSURE_POSTED:
                 wanted.setdefault(key, "posted")
@@ -254,6 +256,11 @@ class Publisher:
                 # One row that makes no sense must not stop the others.
                 log.exception("not published", batch=key.id, error=repr(error))
                 self._trouble(f"{key.id}: {type(error).__name__}: {error}")
+
+    def _note_night(self, day_obs: object) -> None:
+        if isinstance(day_obs, int) and self._rubintv is not None and day_obs in self._rubintv.nights:
+            self._changed_nights.add(day_obs)
+            self._report_due.set()
 
     async def _take_summary(self, key: BatchKey) -> None:
         summary = await asyncio.to_thread(

@@ -14,6 +14,7 @@ import structlog
 
 from rapid.camera.models import Camera
 from rapid.errors import NotFoundError, StoreError
+from rapid.products.naming import night_key
 from rapid.products.store import ProductsStore
 from rapid.publish.bucket import Bucket
 from rapid.publish.decide import Posted, extension_of, product_of
@@ -293,7 +294,7 @@ class RubinTVPublisher:
         self._outbox.offer(
             Parcel(
                 key,
-                lambda: self._products.get(self._night_product(night.day_obs, "movie.mp4")),
+                lambda: self._products.get(self._night_product(night.day_obs, "mp4")),
                 version=next(self._counter),
                 rank=(NIGHT, 1),
                 content_type="video/mp4",
@@ -302,25 +303,16 @@ class RubinTVPublisher:
             )
         )
 
-    def _night_product(self, day_obs: int, name: str) -> str:
-        return f"{self.camera.name}/{day_obs}/night/{self._run}/{name}"
+    def _night_product(self, day_obs: int, extension: str) -> str:
+        return night_key(self.camera.name, day_obs, run=self._run, kind="movie", extension=extension)
 
     def last_frame(self, day_obs: int) -> int | None:
         """Return the sequence number of the last frame of a night's movie; None if there is no movie. Blocks."""
         try:
-            document = json.loads(self._products.get(self._night_product(day_obs, "movie.json")))
-            frames = document.get("frames", document) if isinstance(document, dict) else document
-            numbers = [_seq_of(frame) for frame in frames]
-            return max(number for number in numbers if number is not None)
+            exposures = json.loads(self._products.get(self._night_product(day_obs, "json")))["exposures"]
+            return max(int(exposure) for exposure in exposures) % 100_000
         except NotFoundError:
             return None
-        except (StoreError, ValueError, TypeError) as error:
+        except (StoreError, ValueError, TypeError, KeyError) as error:
             log.warning("movie left out", day_obs=day_obs, error=str(error))
             return None
-
-
-def _seq_of(frame: object) -> int | None:
-    """Return the sequence number of a frame: an exposure id, or a document that has one."""
-    if isinstance(frame, dict):
-        frame = frame.get("seq_num", frame.get("exposure", frame.get("exposure_id")))
-    return frame % 100_000 if isinstance(frame, int) and not isinstance(frame, bool) else None
