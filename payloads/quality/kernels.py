@@ -11,8 +11,71 @@ MAD_TO_SIGMA = 1.4826
 """Standard deviation of a Gaussian over its median absolute deviation."""
 N_BACKGROUND_MIN = 20
 """Fewest ring pixels that make a local background."""
+N_TOGETHER = 64
+"""Blocks of a row that are looked at together when binning."""
 N_RING_SAMPLE = 256
 """Ring pixels, or up to twice as many, that tell where to clip; smaller rings are taken whole."""
+
+
+@njit(cache=True, nogil=True)
+def _is_clean(bits, wanted):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+    seen = np.int32(0)
+    for x in range(bits.shape[0]):
+        seen = np.int32(seen | bits[x])
+    return (seen & wanted) == 0
+
+
+@njit(cache=True, nogil=True)
+def _add_line(total, line):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+    for x in range(total.shape[0]):
+        total[x] += line[x]
+
+
+@njit(cache=True, nogil=True)
+def _average_clean(total, factor, binned, quality):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+    """Average column sums of good pixels; return whether all are finite."""
+    scale = np.float32(1) / np.float32(factor * factor)
+    finite = np.float32(0)
+    for column in range(binned.shape[0]):
+        block = np.float32(0)
+        for x in range(column * factor, (column + 1) * factor):
+            block += total[x]
+        binned[column] = block * scale
+        quality[column] = 0
+        # NaN and infinity are what does not vanish when subtracted from itself.
+        finite += block - block
+    return finite == np.float32(0)
+
+
+@njit(cache=True, nogil=True)
+def _average_good(lines, bits, bad_bits, saturated_bit, factor, binned, quality):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+    """Average the good pixels of one row of blocks; return how many are bad and saturated."""
+    n_bad = 0
+    n_saturated = 0
+    area = factor * factor
+    has_mask = bits.shape[0] > 0
+    for column in range(binned.shape[0]):
+        block = np.float32(0)
+        n_rejected = 0
+        n_full = 0
+        for y in range(factor):
+            for x in range(column * factor, (column + 1) * factor):
+                value = lines[y, x]
+                flags = bits[y, x] if has_mask else np.int32(0)
+                n_full += (flags & saturated_bit) != 0
+                if (flags & bad_bits) != 0 or value - value != np.float32(0):
+                    n_rejected += 1
+                else:
+                    block += value
+        n_bad += n_rejected
+        n_saturated += n_full
+        if 2 * n_rejected <= area and n_rejected < area:
+            binned[column] = block / np.float32(area - n_rejected)
+            quality[column] = 1 if n_full > 0 else 0
+        else:
+            binned[column] = np.float32(0)
+            quality[column] = 2
+    return n_bad, n_saturated
 
 
 @njit(cache=True, nogil=True)
@@ -47,53 +110,38 @@ def bin_image(
         Pixels of each sort in the whole blocks. Pixels that are not finite count as bad.
     """
     n_rows, n_columns = binned.shape
-    width = n_columns * factor
     has_mask = mask.shape[0] > 0
-    zero = np.float32(0.0)
-    # Columns are summed up first, blocks afterwards: the long inner loops then are free of branches and vectorise.
-    total = np.zeros(width, dtype=np.float32)
-    rejected = np.zeros(width, dtype=np.int32)
-    full = np.zeros(width, dtype=np.int32)
-    area = factor * factor
+    total = np.empty(N_TOGETHER * factor, dtype=np.float32)
     n_bad = 0
     n_saturated = 0
     for row in range(n_rows):
-        total[:] = zero
-        rejected[:] = 0
-        full[:] = 0
-        for y in range(row * factor, (row + 1) * factor):
-            line = image[y]
-            if has_mask:
-                bits = mask[y]
-                for x in range(width):
-                    value = line[x]
-                    # NaN and infinity are what does not vanish when subtracted from itself.
-                    bad = (bits[x] & bad_bits) != 0 or value - value != zero
-                    total[x] += zero if bad else value
-                    rejected[x] += np.int32(bad)
-                    full[x] += np.int32((bits[x] & saturated_bit) != 0)
-            else:
-                for x in range(width):
-                    value = line[x]
-                    bad = value - value != zero
-                    total[x] += zero if bad else value
-                    rejected[x] += np.int32(bad)
-        for column in range(n_columns):
-            block = zero
-            n_rejected = 0
-            n_full = 0
-            for x in range(column * factor, (column + 1) * factor):
-                block += total[x]
-                n_rejected += rejected[x]
-                n_full += full[x]
-            n_bad += n_rejected
-            n_saturated += n_full
-            if 2 * n_rejected <= area and n_rejected < area:
-                binned[row, column] = block / np.float32(area - n_rejected)
-                quality[row, column] = 1 if n_full > 0 else 0
-            else:
-                binned[row, column] = zero
-                quality[row, column] = 2
+        y0, y1 = row * factor, (row + 1) * factor
+        for first in range(0, n_columns, N_TOGETHER):
+            # Most stretches have nothing to leave out.
+            last = min(first + N_TOGETHER, n_columns)
+            x0, x1 = first * factor, last * factor
+            is_clean = True
+            for y in range(y0, y1):
+                is_clean = is_clean and (not has_mask or _is_clean(mask[y, x0:x1], bad_bits | saturated_bit))
+            if is_clean:
+                sums = total[: x1 - x0]
+                sums[:] = np.float32(0)
+                for y in range(y0, y1):
+                    _add_line(sums, image[y, x0:x1])
+                is_clean = _average_clean(sums, factor, binned[row, first:last], quality[row, first:last])
+            if not is_clean:
+                bits = mask[y0:y1, x0:x1] if has_mask else mask[:0, :0]
+                rejected, full = _average_good(
+                    image[y0:y1, x0:x1],
+                    bits,
+                    bad_bits,
+                    saturated_bit,
+                    factor,
+                    binned[row, first:last],
+                    quality[row, first:last],
+                )
+                n_bad += rejected
+                n_saturated += full
     return n_bad, n_saturated
 
 
