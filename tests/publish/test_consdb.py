@@ -23,7 +23,7 @@ def consdb() -> Iterator[ConsDBServer]:
 
 @pytest.fixture
 def sink(consdb: ConsDBServer, results: ResultsStore) -> ConsDBSink:
-    client = ConsDBClient(consdb.url, token="a-token")  # noqa: S106 - not a secret
+    client = ConsDBClient(consdb.url, token="a-token")
     return ConsDBSink(client, results, instrument="lsstcam", pause_s=0.01, pause_max_s=0.05, max_failures=2)
 
 
