@@ -108,14 +108,7 @@ TILES: dict[str, tuple[TileView, ...]] = {
                 _sequential("moon_separation_deg", "moon", "°", 0),
             ),
         ),
-        _tile(
-            "mount",
-            "Image motion, mount",
-            "″",
-            3,
-            "mount_motion_arcsec",
-            notes=(_sequential("fwhm_field_scatter_arcsec", "FWHM about its surface", "″", 3),),
-        ),
+        _tile("mount", "Mount motion", "″", 3, "mount_motion_arcsec"),
     ),
     "calibration": (
         _tile("level", "Level", "e⁻", 1, "mean_e", "median", notes=(_sequential("mean_e_scatter", "spread", "e⁻", 2),)),

@@ -24,9 +24,11 @@ CONTENT_TYPES = {
     ".fz": "application/fits",
     ".gz": "application/gzip",
     ".mp4": "video/mp4",
+    ".zip": "application/zip",
 }
 """Everything else is a download: a product must not run as a page of ours."""
 
+_RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 _VERSIONED = re.compile(r"\.v\d+\.[A-Za-z0-9]+$")
 
 
@@ -60,6 +62,23 @@ def products_routes(store: ProductsStore) -> APIRouter:
         if media_type is None:
             media_type = "application/octet-stream"
             headers["Content-Disposition"] = f'attachment; filename="{PurePosixPath(key).name}"'
+        if media_type.startswith("video/"):
+            return _part(data, request.headers.get("range", ""), media_type, headers)
         return Response(data, media_type=media_type, headers=headers)
 
     return router
+
+
+def _part(data: bytes, wanted: str, media_type: str, headers: dict[str, str]) -> Response:
+    """Return the part of a movie that a player asks for, or all of it: without parts, browsers cannot jump in time."""
+    headers |= {"Accept-Ranges": "bytes", "Content-Encoding": "identity"}
+    match = _RANGE.fullmatch(wanted.strip())
+    if match is None or not any(match.groups()):
+        return Response(data, media_type=media_type, headers=headers)
+    first, last = match.groups()
+    begin = int(first) if first else max(len(data) - int(last), 0)
+    end = min(int(last), len(data) - 1) if first and last else len(data) - 1
+    if begin > end:
+        return Response(status_code=416, headers={"Content-Range": f"bytes */{len(data)}"})
+    headers["Content-Range"] = f"bytes {begin}-{end}/{len(data)}"
+    return Response(data[begin : end + 1], status_code=206, media_type=media_type, headers=headers)

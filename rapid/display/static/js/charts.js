@@ -6,6 +6,21 @@ import { clock, firstOf, number, seq, taiMs } from "./format.js";
 const BANDS = { u: "#7b6cff", g: "#2fa8a0", r: "#d8a21b", i: "#d9692b", z: "#b8434e", y: "#7f4f62" };
 const [LEFT, RIGHT, FOOT, GAP] = [46, 10, 18, 6];
 
+/** The stretches of a night with one band of filter: from half-way after the exposure before to half-way before the one after. */
+function filterRuns(points) {
+  const runs = [];
+  points.forEach(({ row, t }, at) => {
+    const band = row.physical_filter?.[0];
+    const before = points[at - 1]?.t ?? t;
+    const after = points[at + 1]?.t ?? t;
+    const [from, to] = [t - Math.min((t - before) / 2, 120_000), t + Math.min((after - t) / 2, 120_000)];
+    const last = runs[runs.length - 1];
+    if (last && last.band === band && from - last.to < 600_000) last.to = to;
+    else runs.push({ band, from, to });
+  });
+  return runs;
+}
+
 /** When an exposure began, in ms; the board's time where the header had none. */
 export function whenOf(row) {
   const begin = taiMs(row.begin);
@@ -32,6 +47,8 @@ export class StripCharts {
       tile,
       points: this.points.map(({ row, t }) => ({ row, t, v: firstOf(row.metrics, tile.keys) })).filter(({ v }) => v !== null),
     })).filter(({ points }) => points.length);
+    this.filters = filterRuns(this.points);
+    this.calibs = this.points.filter(({ row }) => row.pipelines?.some((name) => name.startsWith("build_"))).map(({ t }) => t);
     // Hours without anything measured, as between afternoon and night, would squeeze what there is.
     const times = this.charts.flatMap(({ points }) => points.map(({ t }) => t));
     this.range = times.reduce(([from, to], t) => [Math.min(from, t), Math.max(to, t)], [Infinity, -Infinity]);
@@ -57,6 +74,7 @@ export class StripCharts {
     const { t0, t1, x } = this.axis(width);
     const tall = (height - FOOT) / this.charts.length;
     this.charts.forEach((chart, at) => this.drawChart(context, look, chart, at * tall, tall - GAP, width, x));
+    this.drawCalibs(context, look, x, height);
     this.drawTime(context, look, t0, t1, x, height);
     if (this.under) {
       context.fillStyle = look.dim;
@@ -74,6 +92,7 @@ export class StripCharts {
     const y = (v) => top + tall - (Math.min(Math.max((v - low) / (high - low), 0), 1)) * (tall - head);
     context.fillStyle = look.raised;
     context.fillRect(LEFT, top + head, width - LEFT - RIGHT, tall - head);
+    this.drawFilters(context, top + head, tall - head, x);
     if (tile.low !== null || tile.high !== null) {
       const [a, b] = [y(tile.high ?? high), y(tile.low ?? low)];
       context.globalAlpha = 0.16;
@@ -115,6 +134,35 @@ export class StripCharts {
         context.textBaseline = "top";
       }
     }
+  }
+
+  /** A tint behind the dots, and a stronger line at the foot, for as long as a filter was in. */
+  drawFilters(context, top, tall, x) {
+    for (const { band, from, to } of this.filters) {
+      const [left, right] = [Math.max(x(from), LEFT), Math.min(x(to), this.canvas.clientWidth - RIGHT)];
+      if (right <= left || !BANDS[band]) continue;
+      context.fillStyle = BANDS[band];
+      context.globalAlpha = 0.1;
+      context.fillRect(left, top, right - left, tall);
+      context.globalAlpha = 0.8;
+      context.fillRect(left, top + tall - 2, right - left, 2);
+      context.globalAlpha = 1;
+    }
+  }
+
+  /** Where new calibs came into use: a jump there is not the sky's. */
+  drawCalibs(context, look, x, height) {
+    context.strokeStyle = look.dim;
+    context.setLineDash([2, 3]);
+    context.lineWidth = 1;
+    for (const t of this.calibs) {
+      if (t < this.range[0] || t > this.range[1]) continue;
+      context.beginPath();
+      context.moveTo(Math.round(x(t)) + 0.5, 0);
+      context.lineTo(Math.round(x(t)) + 0.5, height - FOOT);
+      context.stroke();
+    }
+    context.setLineDash([]);
   }
 
   drawTime(context, look, t0, t1, x, height) {

@@ -2,9 +2,11 @@
 
 import { $, boot, el, getJSON, setText } from "./dom.js";
 import { drawCalendar } from "./calendar.js";
+import { ColourScale } from "./colours.js";
 import { CHOSEN_AT_FIRST, columnsOf } from "./columns.js";
 import { matcher } from "./filters.js";
 import { DASH, quantityOf } from "./format.js";
+import { MoviePlayer } from "./movie.js";
 import { startShell } from "./shell.js";
 import { LiveStream, showSources } from "./stream.js";
 
@@ -19,6 +21,8 @@ let columns = [];
 let shown = []; // rows after filters, in order
 let sort = { key: query.get("sort")?.replace(/^-/, "") ?? "seq_num", down: !query.has("sort") || query.get("sort").startsWith("-") };
 let filters = new Map([...query].filter(([name]) => name.startsWith("f.")).map(([name, text]) => [name.slice(2), text]));
+let coloured = new Set(query.get("colour")?.split(",").filter(Boolean) ?? []);
+let scales = new Map(); // colour scales of the coloured columns, over the rows that are shown
 let chosen = query.get("columns")?.split(",") ?? remembered() ?? CHOSEN_AT_FIRST;
 let cursor = Number(query.get("exposure")) || null;
 
@@ -36,6 +40,7 @@ function remember() {
   const next = new URLSearchParams();
   if (sort.key !== "seq_num" || !sort.down) next.set("sort", (sort.down ? "-" : "") + sort.key);
   if (chosen.join() !== CHOSEN_AT_FIRST.join()) next.set("columns", chosen.join(","));
+  if (coloured.size) next.set("colour", [...coloured].join(","));
   for (const [key, text] of filters) if (text) next.set(`f.${key}`, text);
   if (cursor) next.set("exposure", cursor);
   history.replaceState(null, "", `${location.pathname}${next.size ? `?${next}` : ""}`);
@@ -52,7 +57,8 @@ function drawHead() {
   const heads = cells.map((column) => el("th", {
     class: column.isNumber ? "num" : "", scope: "col", title: column.key,
     "aria-sort": sort.key === column.key ? (sort.down ? "descending" : "ascending") : null,
-  }, el("button", { onclick: () => sortBy(column) }, column.unit ? `${column.title} [${column.unit}]` : column.title)));
+  }, el("button", { onclick: () => sortBy(column) }, column.unit ? `${column.title} [${column.unit}]` : column.title),
+    !column.isNumber ? null : el("button", { class: "tint", "aria-pressed": String(coloured.has(column.key)), title: "Colour by value", "aria-label": `Colour ${column.title} by value`, onclick: () => tint(column) }, "◧")));
   const inputs = cells.map((column) => {
     const input = el("input", {
       type: "search", "aria-label": `Filter ${column.title}`, placeholder: column.isNumber ? "a..b" : "", value: filters.get(column.key) ?? "",
@@ -82,12 +88,23 @@ function sortBy(column) {
   arrange();
 }
 
+function tint(column) {
+  if (!coloured.delete(column.key)) coloured.add(column.key);
+  drawHead();
+  arrange();
+}
+
 /** Filter and sort anew, then paint. */
 function arrange() {
   const tests = [...filters].map(([key, text]) => [columns.find((column) => column.key === key), text]).filter(([column]) => column)
     .map(([column, text]) => [column, matcher(column, text)]).filter(([, test]) => test);
   const by = columns.find((column) => column.key === sort.key) ?? columns[0];
   shown = [...rows.values()].filter((row) => tests.every(([column, test]) => test(column.value(row))));
+  scales = new Map([...coloured].map((key) => {
+    const column = columns.find((one) => one.key === key);
+    const values = column ? shown.map((row) => column.value(row)).filter((value) => typeof value === "number") : [];
+    return [key, values.length ? new ColourScale(values, quantityOf(key, data.camera.quantities)) : null];
+  }));
   const sign = sort.down ? -1 : 1;
   shown.sort((a, b) => compare(by.value(a), by.value(b), sign) || b.seq_num - a.seq_num);
   setText($("#count"), shown.length === rows.size ? `${rows.size}` : `${shown.length} of ${rows.size}`);
@@ -133,8 +150,10 @@ function cellOf(column, row) {
     return el("td", { title: why }, el("span", { class: "state", "data-state": row.state }, text));
   }
   if (column.key === "seq_num") return el("td", { class: "num" }, el("a", { href: `/exposure/${row.exposure_id}` }, text));
+  const scale = scales.get(column.key);
+  const style = scale && typeof value === "number" ? `background:${scale.colour(value)};color:${scale.ink(value)}` : null;
   const dim = text === DASH || (row.is_provisional && column.isMetric);
-  return el("td", { class: `${column.isNumber ? "num" : ""} ${dim ? "dim" : ""}`, title: typeof value === "number" ? String(value) : text }, text);
+  return el("td", { class: `${column.isNumber ? "num" : ""} ${dim ? "dim" : ""}`, style, title: typeof value === "number" ? String(value) : text }, text);
 }
 
 // ---- columns --------------------------------------------------------------------------------------
@@ -241,6 +260,8 @@ addEventListener("keydown", (event) => {
   if (event.key === "Escape") $("#chooser").hidden = true;
 });
 
+const movie = new MoviePlayer($("#movie"), $("#movie-open"), data.day_obs);
+
 load().then(() => {
   if (query.get("focus") === "filter") $("#table thead input")?.focus();
 }, fail);
@@ -253,6 +274,7 @@ stream = new LiveStream({
       if (ours.length) learn(ours);
     },
     sources: (message) => showSources(message.sources),
+    night: (message) => message.day_obs === data.day_obs && movie.look(),
     reset: () => load().catch(fail),
   },
 });

@@ -1,7 +1,7 @@
 // The page that is open all night: the newest exposure, unless the user stepped back.
 
 import { StripCharts, sparkline, whenOf } from "./charts.js";
-import { $, boot, el, getJSON, paintable, setText, theme } from "./dom.js";
+import { $, boot, el, getJSON, hideTip, paintable, setText, showTip, theme } from "./dom.js";
 import { FocalPlane } from "./focalplane.js";
 import { DASH, day, excludedWords, firstOf, number, quantityOf, seq, span } from "./format.js";
 import { drawLegend, MetricMenu } from "./metrics.js";
@@ -21,6 +21,7 @@ let shown = data.now.exposure; // what is on the page
 let follows = true;
 let dayObs = data.now.day_obs;
 let cadenceS = data.now.cadence_s;
+let kind = "mosaic"; // which mosaic is looked at
 
 const scaleBar = new ScaleBar($("#scale"));
 const plane = new FocalPlane($("#plane"), camera, {
@@ -86,10 +87,31 @@ function showTile(box, tile, row) {
     const out = (tile.low !== null && value < tile.low) || (tile.high !== null && value > tile.high);
     note.dataset.state = out ? "bad" : "ok";
     notes.unshift(out ? "✕ out of tolerance" : "● ok");
-    box.title = tile.why;
-  } else box.title = "";
+  }
   if (value !== null && row.is_provisional) notes.push(`of ${row.n_finished} so far`);
+  if (tile.id === "seeing" && row?.airmass) notes.push(`airmass ${number(row.airmass, 2)}`);
+  if (value === null && tile.id === "mount") notes.unshift("no mount data");
   setText(note, notes.join(" · "));
+}
+
+/** Why a number is good or bad: its band, who set it and since when. */
+function explainTile(box, event) {
+  const tile = tiles.find((one) => one.id === box.dataset.tile);
+  if (!tile) return;
+  const value = firstOf(shown?.row.metrics, tile.keys);
+  const bound = (limit) => `${number(limit, tile.decimals)}${tile.unit && ` ${tile.unit}`}`;
+  const band = [tile.low !== null && `from ${bound(tile.low)}`, tile.high !== null && `up to ${bound(tile.high)}`].filter(Boolean).join(" ");
+  const author = [tile.set_by && `set by ${tile.set_by}`, tile.since && `since ${tile.since}`].filter(Boolean).join(", ");
+  const key = tile.keys.find((name) => typeof shown?.row.metrics?.[name] === "number") ?? tile.keys[0];
+  const bounds = box.getBoundingClientRect();
+  const at = event.clientX ? event : { clientX: bounds.left, clientY: bounds.bottom };
+  showTip(at, ...[
+    el("div", {}, el("b", {}, tile.title), ` ${value === null ? "not measured" : bound(value)}`),
+    band ? el("div", {}, `good: ${band}`) : el("div", { class: "dim" }, "no tolerance has been set"),
+    tile.why && el("div", {}, tile.why),
+    author && el("div", { class: "dim" }, author),
+    el("div", { class: "mono dim" }, key),
+  ].filter(Boolean));
 }
 
 /** What went wrong comes before what only waits. */
@@ -149,14 +171,20 @@ function showNight() {
 
 function showMosaic() {
   const products = shown?.products ?? {};
-  const name = mosaicOf(products);
+  const hasBoth = Boolean(products.mosaic_calibrated);
+  const name = kind === "mosaic_calibrated" && hasBoth ? kind : mosaicOf(products);
   const row = shown?.row;
   const url = name ? productUrl(products[name]) : null;
   picture.show(url, { empty: row ? "The mosaic comes with the summary" : "Nothing has been taken tonight", alt: name ? `Mosaic of exposure ${row.exposure_id}` : "", keep: true });
+  document.querySelectorAll("#kinds button").forEach((button) => {
+    button.disabled = button.dataset.kind === "mosaic_calibrated" && !hasBoth;
+    button.setAttribute("aria-pressed", String(button.dataset.kind === (name ?? "mosaic")));
+  });
   const partial = row && name && row.n_finished < row.n_expected ? `partial, ${row.n_finished} of ${row.n_expected} detectors` : "";
   setText($("#mosaic-note"), partial);
   $("#mosaic-open").hidden = !url;
-  if (url) $("#mosaic-open").href = url;
+  // Where it can be zoomed into down to its pixels.
+  if (url) $("#mosaic-open").href = products[`${name}_tiles`] ? `/exposure/${row.exposure_id}` : url;
 }
 
 function showPlane() {
@@ -332,6 +360,15 @@ startShell({
   },
 });
 $("#live").addEventListener("click", live);
+document.querySelectorAll("#tiles [data-tile]").forEach((box) => {
+  box.addEventListener("click", (event) => explainTile(box, event));
+  box.addEventListener("keydown", (event) => (event.key === "Enter" || event.key === " ") && explainTile(box, event));
+  for (const kind of ["pointerleave", "blur"]) box.addEventListener(kind, hideTip);
+});
+document.querySelectorAll("#kinds button").forEach((button) => button.addEventListener("click", () => {
+  kind = button.dataset.kind;
+  showMosaic();
+}));
 
 if (shown) rows.set(shown.row.exposure_id, shown.row);
 sortRows();
