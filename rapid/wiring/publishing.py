@@ -94,15 +94,20 @@ def _make_sinks(
     """Return whoever else is told of summaries."""
     from rapid.publish.catalogue import load_catalogue
     from rapid.publish.consdb import ConsDBClient, ConsDBSink
+    from rapid.wiring.metric_sinks import make_pumps
 
+    pumps = make_pumps(settings, results)
     if not settings.publish_consdb:
-        return ()
+        return pumps
     instrument = load_catalogue(camera.name, None, settings.publish_channels).consdb
     if not instrument:
         raise ConfigurationError("publish_consdb", f"ConsDB has no instrument for {camera.name}; a table can name one")
     token = settings.publish_consdb_token
     client = ConsDBClient(settings.publish_consdb, token=token.get_secret_value() if token is not None else "")
-    return (ConsDBSink(client, results, instrument=instrument, max_age_s=settings.publish_max_age_s, metrics=metrics),)
+    consdb = ConsDBSink(
+        client, results, instrument=instrument, max_age_s=settings.publish_max_age_s, metrics=metrics
+    )
+    return (consdb, *pumps)
 
 
 async def run_publish(settings: RoleSettings, stop: asyncio.Event | None = None) -> None:
@@ -114,7 +119,7 @@ async def run_publish(settings: RoleSettings, stop: asyncio.Event | None = None)
 
     stop = stop or stop_on_signals()
     if not publishes(settings):
-        raise ConfigurationError("publish_rubintv", "there is nobody to publish to: give --rubintv or --consdb")
+        raise ConfigurationError("publish_rubintv", "there is nobody to publish to: give --rubintv or --consdb, or set a metric sink")
     camera = adopt_camera(settings.camera)
     metrics = registered()
     witness = _Witness(camera.witness_detector)

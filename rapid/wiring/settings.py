@@ -109,6 +109,19 @@ class RoleSettings(Settings):
     )
     publish_consdb: str = Field(default="", description="ConsDB's REST server, e.g. http://host/consdb; none if empty.")
     publish_consdb_token: SecretStr | None = Field(default=None, description="Bearer token for ConsDB.")
+    publish_influx: dict[str, Any] = Field(
+        default_factory=dict,
+        description='InfluxDB that metrics go to, as a table: {"url": "http://host:8086", "database": "rapid"}, or with '
+        '"org", "bucket" and "token". JSON in the environment.',
+    )
+    publish_sasquatch: dict[str, Any] = Field(
+        default_factory=dict,
+        description='Sasquatch\'s REST proxy, as a table: {"url": "https://host/proxy", "namespace": "lsst.rapid"}, "token". '
+        "JSON in the environment.",
+    )
+    publish_spool_mb: int = Field(
+        default=200, gt=0, description="Metrics that wait on disk for a sink that is away; the oldest leave first [MB]."
+    )
     publish_nights: int = Field(default=2, ge=0, description="Nights compared with the bucket at the start of publish.")
     publish_report_s: float = Field(
         default=120.0, ge=0, description="Shortest time between two versions of a night's report in RubinTV [s]."
@@ -142,6 +155,11 @@ class RoleSettings(Settings):
         """Folder of certified calibs."""
         return self.calibs_path or self.data / "calibs"
 
+    @property
+    def sinks_folder(self) -> Path:
+        """Folder of what waits for metric sinks."""
+        return self.data / "sinks"
+
     def process_name(self, role: str) -> str:
         """Return this process's name on the board."""
         return self.name or f"{role}.{socket.gethostname().split('.')[0]}"
@@ -149,7 +167,9 @@ class RoleSettings(Settings):
 
 def publishes(settings: RoleSettings) -> bool:
     """Whether there is anybody to publish to."""
-    return bool(settings.publish_rubintv or settings.publish_consdb)
+    return bool(
+        settings.publish_rubintv or settings.publish_consdb or settings.publish_influx or settings.publish_sasquatch
+    )
 
 
 def make_settings(**given: Any) -> RoleSettings:

@@ -1,0 +1,1 @@
+"""Metrics for systems outside: InfluxDB, Sasquatch, and `lsst.verify`'s documents."""
