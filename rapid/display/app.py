@@ -25,6 +25,7 @@ from rapid.dispatch.board import AsyncBoard
 from rapid.display.api import api_routes
 from rapid.display.archive import Archive
 from rapid.display.bad_inputs import bad_input_routes
+from rapid.display.calibrations.routes import calibration_routes
 from rapid.display.cluster.routes import cluster_routes
 from rapid.display.drawing import drawing_routes
 from rapid.display.exclusions import exclusion_routes
@@ -38,6 +39,7 @@ from rapid.display.pages import page_routes, wants_page
 from rapid.display.reader import Reader
 from rapid.display.report import report_routes
 from rapid.display.settings import DisplaySettings
+from rapid.display.trends import trend_routes
 from rapid.display.watch_pages import watch_page_routes
 from rapid.errors import ConfigurationError, RapidError
 from rapid.exclusions.store import ExclusionStore
@@ -159,11 +161,13 @@ def create_app(settings: DisplaySettings) -> FastAPI:
     app.include_router(drawing_routes(camera))
     app.include_router(focus_routes(reader, results, products, settings.run))
     app.include_router(log_routes(access, NightLog(results.engine), reader, hub))
+    app.include_router(calibration_routes(reader, results, settings.run))
     app.include_router(report_routes(reader, results, settings.run))
     app.include_router(cluster_routes(access, OperationsStore(results.engine), reader, hub))
     app.include_router(watch_page_routes(settings, archive))
     app.include_router(exclusion_routes(access, ExclusionStore(results.engine), reader, hub))
     app.include_router(bad_input_routes(access, results.engine, reader, hub))
+    app.include_router(trend_routes(access, results.engine, reader))
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     _answer_errors(app, settings)
     return app

@@ -4,6 +4,7 @@ import { change, showWho } from "./access.js";
 import { $, boot, el, getJSON, setText } from "./dom.js";
 import { clock, DASH, number, span, utcMs } from "./format.js";
 import { gently, startLive } from "./live.js";
+import { ask } from "./orders.js";
 import { CONDITIONS, WorkPlane } from "./workplane.js";
 
 const data = boot();
@@ -24,7 +25,7 @@ const row = (...cells) => ({ cells });
 // ---- orders -----------------------------------------------------------------------------------
 
 async function order(body, question) {
-  const reason = await ask(question, body.kind === "scale");
+  const reason = await ask(question);
   if (reason === null) return;
   const box = $("#order-error");
   box.hidden = true;
@@ -35,25 +36,6 @@ async function order(body, question) {
     box.hidden = false;
     setText(box, error.message);
   }
-}
-
-/** Ask for confirmation and a reason; resolves to the reason, or null. */
-function ask(question) {
-  return new Promise((resolve) => {
-    const reason = el("input", { id: "order-reason", maxlength: 500, autocomplete: "off" });
-    const dialog = el("dialog", { class: "form", "aria-label": "Order" },
-      el("h1", {}, question),
-      el("form", { method: "dialog", onsubmit: () => { dialog.dataset.given = "yes"; } },
-        el("label", { for: "order-reason" }, "Reason, for the log"), reason,
-        el("div", { class: "buttons" }, el("button", { class: "primary", id: "order-go" }, "Do it"), el("button", { type: "button", onclick: () => dialog.close() }, "Cancel"))));
-    dialog.addEventListener("close", () => {
-      resolve(dialog.dataset.given === "yes" ? reason.value.trim() : null);
-      dialog.remove();
-    });
-    document.body.append(dialog);
-    dialog.showModal();
-    reason.focus();
-  });
 }
 
 function showOrders() {

@@ -55,7 +55,7 @@ export class Plot {
       const by = (high - low) * part || Math.abs(high) * 0.05 || 1;
       return [low - by, high + by];
     };
-    return { xs: this.range ?? pad(ends(xs), this.x.time ? 0.03 : 0.06), ys: pad(ends(ys), 0.08) };
+    return { xs: this.range ?? (this.x.time ? widened(ends(xs)) : pad(ends(xs), 0.06)), ys: pad(ends(ys), 0.08) };
   }
 
   frame(width, height) {
@@ -113,7 +113,7 @@ export class Plot {
     }
     context.textAlign = "center";
     context.textBaseline = "top";
-    const room = Math.max(2, Math.floor((width - frame.left) / 90));
+    const room = Math.max(2, Math.floor((width - frame.left) / 70));
     for (const { at, text } of this.x.time ? timeTicks(frame.xs, room) : this.x.ticks?.(frame.xs) ?? ticks(frame.xs, room)) {
       const x = frame.px(at);
       line(context, x, height - FOOT, x, height - FOOT + 4);
@@ -217,6 +217,12 @@ function unitOf({ title, unit, time }) {
 
 function ends(values) {
   return values.length ? [values.reduce((a, b) => Math.min(a, b)), values.reduce((a, b) => Math.max(a, b))] : [0, 1];
+}
+
+/** A span of time with some room, and never so short that its ends cannot be told apart. */
+function widened([low, high]) {
+  const by = Math.max((high - low) * 0.03, (20 * MINUTE - (high - low)) / 2);
+  return [low - by, high + by];
 }
 
 function line(context, x0, y0, x1, y1) {
