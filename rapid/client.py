@@ -7,7 +7,7 @@ Three lines::
     print(answer.exposures[0].metrics["psf_fwhm_arcsec_median"])
 
 `AsyncRapidClient` is the same for asyncio: observing scripts are coroutines. Both talk to Redis and to nothing else, and
-wait by blocking reads: no polling.
+wait by blocking reads: no polling. What the pages show comes as tables from `rapid.client_tables`, over HTTP.
 """
 
 import getpass
