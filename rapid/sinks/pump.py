@@ -158,6 +158,8 @@ class MetricPump:
 
     async def drain(self, timeout_s: float) -> bool:
         """Wait until all that was taken in is sent or given up; return whether it is."""
+        if self._queue or self._spool.n_waiting:
+            self._idle.clear()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._idle.wait(), timeout_s)
         return self._idle.is_set()
@@ -202,7 +204,7 @@ class MetricPump:
             try:
                 found = await asyncio.to_thread(self._spool.first)
                 if found is None:
-                    if not self._queue:
+                    if not self._queue and not self._spool.n_waiting:  # one may have come since the look
                         self._idle.set()
                     await self._spooled.wait()
                     continue
