@@ -16,6 +16,10 @@ MIN_AFTER_LARGE = 2
 LARGE_SIGMA = 25.0
 """A step of this many standard deviations need not wait for the third number."""
 
+CONTEXT = 7
+UNSETTLED_SIGMA = 6.0
+"""The last numbers are held against the median of as many before them; this far away they are off."""
+
 MIN_DRIFT = 8
 """Numbers that a drift must last."""
 
@@ -146,7 +150,7 @@ def find_changes(
     than the threshold; then each is moved to where it explains most beside the others. Lone bad numbers are to be taken
     out before (`payloads.trend.kernels.clean_columns`).
     """
-    good = np.isfinite(values)
+    good = np.isfinite(values) & ~_unsettled(values, noise)
     x, y = times[good], values[good]
     if len(x) < MIN_BEFORE + MIN_AFTER_LARGE or not noise > 0.0:
         return []
@@ -166,6 +170,27 @@ def find_changes(
         model.parts.append((best[1], best[2]))
         model.refine()
     return _measured(model, noise, threshold, min_size)
+
+
+def _unsettled(values: NDArray[np.float64], noise: float) -> NDArray[np.bool_]:
+    """Return which of the last numbers are off, and too few to tell a new level from a bad day.
+
+    Left in, one of them would be explained as the end of a drift, or of a step with its two good neighbours.
+    """
+    off = np.zeros(len(values), bool)
+    last = np.flatnonzero(np.isfinite(values))
+    if len(last) < MIN_BEFORE + MIN_AFTER:
+        return off
+    newest, before = last[-MIN_AFTER:], last[-MIN_AFTER - CONTEXT : -MIN_AFTER]
+    away = values[newest] - np.median(values[before])
+    if np.all(np.abs(away) > UNSETTLED_SIGMA * noise) and (np.all(away > 0.0) or np.all(away < 0.0)):
+        return off
+    two = away[-MIN_AFTER_LARGE:]
+    if np.all(np.abs(two) > LARGE_SIGMA * noise) and (np.all(two > 0.0) or np.all(two < 0.0)):
+        off[newest[:-MIN_AFTER_LARGE]] = np.abs(away[:-MIN_AFTER_LARGE]) > UNSETTLED_SIGMA * noise
+        return off
+    off[newest] = np.abs(away) > UNSETTLED_SIGMA * noise
+    return off
 
 
 def _measured(model: _Model, noise: float, threshold: float, min_size: float) -> list[Change]:

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
 from payloads.trend.search import Kind
-from rapid.errors import NotFoundError, RapidError, Retry, StoreError
+from rapid.errors import NotFoundError, RapidError, RefusedError, StoreError
 from rapid.results.sql import SqlStore, finite, naive
 from rapid.results.trend_schema import trend_alarm, trend_series
 from rapid.trends.feed import TREND_LOCK
@@ -30,15 +30,20 @@ LASTING = frozenset({Kind.DRIFT, Kind.GROWTH})
 
 
 class AlarmError(RapidError):
-    """An alarm cannot be changed as asked."""
+    """What is said of an alarm is not valid; ``field`` names where."""
 
-    code = "alarm"
-    retry = Retry.NEVER
+    code = "bad_alarm"
 
     def __init__(self, field: str, reason: str) -> None:
-        super().__init__(f"{field} {reason}", field=field)
+        super().__init__(f"{field}: {reason}", field=field)
         self.field = field
         self.reason = reason
+
+
+class AcknowledgedAlreadyError(RefusedError):
+    """Somebody else was first."""
+
+    code = "acknowledged_already"
 
 
 def _is_same(known: Alarm, found: Alarm) -> bool:
@@ -106,6 +111,11 @@ class AlarmStore(SqlStore):
             return found
         return [one for one in found if one.detector == detector or not one.detectors or detector in one.detectors]
 
+    def n_open(self, camera: str) -> int:
+        """Return how many alarms of a camera are open."""
+        count = sa.select(sa.func.count()).select_from(trend_alarm)
+        return int(self._fetch(count.where(_A.camera == camera, _A.state == AlarmState.OPEN.value))[0][0])
+
     def get(self, camera: str, alarm_id: int) -> Alarm:
         """Return one alarm; raises `NotFoundError` if the camera has none of that number."""
         statement = sa.select(_A.id, sa.cast(_A.document, sa.Text).label("document"))
@@ -122,7 +132,9 @@ class AlarmStore(SqlStore):
         NotFoundError
             Raised for an alarm that the camera does not have.
         AlarmError
-            Raised without a reason, or if somebody else has acknowledged it.
+            Raised without a reason or a name.
+        AcknowledgedAlreadyError
+            Raised if somebody else was first.
         """
         reason = " ".join(reason.split())
         if not reason:
@@ -138,7 +150,9 @@ class AlarmStore(SqlStore):
                 if not known:
                     raise NotFoundError("alarm", alarm_id)
                 if known[0].acknowledged_at is not None:
-                    raise AlarmError("alarm", f"was acknowledged by {known[0].acknowledged_by} before")
+                    raise AcknowledgedAlreadyError(
+                        f"alarm {alarm_id} was acknowledged by {known[0].acknowledged_by} before", alarm=alarm_id
+                    )
                 changes: dict[str, Any] = {
                     "acknowledged_by": by[:200],
                     "acknowledged_at": now,
@@ -241,10 +255,10 @@ def _moved(known: Alarm, found: Alarm, window_first_day: int) -> Alarm:
     """Return an alarm with the newer numbers of the same change."""
     if known.onset_day < window_first_day:
         return known  # it was seen whole before, and is not any more
-    keep = ("id", "state", "raised_day", "raised_at", "acknowledged_by", "acknowledged_at", "acknowledge_reason")
+    keep = ("id", "raised_day", "raised_at", "acknowledged_by", "acknowledged_at", "acknowledge_reason")
     changes = {name: getattr(known, name) for name in keep}
-    if known.state is AlarmState.OVER:
-        changes["state"] = AlarmState.ACKNOWLEDGED if known.acknowledged_at else AlarmState.OPEN
+    if known.acknowledged_at and found.state is AlarmState.OPEN:
+        changes["state"] = AlarmState.ACKNOWLEDGED
     moved = found.model_copy(update=changes)
     if known.kind is Kind.OUTLIER and found.kind is Kind.OUTLIER and known.exposure is not None:
         first = known if known.onset_day <= found.onset_day else found

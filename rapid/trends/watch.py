@@ -4,9 +4,9 @@ Each time the last half year of every series that has new numbers is searched as
 one search to the next, so that a corrected number, or an exposure that was excluded, corrects the alarms as well.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import date, datetime
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from rapid.trends.alarms import AlarmStore
 from rapid.trends.channels import Channels
 from rapid.trends.models import (
     Alarm,
+    AlarmState,
     Scope,
     SeriesKey,
     SeriesNumbers,
@@ -61,8 +62,19 @@ class TrendWatch:
         self._policy = policy or site_policy()
         self._window_days = window_days
 
-    def run(self, camera: str | None = None, *, now: datetime | None = None) -> list[Alarm]:
+    def run(
+        self,
+        camera: str | None = None,
+        *,
+        now: datetime | None = None,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> list[Alarm]:
         """Bring the trends up to date, search what is new, and store what was found.
+
+        Parameters
+        ----------
+        should_stop
+            Asked before every series; what is left then is searched next time.
 
         Returns
         -------
@@ -78,6 +90,8 @@ class TrendWatch:
         raised: list[Alarm] = []
         cameras: dict[str, tuple[dict[int, SeriesKey], Channels]] = {}
         for series, day in self.alarms.unwatched(camera).items():
+            if should_stop():
+                break
             key = self._key(series, cameras)
             if key is not None:
                 raised += self._watch(series, key, cameras[key.camera][1], day, now or utc_now())
@@ -253,6 +267,8 @@ def _alarm(
     if one.scope == "raft" and one.detectors:
         raft = _raft_of(names[one.detectors[0]])
     key = found.key
+    # One bad number of one amp is worth knowing of while it is the newest; a bad flat of a detector has to be dealt with.
+    is_past = one.kind is Kind.OUTLIER and one.scope == "amp" and day_obs_of(one.onset) < int(found.days[-1])
     return Alarm(
         camera=key.camera,
         series=found.series,
@@ -267,6 +283,8 @@ def _alarm(
         detector_name=name,
         amp=channel.amp if channel is not None else None,
         kind=one.kind,
+        state=AlarmState.OVER if is_past else AlarmState.OPEN,
+        over_reason="a single bad number; those after it are as before" if is_past else "",
         onset_day=day_obs_of(one.onset),
         onset_error_days=one.onset_error,
         exposure=int(found.exposures[min(first, len(found.exposures) - 1)]),
@@ -279,8 +297,3 @@ def _alarm(
         raised_at=now,
         updated_at=now,
     )
-
-
-def days_of(first: date, n_days: int) -> Iterable[int]:
-    """Return observing days, one after the other."""
-    return (day_obs_of(first.toordinal() + i) for i in range(n_days))
