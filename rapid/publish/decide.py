@@ -193,12 +193,12 @@ def _cell(column: ColumnSpec, found: ExposureSummary | Posted) -> tuple[Cell, st
                 return None, None
             # The page is sent the whole night anew for every exposure: scatters would double it.
             kept = {name: value for name, value in sorted(found.metrics.items()) if not name.endswith("_scatter")}
-            return fold_out(f"{len(kept)} numbers", kept), None
+            return fold_out(str(len(kept)), kept), None  # its button has room for three letters
         case _:
             value = _first(column, found)
             if isinstance(value, int | float) and not isinstance(value, bool) and column.scale != 1.0:
                 value = flat(value * column.scale, digits=column.digits)
-            return value, _indicator(column, value)
+            return value, column.colours.get(value) if isinstance(value, str) else _indicator(column, value)
 
 
 def _first(column: ColumnSpec, found: ExposureSummary | Posted) -> FlatValue:
@@ -268,4 +268,4 @@ def _missing(found: ExposureSummary | Posted) -> Cell:
     if not missing:
         return None
     failed = sum(found.detectors[int(number)].state in _FAILED_STATES for number in missing)
-    return fold_out(f"{len(missing)}{f', {failed} failed' if failed else ''}", missing)
+    return fold_out(f"{len(missing)}{'✗' if failed else ''}", missing)

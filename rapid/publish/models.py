@@ -38,6 +38,7 @@ class ColumnSpec(_Data):
     scale: float = Field(default=1.0, description="The number is shown times this.")
     digits: int = Field(default=6, ge=1, description="Significant digits.")
     band: Band | None = None
+    colours: dict[str, str] = Field(default_factory=dict, description="Colour of the cell by its text.")
     image_types: tuple[str, ...] = Field(default=(), description="Only for these; for all if empty.")
 
     @model_validator(mode="after")

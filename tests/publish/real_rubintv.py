@@ -52,7 +52,7 @@ def today() -> int:
 
 
 def night_plan() -> NightPlan:
-    """Return a night of today: calibrations, three pointings, a focus sweep."""
+    """Return a night of today: calibrations, two pointings, a focus sweep wide enough for the small camera's pixels."""
     return NightPlan.model_validate(
         {
             "camera": CAMERA,
@@ -62,8 +62,8 @@ def night_plan() -> NightPlan:
             "blocks": [
                 {"kind": "bias", "n": 1},
                 {"kind": "flat", "n": 1, "physical_filter": "r_57"},
-                {"kind": "science", "n": 3, "physical_filter": "r_57"},
-                {"kind": "focus_sweep", "positions_mm": [-0.04, 0.0, 0.04, 0.08], "physical_filter": "r_57"},
+                {"kind": "science", "n": 2, "physical_filter": "r_57"},
+                {"kind": "focus_sweep", "positions_mm": [-0.5, -0.2, 0.1, 0.4], "physical_filter": "r_57"},
             ],
         }
     )

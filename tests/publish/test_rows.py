@@ -77,7 +77,22 @@ def test_missing_detectors_are_named_with_the_reason():
     assert row["Detectors"] == "1/3"
     assert row["_Detectors"] == "warning"
     assert row["State"] == "partial"
-    assert row["Missing"] == {"DISPLAY_VALUE": "2, 1 failed", "001": "failed: no bias", "002": "waiting"}
+    assert row["Missing"] == {"DISPLAY_VALUE": "2✗", "001": "failed: no bias", "002": "waiting"}
+
+
+@pytest.mark.parametrize(("outcome", "colour"), [("pass", "ok"), ("fail", "bad"), ("unheard of", None)])
+def test_a_verdict_has_its_colour(outcome, colour):
+    row = row_of(LSSTCAM, MAIN, make_summary(image_type="bias", metrics={"verify_outcome": outcome}))
+
+    assert row["Verification"] == outcome
+    assert row.get("_Verification") == colour
+
+
+@pytest.mark.parametrize(("value", "colour"), [(0.9, None), (0.7, "warning"), (0.4, "bad")])
+def test_a_number_out_of_its_band_has_a_colour(value, colour):
+    row = row_of(LSSTCAM, MAIN, make_summary(metrics={"transparency_median": value}))
+
+    assert row.get("_Transparency") == colour
 
 
 def test_an_exposure_on_its_way_has_a_row_that_says_so():
