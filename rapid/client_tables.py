@@ -23,7 +23,7 @@ import astropy.units as u
 import numpy as np
 from astropy.table import MaskedColumn, Table
 
-from rapid.errors import ConfigurationError, NotFoundError, RapidError, Retry, StoreError
+from rapid.errors import ConfigurationError, NotFoundError, RapidError, StoreError
 
 _SYMBOLS = {
     "″": u.arcsec,
@@ -67,15 +67,22 @@ _NO_UNIT = frozenset({"psf_e", "donut_e"})
 
 
 class DataError(RapidError):
-    """The display refused what was asked; ``code`` and the message are its own."""
+    """The display refused what was asked, with its reason.
+
+    Attributes
+    ----------
+    status
+        The HTTP status.
+    said
+        The display's own word for it: ``bad_request``, ``store_error``, ...
+    """
 
     code = "data_error"
 
-    def __init__(self, status: int, code: str, message: str) -> None:
-        super().__init__(message, status=status)
+    def __init__(self, status: int, said: str, message: str) -> None:
+        super().__init__(message, status=status, said=said)
         self.status = status
-        self.code = code
-        self.retry = Retry.LATER if status >= 500 else Retry.NEVER
+        self.said = said
 
 
 class RapidData:
@@ -250,10 +257,9 @@ def as_frame(table: Table) -> Any:
         Raised if pandas is not installed.
     """
     try:
-        import pandas  # noqa: ICN001, F401 - only whether it is there
+        frame = table.to_pandas()
     except ImportError as error:
         raise ConfigurationError("pandas", "is not installed: pip install pandas") from error
-    frame = table.to_pandas()
     frame.attrs["units"] = {name: str(table[name].unit) for name in table.colnames if table[name].unit is not None}
     return frame
 
@@ -261,19 +267,22 @@ def as_frame(table: Table) -> Any:
 def _column(name: str, values: list[Any], unit: Any) -> MaskedColumn:
     mask = [value is None or (isinstance(value, float) and not math.isfinite(value)) for value in values]
     known = [value for value, is_missing in zip(values, mask, strict=True) if not is_missing]
-    if known and all(isinstance(value, bool) for value in known):
-        filled, dtype = [bool(value) for value in values], np.dtype(bool)
-    elif known and all(isinstance(value, int) and not isinstance(value, bool) for value in known):
-        filled, dtype = [0 if gone else value for value, gone in zip(values, mask, strict=True)], np.dtype(np.int64)
-    elif known and all(isinstance(value, int | float) and not isinstance(value, bool) for value in known):
-        filled = [math.nan if gone else float(value) for value, gone in zip(values, mask, strict=True)]
-        dtype = np.dtype(np.float64)
+    kinds = {type(value) for value in known}
+    blank: Any
+    if kinds == {bool}:
+        blank, dtype = False, np.dtype(bool)
+    elif kinds == {int}:
+        blank, dtype = 0, np.dtype(np.int64)
+    elif kinds and kinds <= {int, float}:
+        blank, dtype = math.nan, np.dtype(np.float64)
     elif known and all(_is_time(value) for value in known):
-        times = [None if gone else _naive(value) for value, gone in zip(values, mask, strict=True)]
-        filled, dtype, unit = times, np.dtype("datetime64[us]"), None
+        values = [value if gone else _naive(value) for value, gone in zip(values, mask, strict=True)]
+        blank, dtype, unit = datetime(1970, 1, 1), np.dtype("datetime64[us]"), None  # noqa: DTZ001 - as numpy keeps them
     else:
-        filled = ["" if gone else _word(value) for value, gone in zip(values, mask, strict=True)]
-        dtype, unit = np.dtype(f"U{max([1, *(len(text) for text in filled)])}"), None
+        values = [value if gone else _word(value) for value, gone in zip(values, mask, strict=True)]
+        width = max([1, *(len(value) for value, gone in zip(values, mask, strict=True) if not gone)])
+        blank, dtype, unit = "", np.dtype(f"U{width}"), None
+    filled = [blank if gone else value for value, gone in zip(values, mask, strict=True)]
     return MaskedColumn(np.array(filled, dtype=dtype), name=name, mask=mask, unit=unit)
 
 
