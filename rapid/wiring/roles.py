@@ -179,11 +179,14 @@ async def run_gather(settings: RoleSettings, stop: asyncio.Event | None = None) 
     from rapid.gather.sweep import add_donut_pair, add_focus_sweep
     from rapid.gather.wavefront import WavefrontStep
     from rapid.products.store import open_products
+    from rapid.trends.follow import TrendFollower
 
     stop = stop or stop_on_signals()
     results = await asyncio.to_thread(open_results, settings.results)
     products = open_products(settings.products)
     ready = asyncio.Event()
+    camera = adopt_camera(settings.camera)
+    trends = TrendFollower(results.engine, camera.name, interval_s=settings.trend_interval_s)
     wavefront = WavefrontStep(budget_s=settings.wavefront_fit_s, n_pairs=settings.wavefront_pairs)
     async with _board(settings) as board:
         await board.load()
@@ -199,18 +202,21 @@ async def run_gather(settings: RoleSettings, stop: asyncio.Event | None = None) 
             board,
             results,
             products,
-            steps=(add_focus_sweep, add_donut_pair, wavefront, *installed_steps()),
+            steps=(add_focus_sweep, add_donut_pair, wavefront, *installed_steps(), trends),
             on_stop=wavefront.stop,
             on_summary=studio.offer,
             lease_ms=settings.gather_lease_ms,
         )
         ready.set()
         drawing = asyncio.create_task(studio.run(stop))
+        following = asyncio.create_task(trends.run(stop))
         try:
             await _with_health(settings, board, ready, lambda: gatherer.run(stop))
         finally:
             drawing.cancel()
-            await asyncio.gather(drawing, return_exceptions=True)
+            if not stop.is_set():
+                following.cancel()  # the role has failed; else a search in hand ends by itself
+            await asyncio.gather(drawing, following, return_exceptions=True)
     results.close()
 
 

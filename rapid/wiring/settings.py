@@ -61,6 +61,9 @@ class RoleSettings(Settings):
         default=600.0, gt=0, description="How often the movie and the roll-up of a running night are made anew [s]."
     )
     plot_task_s: float = Field(default=300.0, gt=0, description="Plots or a movie that take longer are given up [s].")
+    trend_interval_s: float = Field(
+        default=30.0, gt=0, description="Least time between two searches of the trends for changes [s]."
+    )
     lead_ttl_s: float = Field(default=3.0, gt=0.2, description="How soon a standby head takes over [s].")
     build_calibs: bool = Field(default=True, description="Build calibs when an afternoon sequence is whole.")
     pools: str = Field(default="science,wavefront,build", description="Worker groups a worker serves, by preference.")
