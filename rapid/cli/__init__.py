@@ -4,7 +4,24 @@ import sys
 
 import typer
 
-from rapid.cli import acl, catalogue, control, exclude, facts, jobs, night, patterns, process, publish, request, roles, up
+from rapid.cli import (
+    acl,
+    catalogue,
+    cluster,
+    control,
+    exclude,
+    facts,
+    jobs,
+    night,
+    patterns,
+    process,
+    publish,
+    request,
+    roles,
+    trend,
+    undo,
+    up,
+)
 from rapid.errors import RapidError
 
 app = typer.Typer(
@@ -15,7 +32,24 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for module in (up, roles, publish, process, facts, jobs, night, exclude, patterns, request, control, acl, catalogue):
+for module in (
+    up,
+    roles,
+    publish,
+    process,
+    facts,
+    jobs,
+    night,
+    exclude,
+    patterns,
+    request,
+    control,
+    acl,
+    catalogue,
+    cluster,
+    undo,
+    trend,
+):
     module.register(app)
 
 
