@@ -192,6 +192,13 @@ class NightClock:
 
         self._change(go)
 
+    def skip_to(self, at_s: float) -> None:
+        """Pass idle time: go on to a later time of the night, before which nothing happens."""
+        with self._changed:
+            if self._state is Playing.RUNNING and self._sought_s is None and at_s > self._position():
+                self._stand_at(at_s)
+                self._changed.notify_all()
+
     def stop(self) -> None:
         """End the night."""
         with self._changed:

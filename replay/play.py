@@ -119,6 +119,8 @@ class Player:
         See `steps_of`.
     loops
         How often the night is played; 0 for ever. Raws of a later round are the same files again.
+    max_gap_s
+        Of the time between two events, pass over what is longer than so much of the night; None for no such limit.
     n_threads
         Raws made at a time.
     may_begin
@@ -140,6 +142,7 @@ class Player:
         door: SystemDoor | None = None,
         seed: int | None = None,
         loops: int = 1,
+        max_gap_s: float | None = None,
         n_threads: int = 1,
         compress: bool = True,
         may_begin: Callable[[int], None] = lambda _exposure: None,
@@ -154,6 +157,7 @@ class Player:
         self._door = door
         self._steps = steps_of(recording.events, seed=seed)
         self._loops = loops
+        self._max_gap_s = max_gap_s
         self._n_threads = n_threads
         self._local = threading.local()
         self._compress = compress
@@ -205,6 +209,9 @@ class Player:
             while place < len(self._steps):
                 step = self._steps[place]
                 self._make_ahead(pool, made, place)
+                if self._max_gap_s is not None and place:
+                    # Never before what a person sought: the clock refuses to go back.
+                    self.clock.skip_to(step.at_s - self._max_gap_s)
                 due = self.clock.wait_until(step.at_s)
                 if due.stopped:
                     return False

@@ -254,6 +254,7 @@ def replay_night(
     options: SystemOptions | None = None,
     seed: int | None = None,
     max_open: int = MAX_OPEN,
+    max_gap_s: float | None = None,
     stall_s: float = STALL_S,
     on_step: Callable[[PlayProgress], None] = lambda _progress: None,
     around: Callable[["ReplaySystem", RawTarget], RawTarget] = lambda _system, target: target,
@@ -270,6 +271,8 @@ def replay_night(
         Seconds of the night per second; as fast as the system takes it by default.
     max_open
         Exposures in flight, when it goes as fast as possible.
+    max_gap_s
+        Pass over what is longer than so long between two events.
     around
         Puts something around the target that raws go to: what spoils them.
     on_fault
@@ -300,6 +303,7 @@ def replay_night(
             night,
             door=door,
             seed=seed,
+            max_gap_s=max_gap_s,
             n_threads=max((os.cpu_count() or 2) // 2, 1),
             compress=False,
             may_begin=gate if not math.isfinite(night.rate) else lambda _exposure: None,

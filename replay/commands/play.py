@@ -36,6 +36,9 @@ def play(
     notify: Annotated[str, typer.Option(help="With S3: the head's /notify, told of every object.")] = "",
     seed: Annotated[int | None, typer.Option(help="Shuffle the raws of each exposure, the same for a seed.")] = None,
     loops: Annotated[int, typer.Option(min=0, help="How often; 0 for ever.")] = 1,
+    max_gap: Annotated[
+        float | None, typer.Option(min=0, help="Pass over what is longer than so long between two events [s].")
+    ] = None,
     begin: Annotated[float, typer.Option("--from", min=0, help="Begin at this time of the night [s].")] = 0.0,
     workers: Annotated[int, typer.Option(min=1, help="With --system.")] = 2,
     threads: Annotated[int, typer.Option(min=1, help="Raws made at a time.")] = 1,
@@ -53,7 +56,7 @@ def play(
     if system is not None:
         if to or redis:
             raise ConfigurationError("system", "a system of its own has its own raws and board: leave --to and --redis")
-        _play_in_system(night, system, clock, out=out, workers=workers, seed=seed, control=control)
+        _play_in_system(night, system, clock, out=out, workers=workers, seed=seed, max_gap_s=max_gap, control=control)
         return
     if not to:
         raise ConfigurationError("to", "say where raws go: --to DIR, --to s3://..., or --system DIR")
@@ -73,6 +76,7 @@ def play(
         door=_door(night, redis, data),
         seed=seed,
         loops=loops,
+        max_gap_s=max_gap,
         n_threads=threads,
         compress=not plain,
     )
@@ -182,6 +186,7 @@ def _play_in_system(
     out: Path | None,
     workers: int,
     seed: int | None,
+    max_gap_s: float | None,
     control: Path,
 ) -> None:
     from replay.control import ControlSocket, keys_of_terminal
@@ -197,7 +202,13 @@ def _play_in_system(
 
     with ControlSocket(control, clock, lambda: dict(state)), keys_of_terminal(clock):
         found = replay_night(
-            night, folder, clock=clock, seed=seed, options=SystemOptions(n_workers=workers), on_step=tell
+            night,
+            folder,
+            clock=clock,
+            seed=seed,
+            max_gap_s=max_gap_s,
+            options=SystemOptions(n_workers=workers),
+            on_step=tell,
         )
     if out is not None:
         write_recording(found, out, overwrite=True)
