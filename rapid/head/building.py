@@ -1,7 +1,7 @@
-"""Build a calib for a request, and calibrate its newest input with it: the batches that follow the processing.
+"""Build a calib for a request: the batch that follows the processing.
 
 The build is the same job as that of an afternoon's sequence (`rapid.head.builds`), and the same batch if it is of the same
-exposures. What the check shows is judged by `rapid.requests.verify`.
+exposures. The job that builds a calib verifies it (`rapid.worker.verify`); `rapid.requests.verify` says what came of it.
 """
 
 import asyncio
@@ -11,7 +11,6 @@ from typing import Any
 from rapid.camera.models import Camera, Purpose
 from rapid.dispatch.board import AsyncBoard
 from rapid.dispatch.models import BatchKey, BatchSpec
-from rapid.exposure.models import ImageType
 from rapid.head.builds import apply_rules
 from rapid.head.exclusions import Exclusions
 from rapid.head.known import KnownExposures
@@ -23,7 +22,7 @@ from rapid.results.models import DetectorResult, ExposureSummary
 from rapid.results.store import ResultsStore
 
 VERIFY_SUFFIX = "-verify"
-"""Of the run under which the check of a calib is stored: the same exposure and pipeline as one of its inputs."""
+"""Of the run under which checks of calibs were stored, before the job that builds one verified it."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ class Means:
 async def begin_build(
     means: Means,
     record: RequestRecord,
-    kind: ImageType,
+    kind: str,
     members: tuple[int, ...],
     *,
     detectors: frozenset[int] | None,
@@ -67,7 +66,7 @@ async def begin_build(
     """
     last = members[-1]
     camera, results = means.camera, means.results
-    pipeline = load_pipeline(f"build_{kind.value}", means.book)
+    pipeline = load_pipeline(f"build_{kind}", means.book)
 
     def look_up() -> tuple[list[DetectorResult], list[ExposureSummary], list[DetectorResult]]:
         prompt = results.results(last, camera=camera.name, run=PROMPT, pipeline=pipeline.name)
@@ -78,7 +77,7 @@ async def begin_build(
     raws = {
         result.detector: result.provenance.raw
         for result in inputs
-        if result.pipeline == kind.value
+        if not result.pipeline.startswith("build_")
         and camera.by_id[result.detector].purpose is not Purpose.GUIDER
         and (detectors is None or result.detector in detectors)
     }
@@ -94,30 +93,18 @@ async def begin_build(
         is_own=run != PROMPT,
         wanted=frozenset(raws),
     )
+    image_type = next((summary.image_type for summary in summaries), kind)
     await _post(
-        means, record, target, kind, pipeline, raws=raws, info=info, inputs=members, config=spec.config if spec else {}
+        means,
+        record,
+        target,
+        image_type,
+        pipeline,
+        raws=raws,
+        info=info,
+        inputs=members,
+        config=spec.config if spec else {},
     )
-    return target
-
-
-async def begin_verification(means: Means, record: RequestRecord, kind: ImageType, build: Target) -> Target:
-    """Have the newest input of a calib calibrated with it."""
-    last = build.key.exposure_id
-    pipeline = load_pipeline(kind.value, means.book)
-    built = await asyncio.to_thread(
-        lambda: means.results.results(last, camera=means.camera.name, run=build.key.run, pipeline=build.key.pipeline)
-    )
-    raws = {result.detector: result.provenance.raw for result in built if result.detector in build.wanted}
-    target = Target(
-        key=BatchKey(run=record.run + VERIFY_SUFFIX, exposure_id=last, pipeline=pipeline.name),
-        stage=Stage.VERIFY,
-        is_own=True,
-        wanted=frozenset(raws),
-    )
-    info = dict(build.summary.info) if build.summary else {}
-    # The pipeline of its kind leaves the calib itself out, because as an exposure comes in there may be none yet.
-    config = {"isr": {kind.value: True}}
-    await _post(means, record, target, kind, pipeline, raws=raws, info=info, inputs=(), config=config)
     return target
 
 
@@ -125,7 +112,7 @@ async def _post(
     means: Means,
     record: RequestRecord,
     target: Target,
-    kind: ImageType,
+    image_type: str,
     pipeline: Pipeline,
     *,
     raws: dict[int, str],
@@ -148,7 +135,7 @@ async def _post(
     target.spec = BatchSpec(
         key=key,
         camera=camera,
-        image_type=kind.value,
+        image_type=image_type,
         expected=frozenset(raws),
         raws=raws,
         pool=pipeline.pool,

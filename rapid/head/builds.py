@@ -11,7 +11,7 @@ from rapid.dispatch.board import AsyncBoard
 from rapid.dispatch.models import BatchKey, BatchSpec, Event, EventKind
 from rapid.errors import StoreError
 from rapid.exclusions.rule_store import RuleStore
-from rapid.head.decide import BUILD_ORDER, calib_groups, choose_builds
+from rapid.head.decide import SEQUENCE_TYPES, calib_groups, choose_builds
 from rapid.head.models import CalibGroup
 from rapid.pipeline.models import PipelineBook
 from rapid.pipeline.store import load_pipeline
@@ -20,7 +20,7 @@ from rapid.results.store import ResultsStore
 log = structlog.get_logger()
 
 RUN = "prompt"
-CALIBRATION_PIPELINES = frozenset(kind.value for kind in BUILD_ORDER)
+CALIBRATION_PIPELINES = frozenset({"bias", "dark", "flat"})
 
 
 class CalibBuilder:
@@ -67,14 +67,14 @@ class CalibBuilder:
             lambda: self._results.summaries(self._camera.name, day_obs=day_obs, limit=10_000, run=RUN)
         )
         groups = calib_groups(summaries)
-        built: dict[int, bool] = {}
+        built: dict[tuple[str, int], bool] = {}
         for group in groups:
-            key = BatchKey(run=RUN, exposure_id=group.members[-1], pipeline=f"build_{group.image_type}")
+            key = BatchKey(run=RUN, exposure_id=group.members[-1], pipeline=f"build_{group.kind}")
             done = next((s for s in summaries if s.exposure == key.exposure_id and s.pipeline == key.pipeline), None)
             if done is not None:
-                built[group.members[-1]] = True
+                built[group.key] = True
             elif await self._board.state(key) is not None:
-                built[group.members[-1]] = False
+                built[group.key] = False
         recent = await self._board.recent(500)
         gathered = {(summary.exposure, summary.pipeline) for summary in summaries}
         ungathered = {
@@ -91,12 +91,13 @@ class CalibBuilder:
         raws = {
             result.detector: result.provenance.raw
             for result in results
-            if result.pipeline == group.image_type and self._camera.by_id[result.detector].purpose is not Purpose.GUIDER
+            if not result.pipeline.startswith("build_")
+            and self._camera.by_id[result.detector].purpose is not Purpose.GUIDER
         }
         if not raws:
             return
         await apply_rules(self._results, self._camera.name, group.members)
-        pipeline = load_pipeline(f"build_{group.image_type}", self._book)
+        pipeline = load_pipeline(f"build_{group.kind}", self._book)
         summaries = await asyncio.to_thread(self._results.summary_versions, self._camera.name, last)
         await self._board.post(
             BatchSpec(
@@ -114,7 +115,7 @@ class CalibBuilder:
             ),
             lead_token=self._token,
         )
-        log.info("calib build posted", kind=group.image_type, n_inputs=len(group.members), n_detectors=len(raws))
+        log.info("calib build posted", kind=group.kind, n_inputs=len(group.members), n_detectors=len(raws))
 
 
 async def apply_rules(results: ResultsStore, camera: str, members: tuple[int, ...]) -> None:
@@ -125,7 +126,7 @@ async def apply_rules(results: ResultsStore, camera: str, members: tuple[int, ..
 
 
 def _may_complete_sequence(event: Event) -> bool:
-    return event.kind is EventKind.SUMMARY_READY and event.data.get("image_type") in {"bias", "dark", "flat"}
+    return event.kind is EventKind.SUMMARY_READY and event.data.get("image_type") in SEQUENCE_TYPES
 
 
 def _day_of(event: Event) -> int:

@@ -4,7 +4,8 @@
 calibration sequence is whole and which calib to build next.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from rapid.arrival.models import RawHeader
 from rapid.camera.models import Camera, Purpose
@@ -14,8 +15,22 @@ from rapid.pipeline.models import PipelineBook
 from rapid.pipeline.store import choose_pipelines, load_pipeline
 from rapid.results.models import ExposureSummary
 
-BUILD_ORDER = (ImageType.BIAS, ImageType.DARK, ImageType.FLAT)
-"""A dark needs the bias, a flat needs both."""
+NEEDED: dict[str, frozenset[str]] = {
+    "bias": frozenset(),
+    "dark": frozenset({"bias"}),
+    "linearity": frozenset({"bias", "dark"}),
+    "ptc": frozenset({"bias", "dark", "linearity"}),
+    "crosstalk": frozenset({"bias", "dark", "linearity", "ptc"}),
+    "flat": frozenset({"bias", "dark", "linearity", "ptc", "crosstalk"}),
+    "defects": frozenset({"bias", "dark", "flat"}),
+}
+"""What a calib is built with, by kind."""
+
+SEQUENCE_TYPES = frozenset({ImageType.BIAS.value, ImageType.DARK.value, ImageType.FLAT.value, ImageType.SPOT.value})
+"""Image types that calibs are built of."""
+
+MIN_RAMP = 4
+"""Exposure times, with two flats each, that make a ramp for linearity and gains."""
 
 WAVEFRONT = "wavefront sensors"
 """Names the pipeline of wavefront sensors among those by image type."""
@@ -109,76 +124,114 @@ def plan_batches(
     return plans
 
 
-def calib_groups(summaries: Iterable[ExposureSummary]) -> list[CalibGroup]:
-    """Return the calibration sequences of a night, whole or not.
+def _sequences(
+    summaries: Iterable[ExposureSummary],
+) -> dict[tuple[str, str, str | None], list[ExposureSummary]]:
+    """Return the calibration exposures of a night by type, GROUPID and filter, in order, each once."""
+    found: dict[tuple[str, str, str | None], dict[int, ExposureSummary]] = {}
+    for summary in sorted(summaries, key=lambda s: s.exposure):
+        kind = summary.image_type
+        wanted = {"quicklook"} if kind == ImageType.SPOT.value else {kind}
+        if kind not in SEQUENCE_TYPES or summary.pipeline not in wanted:
+            continue
+        group_id = str(summary.info.get("group_id") or "")
+        if not group_id:
+            continue
+        # Each image of a sequence may carry a group of its own; its size then says that it stands alone.
+        filter_name = summary.info.get("physical_filter") if kind in {"flat", "spot"} else None
+        found.setdefault((kind, group_id, filter_name), {})[summary.exposure] = summary
+    return {key: list(group.values()) for key, group in found.items()}
 
-    A sequence is a GROUPID, or for exposures without one a run of the same type and filter in successive
-    exposures. It is whole when as many exposures as its MAXINDEX says have complete summaries.
+
+def _is_ramp(found: Sequence[ExposureSummary]) -> bool:
+    """Whether flats are a ramp of light, in pairs: several exposure times, two of most of them."""
+    times = Counter(round(float(s.info.get("exposure_time_s") or 0.0), 3) for s in found)
+    return sum(n >= MIN_TO_BUILD for n in times.values()) >= MIN_RAMP and len(times) >= MIN_RAMP
+
+
+def calib_groups(summaries: Iterable[ExposureSummary]) -> list[CalibGroup]:
+    """Return what can be built of a night's calibration sequences, whole or not.
+
+    A sequence is a GROUPID. It is whole when as many exposures as its MAXINDEX says have complete summaries. Of flats at
+    several exposure times, in pairs, linearity and gains are built, and no flat; of spots crosstalk; of the newest whole
+    darks and the first whole flats after them the defects.
 
     Parameters
     ----------
     summaries
         Newest summaries of the night's calibration exposures, in any order.
     """
-    members: dict[tuple[str, str, str | None], list[ExposureSummary]] = {}
-    for summary in sorted(summaries, key=lambda s: s.exposure):
-        if summary.image_type not in {kind.value for kind in BUILD_ORDER} or summary.pipeline.startswith("build_"):
-            continue
-        group_id = str(summary.info.get("group_id") or "")
-        if not group_id:
-            continue
-        # Each image of a sequence may carry a group of its own; its size then says that it stands alone.
-        filter_name = summary.info.get("physical_filter") if summary.image_type == ImageType.FLAT.value else None
-        members.setdefault((summary.image_type, group_id, filter_name), []).append(summary)
-    groups = []
-    for (image_type, group_id, filter_name), found in members.items():
+    groups: list[CalibGroup] = []
+    for (image_type, group_id, filter_name), found in _sequences(summaries).items():
         announced = max((int(s.info.get("group_size") or 0) for s in found), default=0)
         is_whole = announced >= MIN_TO_BUILD and len(found) >= announced and all(s.is_complete for s in found)
-        groups.append(
+        kinds: tuple[str, ...] = (image_type,)
+        if image_type == ImageType.SPOT.value:
+            kinds = ("crosstalk",)
+        elif image_type == ImageType.FLAT.value and _is_ramp(found):
+            kinds = ("linearity", "ptc")
+        groups += [
             CalibGroup(
                 image_type=image_type,
                 group_id=group_id,
                 physical_filter=filter_name,
                 members=tuple(s.exposure for s in found),
                 is_whole=is_whole,
+                kind=kind,
             )
-        )
+            for kind in kinds
+        ]
+    darks = [group for group in groups if group.kind == "dark" and group.is_whole]
+    if darks:
+        dark = max(darks, key=lambda group: group.members[-1])
+        flats = [g for g in groups if g.kind == "flat" and g.is_whole and g.members[0] > dark.members[-1]]
+        if flats:
+            flat = min(flats, key=lambda group: group.members[-1])
+            groups.append(
+                CalibGroup(
+                    image_type=flat.image_type,
+                    group_id=flat.group_id,
+                    physical_filter=flat.physical_filter,
+                    members=dark.members + flat.members,
+                    is_whole=True,
+                    kind="defects",
+                )
+            )
     return groups
 
 
 def choose_builds(
-    groups: Iterable[CalibGroup], built: Mapping[int, bool], *, ungathered: Collection[int] = ()
+    groups: Iterable[CalibGroup], built: Mapping[tuple[str, int], bool], *, ungathered: Collection[int] = ()
 ) -> list[CalibGroup]:
-    """Return the whole sequences to build now.
+    """Return what to build now.
 
     Parameters
     ----------
     groups
         From `calib_groups`.
     built
-        Exposure id of the last member of every sequence whose build was posted, and whether it is done.
+        Kind and last exposure of every build that was posted, and whether it is done.
     ungathered
         Calibration exposures that were posted and have no summary yet.
 
     Notes
     -----
-    A dark waits for a bias build in progress, a flat for bias and dark: else it would be made without them. Newest
-    first, a flat may be whole before the biases are looked at; so a sequence also waits while an earlier calibration
-    exposure is not gathered. That ends by itself: every exposure is gathered at its deadline at the latest.
+    A dark waits for a bias build in progress, a flat for bias and dark, and so on (`NEEDED`): else it would be made
+    without them. Newest first, a flat may be whole before the biases are looked at; so a sequence also waits while an
+    earlier calibration exposure is not gathered. That ends by itself: every exposure is gathered at its deadline at the
+    latest.
     """
     whole = [group for group in groups if group.is_whole]
     due = []
     for group in whole:
-        if group.members[-1] in built:
+        if group.key in built:
             continue
         if any(exposure_id < group.members[0] for exposure_id in ungathered):
             continue
-        place = BUILD_ORDER.index(ImageType(group.image_type))
-        before = {kind.value for kind in BUILD_ORDER[:place]}
         blocked = any(
-            not built.get(other.members[-1], False)
+            not built.get(other.key, False)
             for other in whole
-            if other.image_type in before and other.members[-1] < group.members[-1]
+            if other.kind in NEEDED[group.kind] and other.members[-1] <= group.members[-1]
         )
         if not blocked:
             due.append(group)

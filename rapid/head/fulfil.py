@@ -11,9 +11,8 @@ from typing import Any
 import structlog
 
 from rapid.errors import RapidError
-from rapid.exposure.models import ImageType
 from rapid.head.answers import answers_of
-from rapid.head.building import Means, begin_build, begin_verification
+from rapid.head.building import Means, begin_build
 from rapid.head.known import KnownExposure
 from rapid.head.members import Members
 from rapid.head.processing import Processing
@@ -31,7 +30,7 @@ from rapid.requests.models import (
     RequestSpec,
     RequestState,
 )
-from rapid.requests.verify import verify_calib
+from rapid.requests.verify import calib_answer
 from rapid.results.models import DetectorState, Scalar
 
 log = structlog.get_logger()
@@ -166,13 +165,16 @@ class Fulfilment:
                 self._wake_ms.append(now_ms + 500)
 
     def _check_member(self, known: KnownExposure) -> None:
-        kind = self.spec.combine.builds if self.spec.combine else None
-        if kind is not None and known.image_type != kind.value:
+        combine = self.spec.combine
+        if combine is None or combine.builds is None:
+            return
+        if known.image_type not in {kind.value for kind in combine.input_types}:
+            named = " or ".join(sorted(kind.value for kind in combine.input_types))
             raise RequestFailedError(
-                f"exposure {known.exposure_id} is a {known.image_type} image, not a {kind.value}",
+                f"exposure {known.exposure_id} is a {known.image_type} image, not a {named}",
                 field="select", exposure=known.exposure_id,
             )  # fmt: skip
-        if kind is ImageType.FLAT:
+        if combine in {Combine.BUILD_FLAT, Combine.BUILD_LINEARITY}:
             filters = {str(e.info.get("physical_filter")) for e in self._members.exposures.values()}
             if len(filters) > 1:
                 raise RequestFailedError(
@@ -240,7 +242,7 @@ class Fulfilment:
         return [target for target in self.targets.values() if target.stage is stage]
 
     async def _build(self, now_ms: int) -> bool:
-        """Build and verify; whether both are done."""
+        """Build, and read the verdict; whether that is done."""
         combine = self.spec.combine
         if combine is None or combine.builds is None:
             return True
@@ -252,40 +254,19 @@ class Fulfilment:
         build = self._targets_of(Stage.BUILD)[0]
         if not build.has_ended:
             return False
-        if not self._targets_of(Stage.VERIFY):
-            if not build.n_finished:
-                raise CombineFailedError(f"no {combine.builds.value} was built: {self._why_nothing([build])}")
-            check = await begin_verification(self._means, self.record, combine.builds, build)
-            self.targets[check.key.id] = check
-            await self._look(check, now_ms)
-        check = self._targets_of(Stage.VERIFY)[0]
-        if not check.has_ended:
-            return False
-        self._calib = await asyncio.to_thread(self._verify, combine.builds, members, build, check)
+        if not build.n_finished:
+            raise CombineFailedError(f"no {combine.builds} was built: {self._why_nothing([build])}")
+        self._calib = await asyncio.to_thread(self._verdict, combine.builds, members, build)
         return True
 
-    def _verify(self, kind: ImageType, members: tuple[int, ...], build: Target, check: Target) -> CalibAnswer:
-        results, camera = self._means.results, self._means.camera
-
-        def results_of(target: Target) -> Any:
-            key = target.key
-            return results.results(key.exposure_id, camera=camera.name, run=key.run, pipeline=key.pipeline)
-
-        calib_ids: dict[str, str] = {}
-        for record in results.calibs(camera.name, kind=kind.value):
-            if tuple(record.inputs) == members:
-                calib_ids.setdefault(camera.by_id[record.detector].name, record.calib_id)
-        info = build.summary.info if build.summary else {}
-        dark_time = info.get("dark_time_s") or info.get("exposure_time_s")
-        return verify_calib(
+    def _verdict(self, kind: str, members: tuple[int, ...], build: Target) -> CalibAnswer:
+        key, camera = build.key, self._means.camera
+        built = self._means.results.results(key.exposure_id, camera=camera.name, run=key.run, pipeline=key.pipeline)
+        return calib_answer(
             kind,
-            camera=camera,
             inputs=members,
-            built=[result for result in results_of(build) if result.detector in build.wanted],
-            checked=results_of(check),
-            calib_ids=calib_ids,
+            built=[result for result in built if result.detector in build.wanted],
             not_built={camera.by_id[d].name: why for d, why in build.not_finished.items()},
-            dark_time_s=float(dark_time) if isinstance(dark_time, int | float) else None,
         )
 
     async def end(self, state: RequestState, fault: RequestFault | None, *, reason: str = "") -> None:

@@ -36,6 +36,8 @@ class CalibGroup:
         Exposure ids, in order.
     is_whole
         Every member that the sequence announced has a complete summary.
+    kind
+        Of the calib that is built of it; its image type if empty.
     """
 
     image_type: str
@@ -43,3 +45,13 @@ class CalibGroup:
     physical_filter: str | None
     members: tuple[int, ...]
     is_whole: bool
+    kind: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.kind:
+            object.__setattr__(self, "kind", self.image_type)
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """Kind and last exposure: which build it is."""
+        return self.kind, self.members[-1]

@@ -14,6 +14,7 @@ from rapid.dispatch.models import BatchKey, BatchSpec, Priority
 from rapid.dispatch.redo import NotRedone, redo
 from rapid.errors import RapidError
 from rapid.exclusions.decide import merge_config
+from rapid.head.acting import CalibFulfilment
 from rapid.head.building import Means
 from rapid.head.fulfil import Fulfilment, RequestFailedError
 from rapid.head.redo_plan import (
@@ -318,11 +319,13 @@ class RedoFulfilment:
         return self.record.model_copy(update=changes)
 
 
-AnyFulfilment = Fulfilment | RedoFulfilment
+AnyFulfilment = Fulfilment | RedoFulfilment | CalibFulfilment
 
 
 def make_fulfilment(record: RequestRecord, detectors: frozenset[int] | None, means: Means) -> AnyFulfilment:
     """Return what fulfils a request."""
     if record.spec is not None and record.spec.select.affected is not None:
         return RedoFulfilment(record, means)
+    if record.spec is not None and record.spec.select.calibs is not None:
+        return CalibFulfilment(record, means)
     return Fulfilment(record, detectors, means)

@@ -22,7 +22,6 @@ class Stage(StrEnum):
 
     PROCESS = "process"
     BUILD = "build"
-    VERIFY = "verify"
 
 
 @dataclass

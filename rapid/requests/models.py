@@ -12,6 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from rapid.exposure.models import ImageType
 from rapid.pipeline.models import NAME as PIPELINE_NAME
+from rapid.requests.calibs import MAX_CALIBS, Action, CalibStanding
 from rapid.results.models import Scalar
 
 SCHEMA_VERSION = 1
@@ -124,8 +125,29 @@ class AffectedExposures(_Message):
         return self
 
 
+class CalibSelection(_Message):
+    """Calibs that are there, and what is to be done with them."""
+
+    ids: tuple[Annotated[str, Field(min_length=1, max_length=200)], ...] = Field(
+        min_length=1, max_length=MAX_CALIBS, description="Calib ids."
+    )
+    action: Action = Field(
+        description="verify: hold them against the thresholds again; certify: let look-ups choose them; reject: no longer."
+    )
+    override: bool = Field(default=False, description="Certify also what did not pass; needs a reason.")
+    reason: str = Field(default="", max_length=1000, description="Why; is written down.")
+
+    @model_validator(mode="after")
+    def _says_why(self) -> "CalibSelection":
+        if self.override and self.action != "certify":
+            raise ValueError("override: is for certify")
+        if (self.override or self.action == "reject") and not self.reason.strip():
+            raise ValueError("reason: say why")
+        return self
+
+
 class Selection(_Message):
-    """Which exposures: exactly one of the five ways."""
+    """Which exposures, or calibs: exactly one of the six ways."""
 
     exposures: tuple[ExposureItem, ...] | None = Field(
         default=None,
@@ -137,10 +159,11 @@ class Selection(_Message):
     next: NextExposures | None = None
     sequence: SequenceExposures | None = None
     affected: AffectedExposures | None = None
+    calibs: CalibSelection | None = None
 
     @model_validator(mode="after")
     def _one_way(self) -> "Selection":
-        ways = ("exposures", "group", "next", "sequence", "affected")
+        ways = ("exposures", "group", "next", "sequence", "affected", "calibs")
         given = [name for name in ways if getattr(self, name) is not None]
         if len(given) != 1:
             raise ValueError(f"give exactly one of {', '.join(ways)}; got {', '.join(given) or 'none'}")
@@ -167,11 +190,36 @@ class Combine(StrEnum):
     BUILD_BIAS = "build_bias"
     BUILD_DARK = "build_dark"
     BUILD_FLAT = "build_flat"
+    BUILD_PTC = "build_ptc"
+    BUILD_LINEARITY = "build_linearity"
+    BUILD_CROSSTALK = "build_crosstalk"
+    BUILD_DEFECTS = "build_defects"
 
     @property
-    def builds(self) -> ImageType | None:
+    def builds(self) -> str | None:
         """Kind of calib that is built and verified; None if none is."""
-        return ImageType(self.value.removeprefix("build_")) if self.value.startswith("build_") else None
+        return self.value.removeprefix("build_") if self.value.startswith("build_") else None
+
+    @property
+    def input_types(self) -> frozenset[ImageType]:
+        """Image types that it is built of; none for what builds no calib."""
+        return _BUILT_OF.get(self.value, frozenset())
+
+    @property
+    def least(self) -> int:
+        """Fewest exposures."""
+        return {"focus_sweep": 4, "build_ptc": 8, "build_linearity": 4, "build_crosstalk": 1}.get(self.value, 2)
+
+
+_BUILT_OF = {
+    "build_bias": frozenset({ImageType.BIAS}),
+    "build_dark": frozenset({ImageType.DARK}),
+    "build_flat": frozenset({ImageType.FLAT}),
+    "build_ptc": frozenset({ImageType.FLAT}),
+    "build_linearity": frozenset({ImageType.FLAT}),
+    "build_crosstalk": frozenset({ImageType.SPOT, ImageType.FLAT, ImageType.SCIENCE, ImageType.ENGTEST, ImageType.ACQ}),
+    "build_defects": frozenset({ImageType.DARK, ImageType.FLAT}),
+}
 
 
 class RequestPriority(StrEnum):
@@ -234,12 +282,16 @@ class RequestSpec(_Message):
             for name in ("detectors", "pipeline", "config", "combine", "run", "guaranteed"):
                 if getattr(self, name):
                     raise ValueError(f"{name}: results are done again as they were done, in their place")
+        if self.select.calibs is not None:
+            for name in ("detectors", "pipeline", "config", "combine", "run", "guaranteed"):
+                if getattr(self, name):
+                    raise ValueError(f"{name}: calibs are named, and nothing is processed")
         if self.run == PROMPT:
             raise ValueError(f"run: {PROMPT} is what the night's own processing is called")
         if self.combine is not None and self.combine.builds is not None and self.pipeline is not None:
             raise ValueError(f"pipeline: {self.combine.value} chooses its own")
         if self.combine is not None and self.select.exposures is not None:
-            n, least = len(self.select.listed()), 4 if self.combine is Combine.FOCUS_SWEEP else 2
+            n, least = len(self.select.listed()), self.combine.least
             if n < least or (self.combine is Combine.DONUT_PAIR and n != 2):
                 raise ValueError(f"select.exposures: {self.combine.value} needs {least} exposures, not {n}")
         if self.guaranteed and self.detectors is not None:
@@ -309,7 +361,7 @@ class AmpTest(_Message):
     """One test of one amp that failed."""
 
     detector: str
-    amp: str
+    amp: str = Field(description="Empty for a test of the detector as a whole.")
     test: str
     value: float | None = Field(description="What was measured; None if it could not be.")
     limit: float | None
@@ -317,12 +369,14 @@ class AmpTest(_Message):
 
 
 class CalibAnswer(_Message):
-    """The calib that was built, and whether it passed."""
+    """The calib that was built, and whether it passed: one that did not is kept, and not certified."""
 
     kind: str
     inputs: tuple[int, ...]
     calib_ids: dict[str, str] = Field(default_factory=dict, description="By detector.")
     passed: bool
+    outcome: str = Field(default="", description="Of its verification: pass, warn, not_measured, fail.")
+    states: dict[str, str] = Field(default_factory=dict, description="By detector: certified or rejected.")
     n_amps: int = Field(description="Amps tested.")
     failing_amps: dict[str, tuple[str, ...]] = Field(default_factory=dict, description="By detector.")
     failures: tuple[AmpTest, ...] = Field(default=(), description="The first 200.")
@@ -351,6 +405,7 @@ class RequestAnswer(_Message):
     focus: dict[str, Scalar] | None = Field(default=None, description="Best focus of the sweep, with its error.")
     donut_pair: dict[str, Scalar] | None = Field(default=None, description="Focus offset of the pair.")
     calib: CalibAnswer | None = None
+    calibs: tuple[CalibStanding, ...] = Field(default=(), description="Where the named calibs stand now.")
     redo: RedoAnswer | None = None
     notes: tuple[str, ...] = ()
 

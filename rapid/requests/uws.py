@@ -56,7 +56,7 @@ PHASES = {
 }
 
 _OPTION = re.compile(r"([A-Za-z_]\w*):([A-Za-z_][\w.]*)=(.*)", re.DOTALL)
-_BUILDS = re.compile(r"(?:cp|verify)(Bias|Dark|Flat)")
+_BUILDS = re.compile(r"(?:cp|verify)(Bias|Dark|Flat|Ptc|Linearizer|Crosstalk|Defects)")
 _basic = HTTPBasic(
     auto_error=False, description="For clients that take credentials from the URL: the token as password."
 )
@@ -130,7 +130,9 @@ def read_job(job: JobRequest, *, instrument: str) -> tuple[RequestSpec, dict[str
 def _what_to_run(name: str) -> dict[str, str]:
     """Return the fields of a request for a pipeline's name: the summit's builds of calibs are combinations here."""
     kind = _BUILDS.fullmatch(name)
-    return {"combine": f"build_{kind.group(1).lower()}"} if kind else {"pipeline": name}
+    if kind is None:
+        return {"pipeline": name}
+    return {"combine": f"build_{kind.group(1).lower().replace('linearizer', 'linearity')}"}
 
 
 def _read_options(text: str) -> tuple[dict[str, dict[str, Any]], list[str]]:

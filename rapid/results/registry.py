@@ -4,7 +4,7 @@ A calib's row never goes away. Look-ups choose among the certified ones; ``as_of
 a moment, whatever was certified, rejected or withdrawn since.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -163,6 +163,37 @@ class CalibRegistry(SqlStore):
                 self._add_event(connection, after, at=moment or datetime.now(UTC), author=author, reason=reason)
         except SQLAlchemyError as error:
             raise StoreError(f"results store: cannot change a calib's state: {error}") from error
+        return after
+
+    def set_calib_verification(
+        self,
+        camera: str,
+        calib_id: str,
+        *,
+        outcome: str,
+        failures: Iterable[str],
+        document: Mapping[str, Any],
+    ) -> CalibRecord:
+        """Write down what a verification of a calib found; its state stays.
+
+        Raises
+        ------
+        NotFoundError
+            Raised if the camera has no such calib.
+        """
+        t = schema.calib
+        here = (t.c.camera == camera) & (t.c.calib_id == calib_id)
+        try:
+            with self._begin() as connection:
+                self._lock(connection, CALIB_LOCK)
+                row = connection.execute(sa.select(_text(t.c.document)).where(here)).fetchone()
+                if row is None:
+                    raise NotFoundError("calib", calib_id, camera)
+                changes = {"outcome": outcome, "failures": list(failures), "verification": dict(document)}
+                after = CalibRecord.model_validate_json(row.document).model_copy(update=changes)
+                connection.execute(t.update().where(here).values(document=finite(after.model_dump(mode="json"))))
+        except SQLAlchemyError as error:
+            raise StoreError(f"results store: cannot write a calib's verification: {error}") from error
         return after
 
     def calibs(

@@ -10,12 +10,10 @@ import statistics
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from payloads.isr.inputs import overscan_range
 from rapid.camera.models import Amp, Box
 from rapid.results.models import Scalar
 from rapid.verification.models import Scope, Subject
-
-OVERSCAN_SKIPPED = 4
-"""Columns or rows of overscan that are not used: deferred charge lands in them."""
 
 OVERSCAN_KNOWN = 0.25
 """Part of the overscan's share of the noise that is not known: medians of few whole numbers scatter by more."""
@@ -100,7 +98,12 @@ def _overscans(amp: Amp) -> list[tuple[Box, int, int]]:
         found.append((amp.serial_overscan, amp.serial_overscan.width, amp.trimmed.height))
     if amp.parallel_overscan is not None:
         found.append((amp.parallel_overscan, amp.parallel_overscan.height, amp.trimmed.width))
-    return [(box, max(pixels - OVERSCAN_SKIPPED, 1), lines) for box, pixels, lines in found]
+    return [(box, _n_used(size), lines) for box, size, lines in found]
+
+
+def _n_used(size: int) -> int:
+    first, last = overscan_range(0, size)
+    return max(last - first, 1)
 
 
 def overscan_factor(amp: Amp) -> float:
@@ -128,13 +131,16 @@ def _share_left(facts: AmpFacts) -> float:
 
 
 def _read_noise(facts: AmpFacts) -> float | None:
-    """Return the read noise to expect [electron]: of the certified gains, else what the overscan shows."""
+    """Return the read noise to expect [electron]: of the certified gains, else the camera's or what the overscan shows.
+
+    The larger of the two: a camera's definition may be out of date, and a short overscan, whose medians follow its pixels,
+    reads low by some percent.
+    """
     expected, measured = facts.number("read_noise_expected_e"), facts.number("read_noise_electron")
     if expected is not None and facts.row.get("read_noise_source") == "ptc":
         return expected
-    if measured is not None:
-        return measured
-    return expected if expected is not None else facts.amp.read_noise
+    known = [value for value in (measured, expected, facts.amp.read_noise) if value is not None]
+    return max(known, default=None)
 
 
 _NO_MASTER = "there is no certified calib to take out of it"
@@ -180,7 +186,8 @@ def _read_noise_ratio(facts: AmpFacts) -> Value:
         return Value(note="there is no overscan to measure it in")
     if facts.amp.read_noise <= 0:
         return Value(note="the camera's definition does not say what it should be")
-    return Value(measured / facts.amp.read_noise)
+    ratio = measured / facts.amp.read_noise
+    return Value(ratio, ratio / math.sqrt(2.0 * _n_overscan(facts.amp)))
 
 
 def _read_noise_consistent(facts: AmpFacts) -> Value:
@@ -189,9 +196,12 @@ def _read_noise_consistent(facts: AmpFacts) -> Value:
         return Value(note="there is no overscan to measure it in")
     if facts.row.get("read_noise_source") != "ptc" or not expected:
         return Value(note="there are no certified gains and read noises")
-    serial = facts.amp.serial_overscan
-    n_px = serial.width * facts.amp.trimmed.height if serial else 1
-    return Value(measured / expected - 1.0, 1.0 / math.sqrt(2.0 * n_px))
+    return Value(measured / expected - 1.0, 1.0 / math.sqrt(2.0 * _n_overscan(facts.amp)))
+
+
+def _n_overscan(amp: Amp) -> int:
+    """Return how many pixels of the serial overscan tell the read noise."""
+    return _n_used(amp.serial_overscan.width) * amp.trimmed.height if amp.serial_overscan else 1
 
 
 def _amp_corner(facts: AmpFacts) -> Value:

@@ -177,6 +177,7 @@ async def run_gather(settings: RoleSettings, stop: asyncio.Event | None = None) 
     from rapid.gather.role import Gatherer
     from rapid.gather.studio import Studio
     from rapid.gather.sweep import add_donut_pair, add_focus_sweep
+    from rapid.gather.verification import VerificationStep
     from rapid.gather.wavefront import WavefrontStep
     from rapid.products.store import open_products
     from rapid.trends.follow import TrendFollower
@@ -202,7 +203,14 @@ async def run_gather(settings: RoleSettings, stop: asyncio.Event | None = None) 
             board,
             results,
             products,
-            steps=(add_focus_sweep, add_donut_pair, wavefront, *installed_steps(), trends),
+            steps=(
+                add_focus_sweep,
+                add_donut_pair,
+                VerificationStep(checked_thresholds(settings)),
+                wavefront,
+                *installed_steps(),
+                trends,
+            ),
             on_stop=wavefront.stop,
             on_summary=studio.offer,
             lease_ms=settings.gather_lease_ms,

@@ -27,7 +27,7 @@ log = structlog.get_logger()
 CHECKED_WITH_AN_INPUT = frozenset({"bias", "dark", "flat"})
 """Kinds of masters that show in a calibrated exposure whether they are good; others measure it as they are built."""
 
-TAKEN_OVER = ("mean_e", "stdev_e")
+TAKEN_OVER = ("mean_e", "stdev_e", "n_bias_shifts")
 """Of the checked exposure, beside what begins with residual_: into the build's numbers."""
 
 

@@ -149,10 +149,10 @@ FLAT = CalibGroup("flat", "f", "r_57", (5, 6), is_whole=True)
     ("built", "due"),
     [
         pytest.param({}, ["bias"], id="first the bias"),
-        pytest.param({2: False}, [], id="a bias in progress holds the rest"),
-        pytest.param({2: True}, ["dark"], id="then the dark"),
-        pytest.param({2: True, 4: True}, ["flat"], id="then the flat"),
-        pytest.param({2: True, 4: True, 6: True}, [], id="all done"),
+        pytest.param({("bias", 2): False}, [], id="a bias in progress holds the rest"),
+        pytest.param({("bias", 2): True}, ["dark"], id="then the dark"),
+        pytest.param({("bias", 2): True, ("dark", 4): True}, ["flat"], id="then the flat"),
+        pytest.param({("bias", 2): True, ("dark", 4): True, ("flat", 6): True}, [], id="all done"),
     ],
 )
 def test_builds_wait_for_those_they_need(built, due):
@@ -162,6 +162,50 @@ def test_builds_wait_for_those_they_need(built, due):
 def test_a_flat_waits_for_earlier_exposures_that_are_not_gathered_and_not_for_later_ones():
     assert choose_builds([FLAT], {}, ungathered={1}) == []
     assert choose_builds([FLAT], {}, ungathered={7}) == [FLAT]
+
+
+def ramp(*times: float) -> list[ExposureSummary]:
+    return [
+        make_summary(place, "flat", "ramp", len(times), info={
+            "group_id": "ramp", "group_size": len(times), "physical_filter": "r_57", "exposure_time_s": time_s
+        })
+        for place, time_s in enumerate(times, start=1)
+    ]  # fmt: skip
+
+
+def test_a_ramp_of_pairs_gives_linearity_and_gains_and_no_flat():
+    assert [group.kind for group in calib_groups(ramp(1, 1, 2, 2, 4, 4, 8, 8))] == ["linearity", "ptc"]
+    assert [group.kind for group in calib_groups(ramp(5, 5, 5, 5, 5, 5, 5, 5))] == ["flat"]
+    assert [group.kind for group in calib_groups(ramp(1, 2, 3, 4, 5, 6, 7, 8))] == ["flat"], "no pairs"
+
+
+def test_gains_wait_for_the_linearity_of_the_same_ramp():
+    linearity, ptc = calib_groups(ramp(1, 1, 2, 2, 4, 4, 8, 8))
+    assert choose_builds([ptc, linearity], {}) == [linearity]
+    assert choose_builds([ptc, linearity], {linearity.key: False}) == []
+    assert choose_builds([ptc, linearity], {linearity.key: True}) == [ptc]
+
+
+def test_spots_give_crosstalk():
+    spots = [make_summary(place, "spot", "s", 2, pipeline="quicklook") for place in (1, 2)]
+    assert [group.kind for group in calib_groups(spots)] == ["crosstalk"]
+
+
+def test_defects_come_from_the_darks_and_the_first_flats_after_them():
+    darks = [make_summary(place, "dark", "d", 2) for place in (1, 2)]
+    flats = [make_summary(place, "flat", "f", 2) for place in (3, 4)]
+    later = [make_summary(place, "flat", "g", 2) for place in (5, 6)]
+    groups = {group.kind: group for group in calib_groups([*darks, *flats, *later])}
+    assert groups["defects"].members == (1, 2, 3, 4) or groups["defects"].members == tuple(
+        summary.exposure for summary in [*darks, *flats]
+    )
+    assert groups["defects"] not in choose_builds(groups.values(), {})
+    assert "defects" not in {group.kind for group in calib_groups(darks)}
+
+
+def test_a_guider_file_of_a_bias_is_no_member_of_its_sequence():
+    both = [make_summary(1, "bias", "g", 1), make_summary(1, "bias", "g", 1, pipeline="guider")]
+    assert [len(group.members) for group in calib_groups(both)] == [1]
 
 
 def test_a_later_bias_does_not_hold_an_earlier_flat():
