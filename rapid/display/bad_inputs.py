@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import sqlalchemy as sa
 from fastapi import APIRouter, Depends, Path, Query, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, computed_field
 
 from rapid.access import CHANGE_ERRORS, Access, BadRequestError, ErrorAnswer, Principal
 from rapid.dispatch.models import EventKind
@@ -31,8 +31,17 @@ MAX_SHOWN = 500
 class AffectedView(Affected):
     """What something bad has touched, with its size."""
 
-    n_results: int
-    n_exposures: int
+    @computed_field  # type: ignore[prop-decorator]  # a property is what it computes
+    @property
+    def n_results(self) -> int:
+        """Results of single detectors."""
+        return sum(len(batch.detectors) for batch in self.batches)
+
+    @computed_field  # type: ignore[prop-decorator]  # a property is what it computes
+    @property
+    def n_exposures(self) -> int:
+        """Exposures with such results."""
+        return len({batch.exposure for batch in self.batches})
 
 
 class ExposureExclusionRequest(BaseModel):
@@ -114,7 +123,7 @@ def bad_input_routes(access: Access, engine: sa.Engine, reader: Reader, hub: Hub
             found = await reader.ask_results(lambda: provenance.affected(camera.name, **source))
         except AffectedError as error:
             raise BadRequestError(error.field, error.reason) from error
-        return AffectedView(**dict(found), n_results=found.n_results, n_exposures=found.n_exposures)
+        return AffectedView(**dict(found))
 
     @router.get("/api/calibs/{calib_id}/affected", summary="What a calib has touched", responses=errors | invalid)
     async def affected_by_calib(calib_id: Annotated[str, Path(max_length=200)]) -> AffectedView:

@@ -184,7 +184,7 @@ async function setState(master, state, question) {
 async function showAffected(master) {
   await orComplain($("#master-error"), async () => {
     const found = await getJSON(`/api/calibs/${encodeURIComponent(master.calib_id)}/affected`);
-    const calibs = Object.values(found.calibs ?? {}).flat().length;
+    const calibs = found.built.length;
     const dialog = el("dialog", { class: "form", "aria-label": "Affected" },
       el("h1", {}, `${found.n_results} results of ${found.n_exposures} exposures used it`),
       el("p", {}, calibs ? `${calibs} other calibs were built with it.` : "No other calib was built with it."),
