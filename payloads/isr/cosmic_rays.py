@@ -29,6 +29,8 @@ QUARTILE = 0.6745
 """How far below its mean the lower quartile of a Gaussian lies, in its standard deviation."""
 MIN_RING = 8
 """Fewer usable ring pixels make no background, and their pixel is not judged."""
+MAX_OTHERS = 5
+"""With at most this many of the ring's pixels above a level, the lower quartile of any 8 or more of them is below it."""
 MIN_FWHM_PX = 1.2
 """Below this a star cannot be told from a hit, and nothing but single hot pixels would be found."""
 PRESELECT = 1.1
@@ -111,6 +113,46 @@ def _ring_level(image, mask, y, x, values):  # type: ignore[no-untyped-def] # no
 
 
 @njit(nogil=True, cache=True)
+def _is_ring_below(image, y, x, level):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+    """Tell whether so many ring pixels are below a level that `_ring_level` is, whichever of them are usable."""
+    height, width = image.shape
+    n_others = 0
+    for dy in range(-RING_PX, RING_PX + 1):
+        yy = y + dy
+        if yy < 0 or yy >= height:
+            continue
+        step = 1 if abs(dy) == RING_PX else 2 * RING_PX
+        for dx in range(-RING_PX, RING_PX + 1, step):
+            xx = x + dx
+            if 0 <= xx < width:
+                n_others += not image[yy, xx] < level
+    # Of n >= MIN_RING usable ones then at least n - MAX_OTHERS are below, which is more than n // 4.
+    return n_others <= MAX_OTHERS
+
+
+@njit(nogil=True, cache=True)
+def _least_background(image, y, x, side, diagonal, reach):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+    """Return a background below which no pair of neighbours can make a pixel a hit.
+
+    From the condition in `find_cosmic_rays` with the least noise that there can be: on a higher background the
+    neighbours of a star are a smaller part of it.
+    """
+    value = np.float64(image[y, x])
+    left, right = np.float64(image[y, x - 1]), np.float64(image[y, x + 1])
+    straight = 0.5 * min(left + right, np.float64(image[y - 1, x]) + np.float64(image[y + 1, x]))
+    across = 0.5 * min(
+        np.float64(image[y - 1, x - 1]) + np.float64(image[y + 1, x + 1]),
+        np.float64(image[y - 1, x + 1]) + np.float64(image[y + 1, x - 1]),
+    )
+    least = min(
+        (straight + (reach - value) * side) / max(1.0 - side, 1e-9),
+        (across + (reach - value) * diagonal) / max(1.0 - diagonal, 1e-9),
+    )
+    # A little less, for the rounding.
+    return least - 1e-5 * abs(least)
+
+
+@njit(nogil=True, cache=True)
 def _is_near_saturation(mask, y, x):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
     """Tell whether a saturated star is near: neither its rim nor what was put into it is its profile."""
     height, width = mask.shape
@@ -126,13 +168,18 @@ def _is_hit(  # type: ignore[no-untyped-def] # noqa: ANN202
     image, variance, mask, y, x, side, diagonal, per_photon, height_sigma, contrast_sigma, values,  # noqa: ANN001
 ):  # fmt: skip
     """Judge one pixel; see `find_cosmic_rays`."""
+    value = np.float64(image[y, x])
+    own_variance = np.float64(variance[y, x])
+    # Most of those asked about lie in stars; that can be told without the mask, which is not in the cache.
+    reach = contrast_sigma * np.sqrt(max(own_variance, 0.0))
+    least = _least_background(image, y, x, side, diagonal, reach)
+    if least >= value or _is_ring_below(image, y, x, least):
+        return False
     if (mask[y, x] & (UNUSABLE | CR)) != 0:
         return False
     background = _ring_level(image, mask, y, x, values)
     if not np.isfinite(background):
         return False
-    value = np.float64(image[y, x])
-    own_variance = np.float64(variance[y, x])
     peak = value - background
     # The noise without the hit: what it adds to the photon noise is taken off again.
     floor = max(own_variance - per_photon * peak, 0.05 * own_variance)

@@ -6,6 +6,7 @@ Three are tables: ``crosstalk`` ``{target amp: {source amp: fraction}}``; ``line
 [electron]: what to subtract [electron]}}``; ``ptc`` ``{amp: {gain, read_noise [electron], turnoff_electron}}``.
 """
 
+from collections import OrderedDict
 from collections.abc import Collection, Mapping
 from typing import Any, ClassVar
 
@@ -34,6 +35,11 @@ from payloads.raw.segments import OpenSegments, SegmentReader
 from rapid.camera.models import Amp, Box
 from rapid.errors import PayloadError
 from rapid.exposure.fits_header import scan
+
+N_DERIVED_KEPT = 512
+"""Small things (splines, medians per amp) derived from calibs that are kept of each kind: twice a focal plane's."""
+N_PLANES_KEPT = 4
+"""Planes of 16 MB that are kept: a worker keeps its detector, but an amp may be switched off meanwhile."""
 
 
 class IsrConfig(OptionalSteps):
@@ -71,7 +77,7 @@ class Isr:
         self._pool = PlanePool()
         self._scratch = Scratch()
         self._optional = OptionalWorkspace()
-        self._derived: dict[str, tuple[Any, Any]] = {}
+        self._derived: dict[str, OrderedDict[Any, Any]] = {}
 
     def warm_up(self) -> None:
         """Load or compile the kernels on a tiny detector, before the first image comes."""
@@ -138,11 +144,14 @@ class Isr:
         return calib
 
     def _derive(self, kind: str, key: Any, make: Any) -> Any:
-        """Return what `make` makes, kept per kind for as long as the key stays the same."""
-        kept = self._derived.get(kind)
-        if kept is None or kept[0] != key:
-            kept = self._derived[kind] = (key, make())
-        return kept[1]
+        """Return what `make` makes, kept for the next images of the same key: filters and detectors alternate."""
+        kept = self._derived.setdefault(kind, OrderedDict())
+        if key not in kept:
+            kept[key] = make()
+            if len(kept) > (N_PLANES_KEPT if kind == "defects" else N_DERIVED_KEPT):
+                kept.popitem(last=False)
+        kept.move_to_end(key)
+        return kept[key]
 
     def _inputs(self, frame: Frame, amps: tuple[Amp, ...], off: Collection[str]) -> IsrInputs:
         config = self.config
