@@ -6,6 +6,7 @@ import typer
 
 from rapid.cli import (
     acl,
+    calib,
     catalogue,
     cluster,
     control,
@@ -48,6 +49,7 @@ for module in (
     catalogue,
     cluster,
     undo,
+    calib,
     trend,
 ):
     module.register(app)

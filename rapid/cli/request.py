@@ -92,7 +92,7 @@ def submit(
     if next_n is not None:
         fields["next"] = {"n": next_n, **kind}
     if config:
-        fields["config"] = _read_config(config)
+        fields["config"] = read_config(config)
     if file:
         text = sys.stdin.buffer.read(1024 * 1024) if file == "-" else _read_file(file)
         document = read_json(text)
@@ -197,7 +197,8 @@ def _read_file(path: str) -> bytes:
         raise BadRequestError("file", f"{path}: {error.strerror}") from error
 
 
-def _read_config(items: list[str]) -> dict[str, dict[str, Any]]:
+def read_config(items: list[str]) -> dict[str, dict[str, Any]]:
+    """Return settings by payload from `PAYLOAD.SETTING=VALUE`."""
     from rapid.requests.faults import BadRequestError
 
     config: dict[str, dict[str, Any]] = {}
