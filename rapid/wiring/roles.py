@@ -23,6 +23,8 @@ from rapid.wiring.settings import RoleSettings
 if TYPE_CHECKING:
     from fastapi import APIRouter
 
+    from rapid.arrival.source import RawSource
+
 
 def stop_on_signals() -> asyncio.Event:
     """Return an event that SIGTERM, SIGINT and the end of our supervisor set."""
@@ -91,8 +93,10 @@ def checked_thresholds(settings: RoleSettings) -> "Path | None":
     return settings.thresholds.absolute() if settings.thresholds else None
 
 
-async def run_head(settings: RoleSettings, stop: asyncio.Event | None = None) -> None:
-    """Run a head node."""
+async def run_head(
+    settings: RoleSettings, stop: asyncio.Event | None = None, *, source: "RawSource | None" = None
+) -> None:
+    """Run a head node; its raws come from where the settings say, unless a source is given."""
     from rapid.arrival.bucket import BucketSource
     from rapid.arrival.source import open_source
     from rapid.control.keeper import ControlKeeper
@@ -104,11 +108,11 @@ async def run_head(settings: RoleSettings, stop: asyncio.Event | None = None) ->
     from rapid.results.control_log import ControlLog
 
     stop = stop or stop_on_signals()
-    if not settings.raws:
+    if not settings.raws and source is None:
         raise ConfigurationError("raws", "a head node needs to know where raws arrive")
     camera = adopt_camera(settings.camera)
     results = await asyncio.to_thread(open_results, settings.results)
-    source = open_source(settings.raws, camera=camera)
+    source = source or open_source(settings.raws, camera=camera)
     # A bucket's notifications come in by HTTP, at /notify beside the health endpoints; its listing is the safety net.
     routers: tuple[APIRouter, ...] = ()
     if isinstance(source, BucketSource):
