@@ -90,6 +90,7 @@ KEYS = (
     KeySpec("requests_open", "set", "head", "head", "entries leave when the request ends", "requests that have not ended"),
     KeySpec("requests_recent", "zset", "head", "all", "5000 are kept", "requests by time of acceptance"),
     KeySpec("requests_refused", "list", "head", "all", "500 are kept", "requests that were refused, newest first"),
+    KeySpec("publish_marks", "hash", "publish", "publish", "never; one entry per sink", "sink: up to when it has had everything, so that a restart does not tell it again"),
     KeySpec("publish_status", "string", "publish", "display", "60 s after the last sign of life", "how publishing stands: destinations, what waits, what was given up, JSON"),
 )  # fmt: skip
 

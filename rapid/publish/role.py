@@ -24,7 +24,7 @@ from rapid.publish.metrics import PublishMetrics
 from rapid.publish.outbox import Outbox
 from rapid.publish.rubintv import RubinTVPublisher
 from rapid.publish.status import DestinationStatus, PublishStatus
-from rapid.publish.store import put_status
+from rapid.publish.store import get_marks, put_marks, put_status
 from rapid.results.models import ExposureSummary
 from rapid.results.store import ResultsStore
 
@@ -45,6 +45,9 @@ MAX_NIGHT = 20_000
 """Summaries of one night."""
 
 N_TROUBLES = 20
+
+MARK_MARGIN = timedelta(minutes=10)
+"""A sink that had everything may not have had what was gathered just before: its event could still be on the way."""
 
 _CHANGES_SUMMARY = frozenset({EventKind.SUMMARY_READY, EventKind.PRODUCTS_ADDED})
 
@@ -124,6 +127,7 @@ class Publisher:
         self._cluster_due = asyncio.Event()
         self._report_due = asyncio.Event()
         self._behind_s: float | None = None
+        self._marks: dict[str, datetime] = {}
         self.ready = asyncio.Event()
         """Set once the nights are read in."""
 
@@ -188,6 +192,7 @@ class Publisher:
     async def _rebuild(self) -> None:
         # The last id is taken first: an event that is then both in the stores and in the stream changes nothing twice.
         as_of = await self._board.last_event_id()
+        self._marks = await self._board.connection.run(get_marks(self._board.prefix)) | self._marks
         await self._read_nights()
         for key in reversed(await self._board.recent(N_RECENT)):
             await self._take_posted(key)
@@ -217,7 +222,7 @@ class Publisher:
                 self._trouble(f"the bucket does not tell what it has: {error.message}")
         summaries = await asyncio.to_thread(self._summaries_of, day_obs)
         for summary in summaries:
-            self._take(summary)
+            self._take(summary, is_stored=True)
         log.info("night read", day_obs=day_obs, n_summaries=len(summaries))
         return len(summaries)
 
@@ -269,17 +274,31 @@ class Publisher:
         if summary is not None:
             self._take(summary)
 
-    def _take(self, summary: ExposureSummary) -> None:
+    def _take(self, summary: ExposureSummary, *, is_stored: bool = False) -> None:
         self._newest = max(self._newest or 0, summary.day_obs)
         try:
             if self._rubintv is not None and self._rubintv.put(summary, day_obs=summary.day_obs):
                 self._changed_nights.add(summary.day_obs)
                 self._report_due.set()
             for sink in self._sinks:
-                sink.put(summary)
+                if not is_stored or self._is_news(sink.name, summary):
+                    sink.put(summary)
         except (ValueError, TypeError, AttributeError, KeyError) as error:
             log.exception("summary left out", exposure_id=summary.exposure, pipeline=summary.pipeline)
             self._trouble(f"{summary.exposure} {summary.pipeline}: {type(error).__name__}: {error}")
+
+    def _is_news(self, sink: str, summary: ExposureSummary) -> bool:
+        """Whether a stored summary may not have reached a sink: rows cost the other side something."""
+        mark = self._marks.get(sink)
+        return mark is None or summary.gathered_at is None or _utc(summary.gathered_at) > mark - MARK_MARGIN
+
+    async def _note_marks(self) -> None:
+        """Note, where the next start finds it, up to when a sink has had everything."""
+        now = datetime.now(UTC)
+        marks = {sink.name: now for sink in self._sinks if sink.status.n_waiting == 0}
+        if marks and self.ready.is_set():
+            self._marks |= marks
+            await self._board.connection.run(put_marks(self._board.prefix, marks))
 
     async def _take_posted(self, key: BatchKey) -> None:
         if self._rubintv is None or key.run != self._run:
@@ -341,6 +360,7 @@ class Publisher:
                     )
                     await self._board.connection.run(put_streams(decide_streams(camera, view)))
                 await self._board.connection.run(put_status(self._board.prefix, await self._status()))
+                await self._note_marks()
             except StoreError as error:
                 log.warning("cluster status waits for the board", error=error.message)
                 await _pause(RETRY_S)
@@ -387,6 +407,10 @@ def _posted(state: BatchState) -> Posted:
         info=state.info,
         n_expected=len(state.expected),
     )
+
+
+def _utc(moment: datetime) -> datetime:
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
 
 
 def _today() -> int:

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,8 @@ from rapid.publish.catalogue import load_catalogue
 from rapid.publish.outbox import Outbox
 from rapid.publish.role import Publisher
 from rapid.publish.rubintv import BucketDestination, RubinTVPublisher
-from rapid.publish.store import get_status
+from rapid.publish.status import DestinationStatus
+from rapid.publish.store import get_marks, get_status
 from rapid.results.models import DetectorState, DetectorStatus
 from rapid.results.store import ResultsStore
 from tests.support.records import make_result, make_summary
@@ -315,6 +317,50 @@ def test_a_night_has_a_report_and_a_movie_that_ends_as_final(valkey, board, resu
             await stage.place.wait_for(lambda: final in stage.names())
             assert await stage.outbox.drain(LONG_S)
             assert shown not in stage.names()
+
+    asyncio.run(scenario())
+
+
+class Rows:
+    """A sink that remembers what it was told."""
+
+    name = "rows"
+
+    def __init__(self) -> None:
+        self.told: list[int] = []
+        self.n_waiting = 0
+
+    async def run(self, stop) -> None:
+        await stop.wait()
+
+    def put(self, summary) -> None:
+        self.told.append(summary.seq_num)
+
+    @property
+    def status(self) -> DestinationStatus:
+        return DestinationStatus(name=self.name, n_waiting=self.n_waiting)
+
+
+def test_a_restart_tells_a_sink_only_what_it_may_have_missed(valkey, board, results, products, tmp_path):
+    now = datetime.now(UTC)
+    first, behind, second = Rows(), Rows(), Rows()
+    behind.name, behind.n_waiting = "behind", 1
+
+    async def scenario():
+        store(results, products, 1, gathered_at=now - timedelta(hours=1))
+        store(results, products, 2, gathered_at=now)
+        async with (
+            running(valkey.url, str(tmp_path / "bucket"), results, products, sinks=(first, behind)) as stage,
+            AsyncBoard(valkey.url, "LSSTCam") as other,
+        ):
+            assert sorted(first.told) == [1, 2]
+            async with asyncio.timeout(LONG_S):
+                while "rows" not in await other.connection.run(get_marks(other.prefix)):
+                    tell(board, 1, EventKind.JOB_STARTED)
+            assert "behind" not in await other.connection.run(get_marks(other.prefix))
+            assert stage.outbox is not None
+        async with running(valkey.url, str(tmp_path / "bucket"), results, products, sinks=(second,)):
+            assert second.told == [2]
 
     asyncio.run(scenario())
 
