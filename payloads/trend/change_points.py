@@ -253,3 +253,14 @@ def model_of(changes: list[Change], times: NDArray[np.float64]) -> NDArray[np.fl
         away = times - change.onset
         out += np.where(away >= 0.0, change.size, 0.0) if change.slope is None else change.slope * np.maximum(away, 0.0)
     return out
+
+
+def date_growth(times: NDArray[np.float64], counts: NDArray[np.float64], change: Change) -> Change:
+    """Return a count's growth dated on the counts themselves.
+
+    A steady growth is bent on the axis of their square roots, which draws its begin forward by days.
+    """
+    good = np.isfinite(counts)
+    model = _Model(times[good], counts[good], [])
+    gain, index = model.best(Shape.DRIFT)
+    return change if index < 0 or gain <= 0.0 else replace(change, onset=float(model.times[index]))

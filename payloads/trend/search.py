@@ -7,7 +7,7 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from payloads.trend.change_points import MIN_AFTER_LARGE, MIN_BEFORE, Change, Shape, find_changes, model_of
+from payloads.trend.change_points import MIN_AFTER_LARGE, MIN_BEFORE, Change, Shape, date_growth, find_changes, model_of
 from payloads.trend.decompose import Decomposition, Level, Scale, decompose, scaled
 from payloads.trend.kernels import clean_columns, column_medians, scan_columns
 
@@ -173,6 +173,9 @@ class _LevelSearch:
                 threshold=threshold,
                 min_size=max(self.config.min_change, self.config.min_noise * float(sigma[column])),
             )
+            if self.scale is Scale.COUNT and len(changes) == 1 and changes[0].slope is not None:
+                root = cleaned[:, column] + self.level.base[column]
+                changes = [date_growth(times, 0.25 * root**2, changes[0])]
             explained[int(column)] = changes
             findings += [self._finding(int(column), change) for change in changes]
         return findings + self._bad_days(begin, loud, explained)
