@@ -1,7 +1,8 @@
 """Run everything that `make test` promises, and stop at the first part that fails.
 
 Lint, types and the architecture first: they take seconds. Then the tests, two at a time, with branch
-coverage; doctests last. A browser is installed if the machine has none and lets us.
+coverage; doctests last. A browser and InfluxDB are installed if the
+machine has none and lets us.
 """
 
 import json
@@ -57,6 +58,17 @@ def install_browser() -> None:
     subprocess.run(["apt-get", "install", "-y", "-q", "--no-install-recommends", *packages], env=environment, **quiet)
 
 
+def install_influx() -> None:
+    """Install Debian's InfluxDB for the tests of metric sinks, if there is none; without it they are skipped."""
+    if shutil.which("influxd") or not shutil.which("apt-get") or os.geteuid() != 0:
+        return
+    print("\n== installing InfluxDB for the tests of metric sinks", flush=True)
+    quiet = {"stdout": subprocess.DEVNULL, "check": False}
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    subprocess.run(["apt-get", "update", "-q"], env=environment, **quiet)
+    subprocess.run(["apt-get", "install", "-y", "-q", "--no-install-recommends", "influxdb"], env=environment, **quiet)
+
+
 def main() -> None:
     """Run all parts; arguments are handed to pytest."""
     begin = time.monotonic()
@@ -66,6 +78,7 @@ def main() -> None:
     run("mypy", str(BIN / "mypy"))
     run("architecture", str(BIN / "lint-imports"))
     install_browser()
+    install_influx()
     run(
         "doctests",
         python,

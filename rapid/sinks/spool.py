@@ -5,6 +5,7 @@ out the oldest, which becomes a dead letter and is counted; dead letters push ou
 """
 
 import json
+import secrets
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +19,9 @@ from rapid.sinks.models import MetricDocument
 
 MAX_DEAD = 1000
 """Dead letters kept."""
+
+ABANDONED_S = 60.0
+"""A file that is being written is younger; an older one was left by a process that died."""
 
 
 class Parcel(BaseModel):
@@ -71,13 +75,23 @@ class Spool:
             self._waiting.mkdir(parents=True, exist_ok=True)
             self._dead.mkdir(parents=True, exist_ok=True)
             for half_written in (*self._waiting.glob("*.new"), *self._dead.glob("*.new")):
-                half_written.unlink()
-            self._sizes = {file.name: file.stat().st_size for file in sorted(self._waiting.glob("*.json"))}
+                if datetime.now(UTC).timestamp() - half_written.stat().st_mtime > ABANDONED_S:
+                    half_written.unlink(missing_ok=True)
+            self._sizes = self._listed()
             self._n_dead = sum(1 for _ in self._dead.glob("*.json"))
         except OSError as error:
             raise StoreError(f"spool {folder}: {error}") from error
-        last = max((int(name.partition(".")[0]) for name in self._sizes), default=0)
-        self._next = max(last, max((int(f.stem) for f in self._dead.glob("*.json")), default=0)) + 1
+        self._next = max(
+            (_number_of(file) for one in (self._waiting, self._dead) for file in one.glob("*.json")), default=0
+        )
+
+    def _listed(self) -> dict[str, int]:
+        return {file.name: file.stat().st_size for file in sorted(self._waiting.glob("*.json"))}
+
+    def _new_name(self) -> str:
+        # A terminal may put dead letters back while the publish role runs: no two processes write one file.
+        self._next += 1
+        return f"{self._next:016d}-{secrets.token_hex(4)}.json"
 
     @property
     def n_waiting(self) -> int:
@@ -95,8 +109,7 @@ class Spool:
             return 0
         parcel = Parcel(spooled_at=now or datetime.now(UTC), name=name, documents=list(documents))
         with self._lock:
-            file = self._waiting / f"{self._next:016d}.json"
-            self._next += 1
+            file = self._waiting / self._new_name()
             self._sizes[file.name] = _write(file, parcel)
             pushed_out = 0
             while sum(self._sizes.values()) > self._max_bytes and len(self._sizes) > 1:
@@ -109,6 +122,9 @@ class Spool:
         while True:
             with self._lock:
                 name = next(iter(self._sizes), None)
+                if name is None:
+                    self._sizes = self._listed()  # what another process has put back
+                    name = next(iter(self._sizes), None)
                 if name is None:
                     return None
                 try:
@@ -177,13 +193,17 @@ class Spool:
 
     def _bury(self, parcel: Parcel) -> None:
         parcel.died_at = datetime.now(UTC)
-        _write(self._dead / f"{self._next:016d}.json", parcel)
-        self._next += 1
+        _write(self._dead / self._new_name(), parcel)
         self._n_dead += 1
         if self._n_dead > self._max_dead:
             for file in sorted(self._dead.glob("*.json"))[: self._n_dead - self._max_dead]:
                 file.unlink(missing_ok=True)
                 self._n_dead -= 1
+
+
+def _number_of(file: Path) -> int:
+    number = file.name.partition("-")[0]
+    return int(number) if number.isdecimal() and len(number) < 20 else 0
 
 
 def _write(file: Path, parcel: Parcel) -> int:
