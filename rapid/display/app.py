@@ -26,6 +26,7 @@ from rapid.display.api import api_routes
 from rapid.display.archive import Archive
 from rapid.display.bad_inputs import bad_input_routes
 from rapid.display.calibrations.routes import calibration_routes
+from rapid.display.calibs import calib_routes
 from rapid.display.cluster.routes import cluster_routes
 from rapid.display.drawing import drawing_routes
 from rapid.display.exclusions import exclusion_routes
@@ -166,6 +167,7 @@ def create_app(settings: DisplaySettings) -> FastAPI:
     app.include_router(cluster_routes(access, OperationsStore(results.engine), reader, hub))
     app.include_router(watch_page_routes(settings, archive))
     app.include_router(exclusion_routes(access, ExclusionStore(results.engine), reader, hub))
+    app.include_router(calib_routes(access, results, reader, hub, run=settings.run, thresholds=settings.thresholds))
     app.include_router(bad_input_routes(access, results.engine, reader, hub))
     app.include_router(trend_routes(access, results.engine, reader))
     app.mount("/static", StaticFiles(directory=STATIC), name="static")

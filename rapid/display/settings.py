@@ -52,6 +52,7 @@ class DisplaySettings(BaseModel):
     token: SecretStr | None = Field(default=None, description="Token that state-changing requests will have to carry.")
     proxy_header: str = Field(default="", description="Header in which an auth proxy names the user; none if empty.")
     trusted_proxies: str = Field(default="", description="Addresses or networks of that proxy, comma separated.")
+    thresholds: Path | None = Field(default=None, description="A site's own thresholds of verifications (YAML).")
     run: str = Field(default="prompt", description="Which run's results are shown; others are tests and reprocessings.")
     tolerances: dict[str, Tolerance] = Field(default_factory=dict, description="Tolerance bands, by tile.")
     cadence_s: float = Field(

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Collection
-from pathlib import Path
 
 import structlog
 
@@ -24,11 +23,9 @@ class CalibFulfilment:
     ----------
     record
         As it was accepted, or as it was when another head had it: what was done already is not done again.
-    thresholds
-        A site's own file; None for those that come with the package.
     """
 
-    def __init__(self, record: RequestRecord, means: Means, *, thresholds: Path | None = None) -> None:
+    def __init__(self, record: RequestRecord, means: Means) -> None:
         if record.spec is None or record.spec.select.calibs is None:
             raise BadRequestError("request", "cannot be read")
         self.record = record
@@ -38,7 +35,6 @@ class CalibFulfilment:
         self.has_more = False
         self._what = record.spec.select.calibs
         self._means = means
-        self._thresholds = thresholds
         self._standings: tuple[CalibStanding, ...] = ()
 
     @property
@@ -72,7 +68,7 @@ class CalibFulfilment:
                         author=author,
                         reason=what.reason,
                         override=what.override,
-                        thresholds=self._thresholds,
+                        thresholds=means.thresholds,
                     )
                 )
             )

@@ -6,6 +6,7 @@ exposures. The job that builds a calib verifies it (`rapid.worker.verify`); `rap
 
 import asyncio
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from rapid.camera.models import Camera, Purpose
@@ -35,6 +36,8 @@ class Means:
         The lead under which batches are posted.
     began_ms
         Board time when the lead began.
+    thresholds
+        A site's own thresholds of verifications.
     """
 
     camera: Camera
@@ -45,6 +48,7 @@ class Means:
     exclusions: Exclusions
     lead_token: int
     began_ms: int = 0
+    thresholds: Path | None = None
 
 
 async def begin_build(

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
 from functools import partial
+from pathlib import Path
 
 import structlog
 
@@ -76,6 +77,7 @@ class RequestDesk:
         *,
         lead_token: int,
         max_open: int = MAX_OPEN,
+        thresholds: Path | None = None,
     ) -> None:
         self._camera = camera
         self._board = board
@@ -90,6 +92,7 @@ class RequestDesk:
             KnownExposures(camera, results, exposures),
             Exclusions(camera, results),
             lead_token,
+            thresholds=thresholds,
         )
         self._max_open = max_open
         self._open: dict[str, AnyFulfilment] = {}

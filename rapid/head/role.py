@@ -10,6 +10,7 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Protocol
 
 import structlog
@@ -69,6 +70,8 @@ class Head:
         Where the control state in force is read; the board's if left out.
     waits
         How long gathers wait unless the control state says otherwise.
+    thresholds
+        A site's own thresholds, for requests to verify calibs.
     """
 
     def __init__(
@@ -87,6 +90,7 @@ class Head:
         keeper: ControlKeeper | None = None,
         rubintv: RubinTVDoor | None = None,
         build_calibs: bool = True,
+        thresholds: Path | None = None,
         metrics: HeadMetrics | None = None,
     ) -> None:
         self._id = head_id
@@ -98,6 +102,7 @@ class Head:
         self._ttl_s = lead_ttl_s
         self._batch_wait_s = batch_wait_s
         self._build_calibs = build_calibs
+        self._thresholds = thresholds
         self._control = control or AsyncControlStore(board.connection, camera, book)
         self._waits = waits or Waits()
         self._keeper = keeper
@@ -154,7 +159,15 @@ class Head:
         self._token = token
         quarantined = await asyncio.to_thread(lambda: self._results.quarantined(self._camera.name, limit=10_000))
         self._set_aside = {record.uri for record in quarantined}
-        desk = RequestDesk(self._camera, self._board, self._results, self._book, self._exposures, lead_token=token)
+        desk = RequestDesk(
+            self._camera,
+            self._board,
+            self._results,
+            self._book,
+            self._exposures,
+            lead_token=token,
+            thresholds=self._thresholds,
+        )
         await desk.prepare()
         self._desk = desk
         tasks: dict[str, asyncio.Task[None]] = {

@@ -138,6 +138,7 @@ async def run_head(
                 round(settings.deadline_s * 1000),
             ),
             build_calibs=settings.build_calibs,
+            thresholds=checked_thresholds(settings),
         )
         await _with_health(settings, board, head.ready, lambda: head.run(stop), routers=routers, tells_of_board=True)
     results.close()
@@ -244,6 +245,7 @@ async def run_display(settings: RoleSettings, stop: asyncio.Event | None = None)
         results_url=settings.results,
         products_url=settings.products,
         calibs_path=settings.calibs,
+        thresholds=checked_thresholds(settings),
         title=settings.title,
         cadence_s=settings.cadence_s,
         tolerances=settings.tolerances,
