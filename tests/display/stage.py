@@ -58,6 +58,11 @@ class Stage:
         self.results = open_results(self.settings.results_url)
         self.products = open_products(self.settings.products_url)
 
+    @property
+    def now(self) -> datetime:
+        """UTC."""
+        return datetime.now(UTC)
+
     def close(self) -> None:
         """Close what was opened."""
         self.board.close()

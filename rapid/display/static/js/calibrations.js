@@ -116,7 +116,7 @@ async function pickDetector(id) {
     `${test.outcome === "pass" ? "" : `${SIGNS[test.outcome]} `}${test.value === null ? DASH : significant(test.value)}`) : el("td", { class: "num" }, ""));
   box.replaceChildren(
     el("header", {}, el("h2", {}, `${found.name} ${title(found.subject)} ${seq(found.subject.seq_num)}`), word(found.outcome), el("a", { href: `/exposure/${exposure}?detector=${id}` }, "the exposure's page"), close),
-    found.tests.length ? el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Tests by amp" }, el("table", { class: "grid tests" },
+    found.tests.length ? el("div", { class: "scroll", tabindex: 0 }, el("table", { class: "grid tests" },
       el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "Test"), el("th", { scope: "col" }, "Limit"), el("th", { scope: "col", class: "num" }, "CCD"), amps.map((amp) => el("th", { scope: "col", class: "num" }, amp)))),
       el("tbody", {}, names.map((test) => {
         const any = found.tests.find((one) => one.test === test);
@@ -165,7 +165,7 @@ function showMasters() {
 const shownTime = (iso) => new Date(utcMs(iso)).toISOString().slice(0, 16).replace("T", " ");
 
 function mastersOf(group) {
-  return el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Masters by detector" }, el("table", { class: "grid" }, el("thead", {}, el("tr", {}, ["Detector", "State", "Verification", "Fails", "Calib", ""].map((text) => (text ? el("th", { scope: "col" }, text) : el("td"))))),
+  return el("div", { class: "scroll", tabindex: 0 }, el("table", { class: "grid" }, el("thead", {}, el("tr", {}, ["Detector", "State", "Verification", "Fails", "Calib", ""].map((text) => (text ? el("th", { scope: "col" }, text) : el("td"))))),
     el("tbody", {}, group.detectors.map((one) => el("tr", {}, el("td", {}, one.name), el("td", {}, one.is_overridden ? `${one.state}, overridden` : one.state), el("td", {}, word(one.outcome)), el("td", { title: one.failures.join(", ") }, one.failures.slice(0, 6).join(", ")), el("td", { class: "mono" }, one.calib_id),
       el("td", {}, el("button", { type: "button", "aria-label": `What used ${one.calib_id}`, onclick: () => showAffected(one) }, "Used by…"),
         one.state === "certified" ? el("button", { type: "button", "aria-label": `Withdraw ${one.calib_id}`, onclick: () => setState(one, "withdrawn", `Withdraw ${one.calib_id}? No look-up chooses it any more.`) }, "Withdraw…")
@@ -176,7 +176,7 @@ async function setState(master, state, question) {
   const reason = await ask(question, { needed: true });
   if (reason === null) return;
   await orComplain($("#master-error"), async () => {
-    await change("POST", `/api/calibs/${encodeURIComponent(master.calib_id)}/state`, { state, reason });
+    await change("POST", `/api/calibs/${encodeURIComponent(master.calib_id)}/state`, { state, reason, override: state === "certified" });
     await loadMasters();
   });
 }

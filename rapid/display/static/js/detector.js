@@ -71,7 +71,7 @@ function resultOf(result, camera) {
   ];
   const products = Object.entries(result.products).map(([kind, key]) => [kind, el("a", { href: productUrl(key) }, key.split("/").pop())]);
   return el("div", {},
-    el("h3", {}, result.pipeline),
+    el("h2", { class: "subhead" }, result.pipeline),
     el("div", { class: "columns" }, ...[table("Metrics", metrics), table("Timings", [...seconds, ...resources]), table("Products", products), table("Provenance", history)].filter(Boolean)),
     ampsOf(result, camera));
 }
@@ -81,7 +81,7 @@ function ampsOf(result, camera) {
   if (!names.length) return null;
   const keys = [...new Set(names.flatMap((name) => Object.keys(result.amps[name])))];
   const quantities = keys.map((key) => ({ ...quantityOf(key, camera.quantities), key }));
-  return el("div", { class: "scroll" }, el("table", { class: "grid", id: "amps" },
+  return el("div", { class: "scroll", tabindex: 0 }, el("table", { class: "grid", id: "amps" },
     el("thead", {}, el("tr", {}, el("th", {}, "Amp"), quantities.map(({ title, unit }) => el("th", { class: "num" }, unit ? `${title} [${unit}]` : title)))),
     el("tbody", {}, names.map((name) => el("tr", {}, el("td", {}, name), quantities.map(({ key, decimals }) => el("td", { class: "num" }, number(result.amps[name][key], decimals))))))));
 }

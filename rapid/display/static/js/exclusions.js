@@ -156,7 +156,7 @@ export class ExclusionPanel {
       el("td", {}, one.author, one.ended_by ? el("div", { class: "dim" }, `${one.valid_to <= one.valid_from ? "undone" : "ended"} by ${one.ended_by}`) : null),
       el("td", {}, minute(one.valid_from)), el("td", {}, one.valid_to ? minute(one.valid_to) : "open"),
       el("td", {}, one.ended_by || (!one.is_active && Date.parse(one.valid_to) < Date.now()) ? "" : el("button", { type: "button", onclick: () => this.switchOn(one) }, one.is_active ? "Switch on" : "Cancel"))));
-    $("#off").replaceChildren(el("thead", {}, el("tr", {}, heads.map((title) => el("th", {}, title)))),
+    $("#off").replaceChildren(el("thead", {}, el("tr", {}, heads.map((title) => (title ? el("th", { scope: "col" }, title) : el("td"))))),
       el("tbody", {}, body.length ? body : el("tr", {}, el("td", { colspan: heads.length, class: "dim" }, this.withHistory ? "Nothing was ever excluded." : "Nothing is excluded."))));
   }
 }

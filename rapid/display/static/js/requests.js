@@ -123,7 +123,7 @@ function show() {
   const shown = wanted().sort((a, b) => b.created_ms - a.created_ms || (a.request_id < b.request_id ? 1 : -1));
   const empty = { all: "Nobody has asked for anything yet.", open: "No request is open.", ended: "No request has ended yet.", refused: "No request was refused." }[filter];
   $("#requests").replaceChildren(
-    el("thead", {}, el("tr", {}, HEADS.map((title) => el("th", {}, title)))),
+    el("thead", {}, el("tr", {}, HEADS.map((title) => (title ? el("th", { scope: "col" }, title) : el("td"))))),
     el("tbody", {}, shown.length ? shown.flatMap(row) : el("tr", {}, el("td", { colspan: HEADS.length, class: "dim" }, empty))));
   if (focused) $(`#requests tr[data-id="${CSS.escape(focused)}"] button`)?.focus();
 }
@@ -171,7 +171,7 @@ function exposures(list) {
   const keys = ["psf_fwhm_arcsec_median", "sky_level_e_median", "n_stars_median", "read_noise_median_electron_median"].filter((key) => list.some((one) => typeof one.metrics[key] === "number"));
   const head = ["Exposure", "Pipeline", "Detectors", ...keys.map((key) => { const { title, unit } = quantityOf(key, camera.quantities); return unit ? `${title} [${unit}]` : title; }), "Not finished", "Products"];
   return el("div", { class: "span scroll" }, el("h2", {}, "Results"), el("table", { class: "grid" },
-    el("thead", {}, el("tr", {}, head.map((title) => el("th", {}, title)))),
+    el("thead", {}, el("tr", {}, head.map((title) => (title ? el("th", { scope: "col" }, title) : el("td"))))),
     el("tbody", {}, list.map((one) => el("tr", {},
       el("td", {}, el("a", { href: `/exposure/${one.exposure_id}` }, String(one.exposure_id))), el("td", {}, one.pipeline),
       el("td", {}, el("span", { class: "state", "data-state": one.is_complete ? "complete" : "partial" }, `${one.n_finished}/${one.n_expected}`)),

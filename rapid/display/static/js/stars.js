@@ -32,6 +32,6 @@ export function showStars(stars, camera, onPick) {
   };
   draw();
   const n = order.length;
-  return el("section", { class: "stars" }, el("h3", {}, `Stars `, el("span", { class: "dim" }, n > MOST ? `${MOST} of ${n}` : String(n))),
-    el("div", { class: "scroll" }, el("table", { class: "grid", id: "stars" }, head, body)));
+  return el("section", { class: "stars" }, el("h2", { class: "subhead" }, `Stars `, el("span", { class: "dim" }, n > MOST ? `${MOST} of ${n}` : String(n))),
+    el("div", { class: "scroll", tabindex: 0 }, el("table", { class: "grid", id: "stars" }, head, body)));
 }
