@@ -5,6 +5,7 @@ each, in the same run, so that a slow or busy machine does not fail a night that
 """
 
 import fnmatch
+import json
 import math
 import statistics
 from collections.abc import Iterable, Iterator, Mapping
@@ -302,13 +303,22 @@ def _is_number(value: Any) -> bool:
 
 
 def _compare_requests(expected: Recording, found: Recording) -> Iterator[Finding]:
-    def ends(recording: Recording) -> dict[str, str]:
-        return {event.request_id: event.ended for event in recording.events if isinstance(event, RequestEvent)}
+    # Ids are another night's own: what was asked for, and how often before, tells which request it is.
+    def ends(recording: Recording) -> dict[tuple[str, int], tuple[str, str]]:
+        seen: dict[str, int] = {}
+        ended: dict[tuple[str, int], tuple[str, str]] = {}
+        for event in recording.events:
+            if isinstance(event, RequestEvent):
+                what = json.dumps(event.spec, sort_keys=True)
+                seen[what] = seen.get(what, 0) + 1
+                ended[what, seen[what]] = (event.request_id, event.ended)
+        return ended
 
-    then, now = ends(expected), ends(found)
-    for request, ended in sorted(then.items()):
-        if ended and now.get(request, "") != ended:
-            yield Finding(Kind.REQUEST, request, f"ended as {now.get(request) or 'nothing'} instead of {ended}")
+    now = ends(found)
+    for key, (request, ended) in ends(expected).items():
+        _, after = now.get(key, ("", ""))
+        if ended and after != ended:
+            yield Finding(Kind.REQUEST, request, f"ended as {after or 'nothing'} instead of {ended}")
 
 
 def _compare_latencies(report: CheckReport, rules: Tolerances) -> None:

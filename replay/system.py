@@ -19,10 +19,12 @@ from rapid.pipeline.store import default_book
 from rapid.products.directory import DirectoryStore
 from rapid.results.store import open_results
 from rapid.wiring.camera import adopt_camera
+from rapid.wiring.roles import run_head
 from rapid.wiring.settings import RoleSettings, make_settings
 from rapid.wiring.supervisor import Supervisor
 from replay.clock import NightClock
 from replay.delivered import Delivered
+from replay.door import DoorSource, HeadThread
 from replay.events import FaultEvent, RequestEvent
 from replay.invariants import Accountant, one_each
 from replay.outcome import read_outcome
@@ -49,6 +51,8 @@ class SystemOptions:
 
     Attributes
     ----------
+    straight
+        The head runs in this process and is handed the raws: straight to its arrival door.
     settings
         Role settings other than the defaults.
     """
@@ -57,6 +61,7 @@ class SystemOptions:
     n_heads: int = 1
     n_gathers: int = 1
     with_display: bool = False
+    straight: bool = False
     settings: Mapping[str, Any] | None = None
 
 
@@ -82,12 +87,14 @@ class ReplaySystem:
         self.supervisor = Supervisor(
             self.settings,
             n_workers=self.options.n_workers,
-            n_heads=self.options.n_heads,
+            n_heads=0 if self.options.straight else self.options.n_heads,
             n_gathers=self.options.n_gathers,
             with_display=self.options.with_display,
             restart_pause_s=0.1,
             restart_pause_max_s=1.0,
         )
+        self._door_source = DoorSource(self.raws, self.camera) if self.options.straight else None
+        self._head: HeadThread | None = None
         self.restarts: list[tuple[str, int]] = []
         self.supervisor.on_restart = lambda name, status: self.restarts.append((name, status))
         self.heard = Started()
@@ -104,6 +111,8 @@ class ReplaySystem:
             self.control = ControlStore(self.board.connection, self.camera, default_book())
             self.witness = Witness(self.supervisor.redis_url, self.camera.name, also=self.heard.take)
             self.witness.start()
+            if self._door_source is not None:
+                self._head = self._start_head(self._door_source)
         except BaseException:
             self.supervisor.stop()
             raise
@@ -112,10 +121,17 @@ class ReplaySystem:
     def __exit__(
         self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
     ) -> None:
+        if self._head is not None:
+            self._head.__exit__(None, None, None)
         self.witness.stop()
         self.board.close()
         self.supervisor.stop()
         self.results.close()
+
+    def _start_head(self, source: DoorSource) -> HeadThread:
+        # RubinTV's page obeys one head on a Redis database; this one is nobody's.
+        settings = self.settings.model_copy(update={"redis_url": self.supervisor.redis_url, "rubintv": False})
+        return HeadThread(lambda stop: run_head(settings, stop, source=source)).__enter__()
 
     @property
     def door(self) -> SystemDoor:
@@ -125,7 +141,7 @@ class ReplaySystem:
     @property
     def target(self) -> RawTarget:
         """Where its raws go."""
-        return DirectoryTarget(self.raws)
+        return self._door_source or DirectoryTarget(self.raws)
 
     def wait_until_up(self, timeout_s: float = START_TIMEOUT_S) -> None:
         """Wait until a head leads and the workers are there: a night begins on a system that is awake.

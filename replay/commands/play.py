@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from replay.clock import NightClock
     from replay.play import Player, PlayProgress
     from replay.recording import Recording
+    from replay.system import SystemOptions
     from replay.targets import RawTarget, SystemDoor
 
 CONTROL = Path("rapid-replay.sock")
@@ -26,6 +27,9 @@ def play(
     system: Annotated[
         Path | None, typer.Option(help="Play through a system of its own, started in this empty folder.")
     ] = None,
+    straight: Annotated[
+        bool, typer.Option("--straight", help="With --system: hand raws straight to the head's arrival door.")
+    ] = False,
     out: Annotated[Path | None, typer.Option(help="With --system: record here what came of it.")] = None,
     speed: Annotated[str, typer.Option(help="1 for real cadence, 10 for ten times as fast, max.")] = "1",
     step: Annotated[bool, typer.Option("--step", help="Begin standing; '.' or `ctl step` go on one by one.")] = False,
@@ -54,9 +58,12 @@ def play(
     if begin:
         clock.seek(begin)
     if system is not None:
+        from replay.system import SystemOptions
+
         if to or redis:
             raise ConfigurationError("system", "a system of its own has its own raws and board: leave --to and --redis")
-        _play_in_system(night, system, clock, out=out, workers=workers, seed=seed, max_gap_s=max_gap, control=control)
+        options = SystemOptions(n_workers=workers, straight=straight)
+        _play_in_system(night, system, clock, options, out=out, seed=seed, max_gap_s=max_gap, control=control)
         return
     if not to:
         raise ConfigurationError("to", "say where raws go: --to DIR, --to s3://..., or --system DIR")
@@ -182,16 +189,16 @@ def _play_in_system(
     night: "Recording",
     folder: Path,
     clock: "NightClock",
+    options: "SystemOptions",
     *,
     out: Path | None,
-    workers: int,
     seed: int | None,
     max_gap_s: float | None,
     control: Path,
 ) -> None:
     from replay.control import ControlSocket, keys_of_terminal
     from replay.recording import write_recording
-    from replay.system import SystemOptions, replay_night
+    from replay.system import replay_night
 
     state: dict[str, Any] = {}
 
@@ -207,7 +214,7 @@ def _play_in_system(
             clock=clock,
             seed=seed,
             max_gap_s=max_gap_s,
-            options=SystemOptions(n_workers=workers),
+            options=options,
             on_step=tell,
         )
     if out is not None:
