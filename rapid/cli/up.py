@@ -28,6 +28,12 @@ def up(
     port: Annotated[int, typer.Option(help="Port of the display; 0 for a free one.")] = 8080,
     host: Annotated[str, typer.Option(help="Address the display listens on.")] = "127.0.0.1",
     redis: Annotated[str, typer.Option(help="Use this Redis or Valkey instead of an embedded one.")] = "",
+    rubintv: Annotated[
+        str | None, typer.Option(help="Publish to RubinTV's bucket: s3://... or a directory [RAPID_PUBLISH_RUBINTV].")
+    ] = None,
+    consdb: Annotated[
+        str | None, typer.Option(help="Write rows to ConsDB's REST server [RAPID_PUBLISH_CONSDB].")
+    ] = None,
 ) -> None:
     """Run everything on one machine and process whatever raws arrive, until stopped.
 
@@ -56,6 +62,8 @@ def up(
         port=port,
         host=host,
         redis_url=redis or None,
+        publish_rubintv=rubintv,
+        publish_consdb=consdb,
     )
     # A display that cannot start for it would be started again and again.
     Access(

@@ -104,9 +104,7 @@ def _make_sinks(
         raise ConfigurationError("publish_consdb", f"ConsDB has no instrument for {camera.name}; a table can name one")
     token = settings.publish_consdb_token
     client = ConsDBClient(settings.publish_consdb, token=token.get_secret_value() if token is not None else "")
-    consdb = ConsDBSink(
-        client, results, instrument=instrument, max_age_s=settings.publish_max_age_s, metrics=metrics
-    )
+    consdb = ConsDBSink(client, results, instrument=instrument, max_age_s=settings.publish_max_age_s, metrics=metrics)
     return (consdb, *pumps)
 
 
@@ -119,7 +117,9 @@ async def run_publish(settings: RoleSettings, stop: asyncio.Event | None = None)
 
     stop = stop or stop_on_signals()
     if not publishes(settings):
-        raise ConfigurationError("publish_rubintv", "there is nobody to publish to: give --rubintv or --consdb, or set a metric sink")
+        raise ConfigurationError(
+            "publish_rubintv", "there is nobody to publish to: give --rubintv or --consdb, or set a metric sink"
+        )
     camera = adopt_camera(settings.camera)
     metrics = registered()
     witness = _Witness(camera.witness_detector)
@@ -162,9 +162,15 @@ async def publish_nights(settings: RoleSettings, days: list[int], *, timeout_s: 
     ConfigurationError
         Raised if there is no bucket.
     """
+    from rapid.publish.keys import date_of
     from rapid.publish.metrics import PublishMetrics
     from rapid.publish.role import MAX_NIGHT
 
+    for day_obs in days:
+        try:
+            date_of(day_obs)
+        except ValueError as error:
+            raise ConfigurationError("night", f"{day_obs} is no day as YYYYMMDD: {error}") from None
     camera = adopt_camera(settings.camera)
     results = await asyncio.to_thread(open_results, settings.results)
     try:
