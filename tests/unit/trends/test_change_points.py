@@ -6,15 +6,15 @@ import pytest
 from payloads.trend.change_points import Shape, find_changes, model_of
 from payloads.trend.kernels import clean_columns, column_medians, group_medians, scan_columns
 
-DAYS = np.arange(120.0)
+days = np.arange(120.0)
 
 
 def series(seed=1, noise=1.0):
-    return noise * np.random.default_rng(seed).standard_normal(len(DAYS))
+    return noise * np.random.default_rng(seed).standard_normal(len(days))
 
 
 def changes(values, *, noise=1.0, min_size=0.5, threshold=8.0):
-    return find_changes(DAYS, values, noise=noise, threshold=threshold, min_size=min_size)
+    return find_changes(days, values, noise=noise, threshold=threshold, min_size=min_size)
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -24,7 +24,7 @@ def test_noise_is_no_change(seed):
 
 @pytest.mark.parametrize("day", [10, 60, 110])
 def test_a_step_is_dated_and_sized(day):
-    values = series() + np.where(DAYS >= day, -6.0, 0.0)
+    values = series() + np.where(days >= day, -6.0, 0.0)
     (found,) = changes(values)
     assert (found.shape, found.onset) == (Shape.STEP, day)
     assert found.size == pytest.approx(-6.0, abs=4 * found.size_error)
@@ -33,19 +33,19 @@ def test_a_step_is_dated_and_sized(day):
 
 def test_a_step_waits_for_three_numbers():
     for n_after, n_found in ((1, 0), (2, 0), (3, 1)):
-        values = series() + np.where(DAYS >= 120 - n_after, 12.0, 0.0)
+        values = series() + np.where(days >= 120 - n_after, 12.0, 0.0)
         assert len(changes(values)) == n_found
 
 
 def test_a_very_large_step_waits_for_two():
-    assert changes(series() + np.where(DAYS >= 119, 100.0, 0.0)) == []
-    (found,) = changes(series() + np.where(DAYS >= 118, 100.0, 0.0))
+    assert changes(series() + np.where(days >= 119, 100.0, 0.0)) == []
+    (found,) = changes(series() + np.where(days >= 118, 100.0, 0.0))
     assert found.onset == 118
 
 
 @pytest.mark.parametrize(("slope", "within"), [(0.1, 6), (0.3, 2), (1.0, 1)])
 def test_a_drift_is_dated_by_where_it_began(slope, within):
-    (found,) = changes(series() + slope * np.maximum(DAYS - 60, 0.0))
+    (found,) = changes(series() + slope * np.maximum(days - 60, 0.0))
     assert found.shape is Shape.DRIFT
     assert abs(found.onset - 60) <= within
     assert found.slope == pytest.approx(slope, rel=0.25)
@@ -53,22 +53,22 @@ def test_a_drift_is_dated_by_where_it_began(slope, within):
 
 
 def test_a_step_and_a_later_drift_are_told_apart():
-    values = series() + np.where(DAYS >= 30, 8.0, 0.0) + 0.5 * np.maximum(DAYS - 80, 0.0)
+    values = series() + np.where(days >= 30, 8.0, 0.0) + 0.5 * np.maximum(days - 80, 0.0)
     first, second = changes(values)
     assert (first.shape, second.shape) == (Shape.STEP, Shape.DRIFT)
     assert abs(first.onset - 30) <= 1
     assert abs(second.onset - 80) <= 2
-    left = values - model_of([first, second], DAYS)
+    left = values - model_of([first, second], days)
     assert np.std(left) < 1.3
 
 
 def test_what_does_not_matter_is_no_change():
-    assert changes(series(noise=0.01) + np.where(DAYS >= 60, 0.1, 0.0), noise=0.01, min_size=0.2) == []
+    assert changes(series(noise=0.01) + np.where(days >= 60, 0.1, 0.0), noise=0.01, min_size=0.2) == []
 
 
 def test_few_or_no_numbers_are_no_change():
     assert changes(np.full(120, np.nan)) == []
-    assert find_changes(DAYS[:9], np.r_[np.zeros(7), 50.0, 50.0], noise=1.0, threshold=8.0, min_size=0.0) == []
+    assert find_changes(days[:9], np.r_[np.zeros(7), 50.0, 50.0], noise=1.0, threshold=8.0, min_size=0.0) == []
 
 
 def test_lone_bad_numbers_are_taken_out_and_the_rest_kept():
@@ -83,7 +83,7 @@ def test_lone_bad_numbers_are_taken_out_and_the_rest_kept():
 
 
 def test_a_step_is_not_taken_for_bad_numbers_and_does_not_widen_the_noise():
-    values = (series() + np.where(DAYS >= 60, 30.0, 0.0))[:, None]
+    values = (series() + np.where(days >= 60, 30.0, 0.0))[:, None]
     cleaned, sigma, _ = clean_columns(values)
     assert np.isfinite(cleaned[57:63, 0]).all()
     assert sigma[0] == pytest.approx(1.0, abs=0.3)
@@ -114,10 +114,8 @@ def test_medians_leave_out_what_was_not_measured():
 
 def test_a_scan_measures_what_a_step_explains():
     values = series()
-    step, slope = scan_columns(np.stack([values, values + np.where(DAYS >= 60, 5.0, 0.0)], axis=1), DAYS, 8, 3)
+    step, slope = scan_columns(np.stack([values, values + np.where(days >= 60, 5.0, 0.0)], axis=1), days, 8, 3)
     assert step[0] < 5.0 < 15.0 < step[1]
-    best = max(
-        (values[:i].sum() - i * values.mean()) ** 2 * 120 / (i * (120 - i)) for i in range(8, 118)
-    )
+    best = max((values[:i].sum() - i * values.mean()) ** 2 * 120 / (i * (120 - i)) for i in range(8, 118))
     assert step[0] == pytest.approx(best**0.5)
     assert slope[1] > slope[0]

@@ -35,7 +35,9 @@ class Months:
         rng = np.random.default_rng(seed)
         values = simulate(METRIC[name], N_DAYS, len(self.channels), rng)
         # Lone bad numbers have tests of their own.
-        quiet = simulate(METRIC[name].__class__(**{**METRIC[name].__dict__, "bad": 0.0}), N_DAYS, len(self.channels), rng)
+        quiet = simulate(
+            METRIC[name].__class__(**{**METRIC[name].__dict__, "bad": 0.0}), N_DAYS, len(self.channels), rng
+        )
         del values
         truth(quiet)
         load_arrays(self.results.engine, "LSSTCam", self.channels, [METRIC[name]], lambda _: quiet, FIRST, **facts)
@@ -175,13 +177,16 @@ def test_a_bad_flat_is_the_exposures_and_the_detectors(months, channels):
 def test_one_bad_exposure_among_many_of_a_day_is_named(months, channels):
     own = channels.detectors == channels.rows[32].detector
     for seq_num in range(1, 9):
+
         def truth(values, seq_num=seq_num):
             if seq_num == 5:
                 values[100, own] *= 1.5
 
         rng = np.random.default_rng(seq_num)
         quiet = METRIC["flat_scatter"]
-        values = simulate(quiet.__class__(**{**quiet.__dict__, "bad": 0.0}), N_DAYS, len(channels), np.random.default_rng(1))
+        values = simulate(
+            quiet.__class__(**{**quiet.__dict__, "bad": 0.0}), N_DAYS, len(channels), np.random.default_rng(1)
+        )
         values *= np.exp(0.002 * rng.standard_normal(values.shape))
         truth(values)
         load_arrays(
