@@ -18,6 +18,9 @@ from rapid.errors import PayloadError
 CORNER_PX = 200
 """Side of the corner that is looked at, as in cp_verify; half the amp if that is smaller."""
 
+SAMPLED_ROWS = 16
+"""Every so many rows tell what a calib's variance is."""
+
 NUMBERS = (
     "read_noise_expected_e",
     "read_noise_source",
@@ -25,6 +28,7 @@ NUMBERS = (
     "residual_mean_e",
     "residual_stdev_e",
     "residual_n_px",
+    "residual_calib_variance_e2",
     "cr_noise_e",
 )
 """What is added to an amp's row."""
@@ -76,10 +80,26 @@ def _corner(amp: Amp) -> tuple[int, int, int, int]:
     return x0, y0, x0 + w, y0 + h
 
 
+def _calib_variance(frame: Frame, amp: Amp, level: float) -> float | None:
+    """Return the variance that the calib brings into a pixel of an amp [electron squared]; None if it does not say."""
+    kind = frame.info.image_type.value
+    calib = frame.calibs.get(kind)
+    if calib is None or calib.variance is None or frame.image is None or calib.variance.shape != frame.image.shape:
+        return None
+    rows, columns = amp.trimmed.slices
+    found = float(np.median(calib.variance[rows.start : rows.stop : SAMPLED_ROWS, columns]))
+    if kind == "dark":
+        found *= (frame.info.dark_time_s or frame.info.exposure_time_s or 0.0) ** 2
+    elif kind == "flat":
+        found *= level**2
+    return found if math.isfinite(found) else None
+
+
 def add_residuals(frame: Frame, rows: dict[str, dict[str, Metric]], *, clip_sigma: float, n_iterations: int) -> None:
     """Add to every amp's row what its verification needs.
 
-    ``residual_mean_e``, ``residual_stdev_e`` and ``residual_n_px`` (clipped), ``cr_noise_e`` (scatter of all pixels but
+    ``residual_mean_e``, ``residual_stdev_e`` and ``residual_n_px`` (clipped), ``residual_calib_variance_e2`` (what the calib
+    itself adds to a pixel's variance), ``cr_noise_e`` (scatter of all pixels but
     cosmic rays and bad ones, not clipped), ``amp_corner_e``, and ``read_noise_expected_e`` with ``read_noise_source``:
     ptc or camera.
     """
@@ -107,7 +127,7 @@ def add_residuals(frame: Frame, rows: dict[str, dict[str, Metric]], *, clip_sigm
             n_iterations=n_iterations,
         )
         row["amp_corner_e"] = corner.mean * gain if corner else None
-        row |= dict.fromkeys(("residual_mean_e", "residual_stdev_e", "residual_n_px", "cr_noise_e"))
+        row |= dict.fromkeys(name for name in NUMBERS if name.startswith("residual_") or name == "cr_noise_e")
         if residual is None:
             continue
         box = (amp.trimmed.x0, amp.trimmed.y0, amp.trimmed.x1, amp.trimmed.y1)
@@ -115,6 +135,7 @@ def add_residuals(frame: Frame, rows: dict[str, dict[str, Metric]], *, clip_sigm
         row["residual_mean_e"] = found.mean * gain if found else None
         row["residual_stdev_e"] = found.stdev * gain if found else None
         row["residual_n_px"] = found.n_used if found else 0
+        row["residual_calib_variance_e2"] = _calib_variance(frame, amp, found.mean if found else 0.0)
         if found is not None:
             big = float(np.finfo(np.float32).max)
             planes = NO_MASK if mask is None else mask

@@ -125,9 +125,14 @@ def mean_error(amp: Amp, stdev: float, n_px: float) -> float:
     return stdev * math.sqrt(variance)
 
 
-def _share_left(facts: AmpFacts) -> float:
-    """Return the part of an exposure's variance that is left once a master it is part of was taken out."""
-    return 1.0 - 1.0 / facts.n_inputs if facts.n_inputs > 1 else 1.0
+def _with_master(facts: AmpFacts, variance: float) -> float:
+    """Return a pixel's variance once a master was taken out of it.
+
+    A master that the exposure is part of takes a share of it along; any other brings its own.
+    """
+    if facts.n_inputs > 1:
+        return variance * (1.0 - 1.0 / facts.n_inputs)
+    return variance + (facts.number("residual_calib_variance_e2") or 0.0)
 
 
 def _read_noise(facts: AmpFacts) -> float | None:
@@ -150,7 +155,8 @@ def _mean(facts: AmpFacts) -> Value:
     mean, stdev, n_px = (facts.number(name) for name in ("residual_mean_e", "residual_stdev_e", "residual_n_px"))
     if mean is None or stdev is None or n_px is None:
         return Value(note=_NO_MASTER)
-    return Value(mean, mean_error(facts.amp, stdev, n_px) * math.sqrt(_share_left(facts)), in_errors=True)
+    # The master's pixels, and its overscan levels, scatter as those of the exposure do: in the stdev they are already.
+    return Value(mean, mean_error(facts.amp, stdev, n_px), in_errors=True)
 
 
 def _noise(facts: AmpFacts) -> Value:
@@ -167,7 +173,7 @@ def _noise(facts: AmpFacts) -> Value:
         # What the dark took out had noise of its own.
         light = max(facts.number("mean_e") or 0.0, 0.0)
     factor = overscan_factor(facts.amp)
-    expected = math.sqrt((read_noise**2 * factor + light) * _share_left(facts))
+    expected = math.sqrt(_with_master(facts, read_noise**2 * factor + light))
     # What a short overscan adds is known to a quarter or so.
     error = 1.0 / math.sqrt(2.0 * n_px) + OVERSCAN_KNOWN / 3.0 * (math.sqrt(factor) - 1.0)
     return Value(stdev / expected - 1.0, error)
