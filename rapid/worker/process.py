@@ -75,12 +75,15 @@ class PayloadChild:
         self._answers = asyncio.StreamReader(limit=ANSWER_LIMIT)
         protocol = asyncio.StreamReaderProtocol(self._answers)
         loop = asyncio.get_running_loop()
-        transport, _ = await loop.connect_read_pipe(lambda: protocol, os.fdopen(read_end, "rb"))
-        self._transport = transport
         try:
+            transport, _ = await loop.connect_read_pipe(lambda: protocol, os.fdopen(read_end, "rb"))
+            self._transport = transport
             await self._say(self._settings.model_dump_json())
             async with asyncio.timeout(START_TIMEOUT_S):
                 answer = await self._answer()
+        except asyncio.CancelledError:
+            await self.kill()
+            raise
         except TimeoutError:
             await self.kill()
             raise ChildDiedError(f"the payload process was not ready after {START_TIMEOUT_S:.0f} s") from None

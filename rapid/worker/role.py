@@ -98,7 +98,8 @@ class Worker:
         restarts = asyncio.create_task(self._listen_for_restarts())
         memory = asyncio.create_task(tell_memory(self._board, self.spec.worker_id))
         try:
-            await self._ensure_child()
+            if not await self._is_warm_before(stop):
+                return
             self.ready.set()
             log.info("worker ready", pools=self.spec.pools, child_pid=self._child.pid if self._child else None)
             while not stop.is_set():
@@ -112,6 +113,20 @@ class Worker:
             memory.cancel()
             await asyncio.gather(restarts, memory, return_exceptions=True)
             await self._shut_down()
+
+    async def _is_warm_before(self, stop: asyncio.Event) -> bool:
+        """Get the first child ready; return `False`, without it, if told to stop first: kernels may take minutes."""
+        warming = asyncio.create_task(self._ensure_child())
+        stopped = asyncio.create_task(stop.wait())
+        await asyncio.wait({warming, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        stopped.cancel()
+        if warming.done():
+            warming.result()
+            return True
+        warming.cancel()
+        with contextlib.suppress(asyncio.CancelledError, RapidError):
+            await warming
+        return False
 
     async def _listen_for_restarts(self) -> None:
         """Hear, busy or not, that somebody wants the payload process to start anew."""

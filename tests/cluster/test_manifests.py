@@ -1,0 +1,181 @@
+"""The manifests: rendered by kubectl, strictly valid for several versions, hardened, and in step with the code."""
+
+import json
+import re
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from rapid.cluster.monitoring import ALERTS, PANELS, alert_rules, dashboard
+from rapid.patterns.placement import pinned_detectors
+from rapid.wiring.camera import adopt_camera
+from rapid.wiring.elastic import default_policies
+from rapid.wiring.settings import RoleSettings
+from tests.cluster.manifests import K8S, OVERLAYS, needs_kubectl, pods_of, render
+
+pytestmark = needs_kubectl
+
+VERSIONS = ("1.29", "1.32", "1.35")
+FOREIGN = {"ScaledObject", "PodMonitor", "ServiceMonitor", "PrometheusRule"}
+"""Kinds of KEDA and the Prometheus operator: no schema of theirs is at hand."""
+
+UNITS = {"Mi": 2**20, "Gi": 2**30}
+
+
+@pytest.fixture(params=OVERLAYS)
+def objects(request):
+    return render(K8S / "overlays" / request.param)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_every_object_is_strictly_valid(objects, version):
+    for item in objects:
+        if item["kind"] not in FOREIGN:
+            kubernetes_validate.validate(item, version, strict=True)
+
+
+def test_a_misspelt_field_would_be_found(objects):
+    deployment = next(item for item in objects if item["kind"] == "Deployment")
+    broken = {**deployment, "spec": {**deployment["spec"], "replica": 3}}
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(broken, VERSIONS[0], strict=True)
+
+
+def test_every_pod_is_hardened(objects):
+    for name, pod in pods_of(objects):
+        security = pod["securityContext"]
+        assert security["runAsNonRoot"] is True, name
+        assert security["runAsUser"] >= 10000, name
+        assert security["seccompProfile"] == {"type": "RuntimeDefault"}, name
+        assert pod["automountServiceAccountToken"] is (name == "rapid-elastic"), name
+        assert pod["enableServiceLinks"] is False, name
+        assert not ({"hostNetwork", "hostPID", "hostIPC"} & pod.keys()), name
+        for container in [*pod["containers"], *pod.get("initContainers", [])]:
+            where = f"{name}/{container['name']}"
+            own = container["securityContext"]
+            assert own["allowPrivilegeEscalation"] is False, where
+            assert own["readOnlyRootFilesystem"] is True, where
+            assert own["capabilities"] == {"drop": ["ALL"]}, where
+            assert "latest" not in container["image"], where
+            assert ":" in container["image"], where
+            for kind in ("requests", "limits"):
+                assert {"cpu", "memory"} <= container["resources"][kind].keys(), where
+        assert not any("hostPath" in volume for volume in pod["volumes"]), name
+        for volume in pod["volumes"]:
+            assert "emptyDir" not in volume or volume["emptyDir"]["sizeLimit"], name
+
+
+def test_every_container_has_probes_and_time_to_drain(objects):
+    settings = next(item["data"] for item in objects if item["kind"] == "ConfigMap" and "RAPID_DRAIN_S" in item["data"])
+    for name, pod in pods_of(objects):
+        for container in pod["containers"]:
+            assert {"startupProbe", "livenessProbe", "readinessProbe"} <= container.keys(), name
+            ports = {port["name"] for port in container["ports"]}
+            for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+                found = container[probe]
+                port = (found.get("httpGet") or found.get("tcpSocket"))["port"]
+                assert port in ports, f"{name} {probe}"
+        if name.startswith("rapid-worker"):
+            assert pod["terminationGracePeriodSeconds"] >= float(settings["RAPID_DRAIN_S"]) + 10, name
+
+
+def test_every_pod_has_a_budget_a_policy_and_a_priority(objects):
+    classes = {item["metadata"]["name"]: item["value"] for item in objects if item["kind"] == "PriorityClass"}
+    assert classes["rapid-current"] > classes["rapid-backlog"]
+    budgets = [item["spec"]["selector"]["matchLabels"] for item in objects if item["kind"] == "PodDisruptionBudget"]
+    denied = [
+        item
+        for item in objects
+        if item["kind"] == "NetworkPolicy" and set(item["spec"]["policyTypes"]) == {"Ingress", "Egress"}
+    ]
+    for item in objects:
+        if item["kind"] not in {"Deployment", "StatefulSet"}:
+            continue
+        labels = item["spec"]["template"]["metadata"]["labels"]
+        name = item["metadata"]["name"]
+        assert item["spec"]["selector"]["matchLabels"].items() <= labels.items(), name
+        if name != "rapid-elastic":
+            assert any(budget.items() <= labels.items() for budget in budgets), name
+        assert any(policy["spec"]["podSelector"]["matchLabels"].items() <= labels.items() for policy in denied), name
+        priority = item["spec"]["template"]["spec"]["priorityClassName"]
+        assert priority == ("rapid-backlog" if name == "rapid-worker-backlog" else "rapid-current")
+
+
+def test_what_pods_refer_to_is_there(objects):
+    maps = {item["metadata"]["name"] for item in objects if item["kind"] == "ConfigMap"}
+    claims = {item["metadata"]["name"] for item in objects if item["kind"] == "PersistentVolumeClaim"}
+    accounts = {item["metadata"]["name"] for item in objects if item["kind"] == "ServiceAccount"}
+    for name, pod in pods_of(objects):
+        assert pod.get("serviceAccountName", "default") in accounts | {"default"}, name
+        for volume in pod["volumes"]:
+            if "configMap" in volume:
+                assert volume["configMap"]["name"] in maps, name
+            if "persistentVolumeClaim" in volume:
+                assert volume["persistentVolumeClaim"]["claimName"] in claims, name
+        for container in pod["containers"]:
+            mounted = {mount["name"] for mount in container["volumeMounts"]}
+            assert mounted <= {volume["name"] for volume in pod["volumes"]} | {"data"}, name
+            for source in container.get("envFrom", []):
+                assert "secretRef" in source or source["configMapRef"]["name"] in maps, name
+
+
+def test_every_setting_is_one_we_have(objects):
+    known = {f"RAPID_{name.upper()}" for name in RoleSettings.model_fields}
+    known |= {f"{name}_FILE" for name in known} | {"RAPID_CAMERA_PATH", "RAPID_PIPELINE_PATH", "RAPID_NAMESPACE"}
+    for item in objects:
+        if item["kind"] == "ConfigMap":
+            assert {name for name in item["data"] if name.startswith("RAPID_")} <= known
+    for name, pod in pods_of(objects):
+        for container in pod["containers"]:
+            given = {one["name"] for one in container.get("env", []) if one["name"].startswith("RAPID_")}
+            assert given <= known, name
+
+
+def test_the_workers_of_each_group_own_every_detector_once(objects):
+    settings = next(item["data"] for item in objects if item["kind"] == "ConfigMap" and "RAPID_CAMERA" in item["data"])
+    camera = adopt_camera(settings["RAPID_CAMERA"])
+    science = next(
+        item for item in objects if item["metadata"]["name"] == "rapid-worker-science" and item["kind"] == "StatefulSet"
+    )
+    container = science["spec"]["template"]["spec"]["containers"][0]
+    pinned = next(one.get("value", "") for one in container["env"] if one["name"] == "RAPID_PINNED")
+    if not pinned:
+        return
+    assert pinned == f"ordinal/{science['spec']['replicas']}"
+    shares = [pinned_detectors(pinned, camera, f"rapid-worker-science-{n}") for n in range(science["spec"]["replicas"])]
+    assert (
+        sorted(detector for share in shares for detector in share)
+        == list(range(len(camera.detectors)))[: sum(map(len, shares))]
+    )
+    assert len(frozenset().union(*shares)) == sum(map(len, shares))
+
+
+def test_the_controller_may_set_the_sizes_it_decides_on_and_nothing_else():
+    objects = render(K8S / "overlays" / "summit")
+    role = next(item for item in objects if item["kind"] == "Role" and item["metadata"]["name"] == "rapid-elastic")
+    groups = {policy.group for policy in default_policies()}
+    for rule in role["rules"]:
+        assert set(rule["resourceNames"]) == groups
+        assert set(rule["verbs"]) <= {"get", "list", "patch"}
+    operator = next(item for item in objects if item["kind"] == "Role" and item["metadata"]["name"] == "rapid-operator")
+    verbs = {(resource, verb) for rule in operator["rules"] for resource in rule["resources"] for verb in rule["verbs"]}
+    assert not {(resource, verb) for resource, verb in verbs if verb in {"delete", "deletecollection", "*", "update"}}
+    assert ("pods/eviction", "create") in verbs
+    assert not {resource for resource, _ in verbs if resource in {"secrets", "pods/exec", "*"}}
+
+
+def test_alerts_and_dashboard_are_those_of_the_code():
+    folder = K8S / "components" / "monitoring"
+    assert yaml.safe_load((folder / "alerts.yaml").read_text()) == alert_rules()
+    assert json.loads((folder / "dashboard.json").read_text()) == dashboard()
+
+
+def test_alerts_and_dashboard_ask_for_metrics_that_exist():
+    sources = (K8S.parent / "rapid").rglob("*.py")
+    text = "".join(path.read_text() for path in sources if path.name != "monitoring.py")
+    known = set(re.findall(r'"(rapid_[a-z_]+)"', text))
+    expressions = [alert.expression for alert in ALERTS]
+    expressions += [expression for panel in PANELS for expression, _ in panel.series]
+    for name in {name for expression in expressions for name in re.findall(r"rapid_[a-z_]+", expression)}:
+        assert name in known or re.sub(r"_(bucket|total|sum|count)$", "", name) in known, name
