@@ -133,6 +133,10 @@ class PlannedExposure(_Plan):
     detectors: tuple[int, ...]
 
 
+PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(gt=0, le=1)]
+
+
 class NightPlan(_Plan):
     """A night."""
 
@@ -145,6 +149,12 @@ class NightPlan(_Plan):
     stars_per_detector: int = Field(default=400, ge=0)
     best_focus_mm: float = 0.03
     focus_drift_um: float = Field(default=0.0, description="Drift of best focus over the night [um].")
+    seeing_history_arcsec: tuple[PositiveFloat, ...] = Field(
+        default=(), description="Seeing over the sky exposures of the night, evenly spaced; the blocks' own if empty."
+    )
+    transparency_history: tuple[Fraction, ...] = Field(
+        default=(), description="Transparency over them likewise: clouds that come and go."
+    )
     first_seq_num: int = Field(default=1, ge=1)
     blocks: tuple[Block, ...] = Field(min_length=1)
 
@@ -162,6 +172,10 @@ class NightPlan(_Plan):
         if unknown:
             raise ConfigurationError("detectors", f"{camera.name} has no detector {unknown[0]}")
         total = sum(_length(block) for block in self.blocks)
+        n_sky = sum(
+            _length(block) for block in self.blocks if isinstance(block, ScienceBlock | SweepBlock | DonutBlock)
+        )
+        sky = 0
         day = datetime.strptime(str(self.day_obs), "%Y%m%d")  # noqa: DTZ007 - TAI has no zone
         begin = day + timedelta(hours=20)
         planned: list[PlannedExposure] = []
@@ -190,11 +204,24 @@ class NightPlan(_Plan):
                     **facts,
                 }
                 if values.get("sees_sky"):
+                    along, sky = sky / max(n_sky - 1, 1), sky + 1
+                    if self.seeing_history_arcsec:
+                        values["seeing_arcsec"] = _at(self.seeing_history_arcsec, along)
+                    if self.transparency_history:
+                        values["transparency"] = _at(self.transparency_history, along)
                     values["seeing_arcsec"] = values["seeing_arcsec"] * (1 + 0.06 * math.sin(1.7 * seq_num))
                 exposure = PlannedExposure.model_validate(values)
                 planned.append(exposure)
                 begin += timedelta(seconds=max(self.cadence_s, exposure.exposure_time_s + 4))
         return planned
+
+
+def _at(history: tuple[float, ...], along: float) -> float:
+    """Return the value of a history at a fraction of the night, on straight lines between its points."""
+    place = along * (len(history) - 1)
+    before = min(int(place), len(history) - 1)
+    after = min(before + 1, len(history) - 1)
+    return history[before] + (history[after] - history[before]) * (place - before)
 
 
 def _length(block: Block) -> int:

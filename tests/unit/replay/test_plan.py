@@ -75,3 +75,23 @@ def test_a_demo_never_empties_a_folder_it_did_not_make(tmp_path):
     (fresh / "old").touch()
     prepare_folder(fresh)
     assert not (fresh / "old").exists()
+
+
+def test_seeing_and_clouds_follow_their_history_and_focus_drifts():
+    plan = NightPlan.model_validate(
+        {
+            "camera": "LSSTComCam",
+            "day_obs": 20261120,
+            "focus_drift_um": 20.0,
+            "seeing_history_arcsec": [0.6, 1.2],
+            "transparency_history": [1.0, 0.2, 1.0],
+            "blocks": [{"kind": "bias", "n": 2}, {"kind": "science", "n": 5, "physical_filter": "r_03"}],
+        }
+    )
+    bias, *_, last = plan.exposures()
+    sky = plan.exposures()[2:]
+    assert [e.transparency for e in sky] == pytest.approx([1.0, 0.6, 0.2, 0.6, 1.0])
+    # A breath of six percent is added to the history.
+    assert [e.seeing_arcsec for e in sky] == pytest.approx([0.6, 0.75, 0.9, 1.05, 1.2], rel=0.07)
+    assert last.best_focus_mm - bias.best_focus_mm == pytest.approx(0.020)
+    assert not bias.sees_sky
