@@ -1,6 +1,7 @@
 """What a payload author writes: a few lines, and the real system runs underneath."""
 
 import textwrap
+from pathlib import Path
 
 import pytest
 
@@ -53,7 +54,21 @@ def author(pytester: pytest.Pytester) -> pytest.Pytester:
     return pytester
 
 
-def test_a_payload_is_tried_on_a_mini_night(author):
+def block_of(page: str, beginning: str) -> str:
+    """Return the code block of a page of the documentation that begins with a comment."""
+    text = (Path(__file__).parents[2] / "docs" / page).read_text(encoding="utf-8")
+    return text.split(f"```python\n{beginning}\n", 1)[1].split("```", 1)[0]
+
+
+def test_the_five_lines_of_the_documentation_pass_as_they_stand(author):
+    author.makepyfile(
+        skyquicklook=block_of("payloads.md", "# skyquicklook.py"), test_sky=block_of("replay.md", "# test_sky.py")
+    )
+    result = author.runpytest_subprocess("-q", *QUIET, timeout=280)
+    result.assert_outcomes(passed=1)
+
+
+def test_what_a_payload_refuses_is_told(author):
     author.makepyfile(test_sky=SKY)
     result = author.runpytest_subprocess("-q", *QUIET, timeout=280)
     result.assert_outcomes(passed=1)
