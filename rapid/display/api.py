@@ -93,8 +93,8 @@ def api_routes(settings: DisplaySettings, archive: Archive, reader: Reader, hub:
         return await archive.rollup(day_obs)
 
     @router.get("/api/nights/{day_obs}/movie", tags=["exposures"], summary="Where a night's movie is")
-    async def movie(day_obs: DayObs) -> MovieView:
-        """Return the address of a night's movie and which exposure each frame shows; 404 while there is none."""
+    async def movie(day_obs: DayObs) -> MovieView | None:
+        """Return the address of a night's movie and which exposure each frame shows; null while there is none."""
         return await archive.movie(day_obs)
 
     @router.get("/api/exposures/{exposure_id}/failures", tags=["failures"], summary="Failed jobs of an exposure")

@@ -93,14 +93,19 @@ class Archive:
         summaries = await summaries_of_night(self._reader, day_obs)
         return await asyncio.to_thread(roll_up, self.camera.name, day_obs, summaries, run=self._settings.run)
 
-    async def movie(self, day_obs: int) -> MovieView:
-        """Return where a night's movie is; raises `NotFoundError` while there is none."""
+    async def movie(self, day_obs: int) -> MovieView | None:
+        """Return where a night's movie is, None while there is none."""
         keys = {
             extension: night_key(self.camera.name, day_obs, run=self._settings.run, kind="movie", extension=extension)
             for extension in ("mp4", "json")
         }
-        facts = json.loads(await asyncio.to_thread(self._products.get, keys["json"]))
-        return MovieView(url=f"/products/{keys['mp4']}", **facts)
+        try:
+            facts = await asyncio.to_thread(self._products.get, keys["json"])
+            return MovieView(url=f"/products/{keys['mp4']}", **json.loads(facts))
+        except NotFoundError:
+            return None
+        except (ValueError, TypeError) as error:
+            raise StoreError(f"the movie of {day_obs} cannot be described: {error}") from error
 
     async def exposure(self, exposure_id: int) -> ExposureView:
         """Return one exposure.

@@ -272,27 +272,23 @@ def test_a_port_in_use_is_an_error_not_a_hang(stage, url):
         pass
 
 
-def test_a_document_that_cannot_be_read_is_named_and_the_display_goes_on_once_it_is_gone(stage):
-    stage.put_night(2)
-    engine = stage.results.engine
+def test_a_summary_that_cannot_be_read_shows_as_failed_and_hides_no_other(stage):
+    stage.put_night(3)
 
     def write(sql: str) -> None:
-        with engine.begin() as connection:
+        with stage.results.engine.begin() as connection:
             connection.execute(sa.text(sql))
 
     write("CREATE TABLE kept AS SELECT id, document FROM exposure_summary")
-    write('UPDATE exposure_summary SET document = \'{"version": "none"}\' WHERE seq_num = 1')
+    write('UPDATE exposure_summary SET document = \'{"version": "none"}\' WHERE seq_num = 2')
     with serve_display(stage.settings) as url:
-        with listen(url) as stream:
-            while all(source["is_up"] for source in stream.next("sources")[1]["sources"]):
-                pass
-        answer = get(url, "/readyz")
-        assert answer.status_code == 503
-        [down] = [source for source in answer.json()["sources"] if not source["is_up"]]
-        assert "ValidationError" in down["reason"]
-        assert get(url, "/").status_code == 200
-        write("UPDATE exposure_summary SET document = (SELECT document FROM kept WHERE kept.id = exposure_summary.id)")
-        with listen(url) as stream:
-            while not all(source["is_up"] for source in stream.next("sources")[1]["sources"]):
-                pass
-        assert len(get(url, f"/api/nights/{DAY_OBS}").json()["exposures"]) == 2
+        newest, damaged, oldest = get(url, f"/api/nights/{DAY_OBS}").json()["exposures"]
+        assert (newest["state"], oldest["state"]) == ("complete", "complete")
+        assert (damaged["seq_num"], damaged["state"]) == (2, "failed")
+        assert "stored summary cannot be read: camera: Field required" in damaged["metrics"]["summary_note"]
+        page = get(url, f"/api/exposures/{damaged['exposure_id']}").json()
+        assert page["row"]["state"] == "failed"
+        assert get(url, "/readyz").status_code == 200
+    write("UPDATE exposure_summary SET document = (SELECT document FROM kept WHERE kept.id = exposure_summary.id)")
+    with serve_display(stage.settings) as url:
+        assert {row["state"] for row in get(url, f"/api/nights/{DAY_OBS}").json()["exposures"]} == {"complete"}

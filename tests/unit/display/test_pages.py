@@ -1,14 +1,17 @@
 """What is painted and written before any script runs."""
 
 import json
+from datetime import date
 
 import pytest
+from pydantic import ValidationError
 
 from rapid.display.catalogue import tiles_with, with_derived
 from rapid.display.models import ExposureRow, ExposureState
 from rapid.display.night_csv import night_as_csv, safe_cell
 from rapid.display.pages import boot_data, shown_day, shown_tile
 from rapid.display.settings import Tolerance
+from rapid.errors import ConfigurationError
 
 
 def make_row(seq_num: int, **changes) -> ExposureRow:
@@ -55,7 +58,26 @@ def test_a_tile_is_a_number_or_a_dash(metrics, text):
 def test_a_tolerance_says_who_set_it_and_why():
     band = Tolerance(high=1.2, why="beyond this the sources blend", set_by="Ann", since="2026-11-01")
     tile = next(tile for tile in tiles_with({"seeing": band})["sky"] if tile.id == "seeing")
-    assert (tile.high, tile.why) == (1.2, "beyond this the sources blend (Ann, since 2026-11-01)")
+    assert (tile.high, tile.why, tile.set_by, tile.since) == (1.2, "beyond this the sources blend", "Ann", "2026-11-01")
+
+
+def test_a_band_of_a_tile_that_there_is_none_of_is_refused_by_its_name():
+    with pytest.raises(ConfigurationError, match=r"tolerances\.seing.*known: .*seeing"):
+        tiles_with({"seing": Tolerance(high=1.2, why="a slip of the pen")})
+
+
+@pytest.mark.parametrize(
+    "band",
+    [{"why": "no limit"}, {"low": 2, "high": 1, "why": "turned round"}, {"high": 1}, {"high": 1, "why": ""},
+     {"high": float("nan"), "why": "no number"}, {"high": "much", "why": "a word"}, {"hihg": 1, "why": "misspelt"}],
+)  # fmt: skip
+def test_a_band_that_makes_no_sense_is_refused(band):
+    with pytest.raises(ValidationError):
+        Tolerance.model_validate(band)
+
+
+def test_a_bare_date_of_yaml_is_taken():
+    assert Tolerance.model_validate({"high": 1, "why": "w", "since": date(2026, 11, 1)}).since == "2026-11-01"
 
 
 def test_ellipticity_is_the_length_of_its_components():
