@@ -38,7 +38,7 @@ RETRY_S = 1.0
 N_RECENT = 64
 """Batches read from the board at start: more than are ever in work at once."""
 
-N_CLUSTER = 6
+N_CLUSTER = 4
 """Batches that the cluster status looks at."""
 
 MAX_NIGHT = 20_000

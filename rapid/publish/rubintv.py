@@ -6,6 +6,7 @@ sent, so that nothing here needs to survive a restart.
 
 import itertools
 import json
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -98,6 +99,8 @@ class RubinTVPublisher:
         self._counter = itertools.count(1)
         self._owners: dict[str, tuple[str, int]] = {}
         self._movies: dict[str, str] = {}
+        self._drawing = threading.Lock()
+        self._drawn: tuple[tuple[object, ...], bytes | None] | None = None
 
     # What happened
 
@@ -236,10 +239,14 @@ class RubinTVPublisher:
         return witness_picture(self._products.get(product), title=title)
 
     def _timeline_of(self, summary: ExposureSummary) -> bytes | None:
-        results = self._results.results(
-            summary.exposure, camera=summary.camera, run=summary.run, pipeline=summary.pipeline
-        )
-        return timeline_picture(summary, results)
+        asked = (summary.exposure, summary.pipeline, summary.version, summary.gathered_at)
+        with self._drawing:  # two cameras show the same picture: it is drawn once
+            if self._drawn is None or self._drawn[0] != asked:
+                results = self._results.results(
+                    summary.exposure, camera=summary.camera, run=summary.run, pipeline=summary.pipeline
+                )
+                self._drawn = (asked, timeline_picture(summary, results))
+            return self._drawn[1]
 
     # The night as a whole
 

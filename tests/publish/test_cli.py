@@ -15,6 +15,12 @@ from tests.support.records import make_summary
 DAY = 20261120
 
 
+@pytest.fixture(autouse=True)
+def _logs_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    # They would go to the runner's own standard error, which is closed when the next test logs.
+    monkeypatch.setattr("rapid.wiring.logs.configure_logs", lambda **_: None)
+
+
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     folder = tmp_path / "data"
