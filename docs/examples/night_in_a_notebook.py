@@ -21,7 +21,8 @@ print(f"{day_obs}: {len(night)} exposures, {len(night.colnames)} columns")
 
 # %% Seeing by filter. What was not measured is masked, and takes no part
 seeing = "psf_fwhm_arcsec_median"
-measured = night[~night[seeing].mask] if seeing in night.colnames else night[:0]
+science = night[night["image_type"] == "science"]
+measured = science[~science[seeing].mask] if seeing in night.colnames else science[:0]
 for group in measured.group_by("physical_filter").groups if len(measured) else []:
     values = group[seeing].quantity
     print(f"  {group['physical_filter'][0]}: {len(group)} exposures, {values.min():.2f} to {values.max():.2f}")

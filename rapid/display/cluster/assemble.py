@@ -55,7 +55,7 @@ def cluster_view(
         n_dead_letters=status.dead_letters,
         viewers=viewers,
         workers=workers,
-        detectors=_detectors(workers),
+        detectors=_detectors(workers, camera),
         queues=[
             QueueView(
                 pool=queue.pool,
@@ -117,8 +117,11 @@ def _name(camera: Camera, detector: int) -> str:
     return f"detector {detector}" if place is None else place.name
 
 
-def _detectors(workers: list[WorkerView]) -> list[DetectorWork]:
-    """Return detectors that somebody is pinned to or works on; the worker to worry about first."""
+def _detectors(workers: list[WorkerView], camera: Camera) -> list[DetectorWork]:
+    """Return detectors that somebody is pinned to or works on; the worker to worry about first.
+
+    Where all workers are pinned, a science detector that none is pinned to would never be processed: it is missing.
+    """
     found: dict[int, list[tuple[WorkerView, str | None]]] = {}
     for worker in workers:
         at_work = {job.detector: job.job_id for job in worker.jobs}
@@ -139,6 +142,11 @@ def _detectors(workers: list[WorkerView]) -> list[DetectorWork]:
                 job_id=next((job for _, job in theirs if job), None),
             )
         )
+    if workers and all(worker.pinned for worker in workers):
+        work += [
+            DetectorWork(detector=detector, condition=WorkerCondition.MISSING, workers=[])
+            for detector in sorted(camera.science_ids - found.keys())
+        ]
     return work
 
 

@@ -44,7 +44,7 @@ function showSubjects() {
     el("tbody", {}, subjects.length ? subjects.map((subject) => el("tr", { "data-key": keyOf(subject), "aria-selected": String(keyOf(subject) === chosen) },
       el("td", {}, el("button", { type: "button", class: "plain", "aria-label": `Show ${title(subject)} ${subject.seq_num}`, onclick: () => choose(keyOf(subject)) }, seq(subject.seq_num))),
       el("td", {}, title(subject)), el("td", {}, clock(taiMs(subject.begin))), el("td", {}, `${subject.n_finished}/${subject.n_expected}`), el("td", {}, word(subject.outcome)),
-      el("td", { title: subject.failures.join(", ") }, subject.n_failed_amps ? `${subject.n_failed_amps} amps: ${subject.failures.slice(0, 3).join(", ")}${subject.failures.length > 3 ? " …" : ""}` : ""))) : el("tr", {}, el("td", { colspan: 6, class: "dim" }, "No calibration exposure in this night"))));
+      el("td", { title: subject.failures.join(", ") }, subject.n_failed_amps ? `${subject.n_failed_amps} amp${subject.n_failed_amps === 1 ? "" : "s"}: ${subject.failures.slice(0, 3).join(", ")}${subject.failures.length > 3 ? " …" : ""}` : ""))) : el("tr", {}, el("td", { colspan: 6, class: "dim" }, "No calibration exposure in this night"))));
 }
 
 async function choose(key) {

@@ -1,6 +1,7 @@
 // One exposure: mosaic, metric maps, every detector, versions, timings, failures.
 
 import { $, boot, el, getJSON, setText } from "./dom.js";
+import { mountComments } from "./comments.js";
 import { showDetector } from "./detector.js";
 import { FocalPlane } from "./focalplane.js";
 import { clock, DASH, excludedWords, number, quantityOf, seq, taiMs } from "./format.js";
@@ -186,6 +187,7 @@ async function neighbour(by) {
   if (next) location.assign(`/exposure/${next.exposure_id}`);
 }
 
+const loadComments = mountComments($("#comments"), id);
 let due = 0;
 let shownVersion = view.row.version;
 const stream = new LiveStream({
@@ -215,8 +217,10 @@ const stream = new LiveStream({
         }, 50);
       }
     },
+    log: (message) => message.exposure_id === id && loadComments(),
     sources: (message) => showSources(message.sources),
     reset: async () => {
+      loadComments();
       const now = await getJSON("/api/now");
       await refresh();
       stream.resumeAfter(now.as_of);

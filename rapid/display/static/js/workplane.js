@@ -10,7 +10,7 @@ export class WorkPlane extends FocalPlane {
     const work = this.cells.get(place.id);
     const head = el("div", {}, el("b", {}, place.name), ` ${place.id}`);
     if (!work) return [head, el("div", { class: "dim" }, "nobody is pinned to it, nobody works on it")];
-    return [head, el("div", { class: "state", "data-state": work.state }, work.state), ...work.workers.map((name) => el("div", { class: "mono" }, name)), ...(work.job_id ? [el("div", { class: "dim" }, work.job_id)] : [])];
+    return [head, el("div", { class: "state", "data-state": work.state }, work.state), ...(work.workers.length ? work.workers.map((name) => el("div", { class: "mono" }, name)) : [el("div", {}, "no worker is pinned to it")]), ...(work.job_id ? [el("div", { class: "dim" }, work.job_id)] : [])];
   }
 
   drawCell(context, look, place, cell, box) {
