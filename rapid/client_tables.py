@@ -269,6 +269,7 @@ def _column(name: str, values: list[Any], unit: Any) -> MaskedColumn:
     known = [value for value, is_missing in zip(values, mask, strict=True) if not is_missing]
     kinds = {type(value) for value in known}
     blank: Any
+    dtype: np.dtype[Any]
     if kinds == {bool}:
         blank, dtype = False, np.dtype(bool)
     elif kinds == {int}:
