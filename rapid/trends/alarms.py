@@ -5,7 +5,7 @@ a second one, nor does it take back what somebody has acknowledged.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -27,6 +27,10 @@ _A = trend_alarm.c
 _S = trend_series.c
 
 LASTING = frozenset({Kind.DRIFT, Kind.GROWTH})
+CHANGES = LASTING | {Kind.STEP, Kind.DEAD}
+
+REDATED_DAYS = 60
+"""A slow drift is first seen as a step in its middle; weeks later it is told to have begun long before."""
 
 
 class AlarmError(RapidError):
@@ -199,10 +203,9 @@ class AlarmStore(SqlStore):
                 self._lock(connection, TREND_LOCK)
                 known = self._read(connection, _A.series == series)
                 left = {one.id: one for one in known}
-                for one in found:
-                    same = [k for k in left.values() if _is_same(k, one)] or [
-                        k for k in left.values() if _goes_on(k, one, window_first_day)
-                    ]
+                # The closest first: what is left may be the same change too, told and dated otherwise by now.
+                for one, is_same in _in_turn(found, left, window_first_day):
+                    same = [k for k in left.values() if is_same(k, one)]
                     if same:
                         match = min(same, key=lambda k: abs(k.onset_day - one.onset_day))
                         del left[match.id]
@@ -237,6 +240,39 @@ class AlarmStore(SqlStore):
     @staticmethod
     def _replace(connection: sa.Connection, alarm: Alarm) -> None:
         connection.execute(trend_alarm.update().where(_A.id == alarm.id).values(**_row(alarm)))
+
+
+def _in_turn(
+    found: Sequence[Alarm], left: dict[int, Alarm], window_first_day: int
+) -> Iterator[tuple[Alarm, Callable[[Alarm, Alarm], bool]]]:
+    """Yield each finding with the strictest test that finds its alarm among those left."""
+    waiting = list(found)
+    tests: tuple[Callable[[Alarm, Alarm], bool], ...] = (
+        _is_same,
+        lambda known, one: _goes_on(known, one, window_first_day),
+        _is_redated,
+    )
+    for test in tests:
+        later = []
+        for one in waiting:
+            if any(test(known, one) for known in left.values()):
+                yield one, test
+            else:
+                later.append(one)
+        waiting = later
+    yield from ((one, _is_same) for one in waiting)
+
+
+def _is_redated(known: Alarm, found: Alarm) -> bool:
+    """Return whether a step may be what a drift's first days looked like, or a change better dated by later days."""
+    if known.scope != found.scope or known.target != found.target or known.state is AlarmState.OVER:
+        return False
+    if known.kind not in CHANGES or found.kind not in CHANGES:
+        return False
+    if ((known.size or known.relative or 0.0) > 0.0) != ((found.size or found.relative or 0.0) > 0.0):
+        return False
+    apart = abs(date_of(known.onset_day).toordinal() - date_of(found.onset_day).toordinal())
+    return apart <= REDATED_DAYS
 
 
 def _goes_on(known: Alarm, found: Alarm, window_first_day: int) -> bool:

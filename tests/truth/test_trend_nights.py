@@ -48,8 +48,8 @@ def test_a_jump_and_a_dead_amp_of_a_fortnight_of_raws_are_named_and_dated(nights
     alarms = [one for one in watch.alarms.alarms("TruthCam") if one.state is AlarmState.OPEN]
     assert {one.onset_day for one in alarms} == {20261101 + CHANGED}
     assert {one.amp for one in alarms} == {JUMPED, DEAD}
-    (jump,) = [one for one in alarms if one.amp == JUMPED]
-    assert (jump.metric, jump.kind) == ("mean_e", Kind.STEP)
+    (jump,) = [one for one in alarms if (one.amp, one.metric) == (JUMPED, "mean_e")]
+    assert jump.kind is Kind.STEP
     gain = observatory.detector.amp_by_name[JUMPED].gain
     assert jump.size == pytest.approx(JUMP_ADU * gain, rel=0.1)
     dead = {one.metric: one.kind for one in alarms if one.amp == DEAD}

@@ -258,3 +258,22 @@ def test_each_day_the_same_change_moves_its_alarm(months, channels):
     assert kinds[0] is Kind.OUTLIER  # one number: it may be a bad day
     assert set(kinds[3:]) == {Kind.STEP}
     assert alarm.raised_day == day_obs_of(FIRST.toordinal() + 50)
+
+
+def test_a_slow_drift_that_first_looks_like_a_step_stays_one_alarm(months, channels):
+    metric = METRIC["mean_e"]
+    quiet = metric.__class__(**{**metric.__dict__, "bad": 0.0})
+    values = simulate(quiet, 150, len(channels), np.random.default_rng(4))
+    values[:, 20] += 0.006 * np.maximum(np.arange(150) - 40, 0)
+    load_arrays(months.results.engine, "LSSTCam", channels, [metric], lambda _: values[:60], FIRST)
+    months.search()
+    for begin in range(60, 150, 6):
+        load_arrays(
+            months.results.engine, "LSSTCam", channels, [metric], lambda _, begin=begin: values[begin : begin + 6],
+            date.fromordinal(FIRST.toordinal() + begin),
+        )  # fmt: skip
+        months.search()
+    alarm = only(months)
+    assert alarm.kind is Kind.DRIFT
+    assert is_of(alarm, channels, 20)
+    assert days_off(alarm, 40) <= 5
