@@ -7,7 +7,7 @@ ARGS   ?=
 export PYTHONDONTWRITEBYTECODE ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint bench bench-focal-plane chaos lock clean
+.PHONY: image-check help install demo test lint bench bench-focal-plane chaos lock clean
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -42,6 +42,9 @@ chaos: install ## Kill and freeze processes at random through a night (ARGS="--s
 
 bench-focal-plane: install ## All 189 CCDs of LSSTCam through the whole system, the peers on a sample beside it
 	@$(BIN)/python bench/bench_focal_plane.py $(ARGS)
+
+image-check: install ## Run the Dockerfile's own steps in a bare Debian (debootstrap, as root), and the roles in what comes out
+	@$(BIN)/python -m tests.cluster.image $(ARGS)
 
 lock: ## Choose versions anew and write the lock files
 	@$(BIN)/uv pip compile pyproject.toml --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --no-header -q -o requirements.lock

@@ -23,6 +23,7 @@ from rapid.cli import (
     trend,
     undo,
     up,
+    warm_up,
 )
 from rapid.errors import RapidError
 
@@ -53,6 +54,7 @@ for module in (
     undo,
     calib,
     trend,
+    warm_up,
 ):
     module.register(app)
 
