@@ -90,6 +90,8 @@ class ReplaySystem:
             n_heads=0 if self.options.straight else self.options.n_heads,
             n_gathers=self.options.n_gathers,
             with_display=self.options.with_display,
+            # Each worker serves every pool: one more process for each would take longer to start than a short night.
+            pool_workers={},
             restart_pause_s=0.1,
             restart_pause_max_s=1.0,
         )
