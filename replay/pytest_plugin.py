@@ -38,7 +38,7 @@ OPTIONS: dict[str, Any] = {
     "payload": None,
     "after": ("assemble",),
     "config": None,
-    "workers": 2,
+    "workers": 1,
     "rate": math.inf,
     "seed": None,
     "settings": None,
