@@ -35,6 +35,7 @@ from rapid.display.focus.routes import focus_routes
 from rapid.display.hub import Hub
 from rapid.display.images.darkroom import Darkroom
 from rapid.display.images.routes import image_routes
+from rapid.display.metrics import metrics_routes
 from rapid.display.nightlog import log_routes
 from rapid.display.pages import page_routes, wants_page
 from rapid.display.reader import Reader
@@ -149,6 +150,7 @@ def create_app(settings: DisplaySettings) -> FastAPI:
     app.include_router(image_routes(archive, products, darkroom))
     app.include_router(products_routes(products))
     app.include_router(page_routes(settings, archive))
+    app.include_router(metrics_routes(reader, hub))
     app.include_router(access.routes())
     control = AsyncControlStore(board.connection, camera, default_book())
     app.include_router(control_routes(control, access))

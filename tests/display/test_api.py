@@ -292,3 +292,11 @@ def test_a_summary_that_cannot_be_read_shows_as_failed_and_hides_no_other(stage)
     write("UPDATE exposure_summary SET document = (SELECT document FROM kept WHERE kept.id = exposure_summary.id)")
     with serve_display(stage.settings) as url:
         assert {row["state"] for row in get(url, f"/api/nights/{DAY_OBS}").json()["exposures"]} == {"complete"}
+
+
+def test_prometheus_is_told_who_watches_and_what_answers(url):
+    with listen(url) as stream:
+        stream.next("heartbeat")
+        text = get(url, "/metrics").text
+    assert "rapid_display_viewers 1.0" in text
+    assert 'rapid_display_source_up{source="board"} 1.0' in text
