@@ -8,7 +8,7 @@ import structlog
 
 from rapid.camera.models import Camera, Purpose
 from rapid.dispatch.board import AsyncBoard
-from rapid.dispatch.models import BatchKey, BatchSpec, Event, EventKind
+from rapid.dispatch.models import BatchKey, BatchSpec, Event, EventKind, Priority
 from rapid.errors import StoreError
 from rapid.exclusions.rule_store import RuleStore
 from rapid.head.decide import SEQUENCE_TYPES, calib_groups, choose_builds
@@ -109,6 +109,8 @@ class CalibBuilder:
                 pool=pipeline.pool,
                 info=summaries[0].info if summaries else {},
                 inputs=group.members,
+                # Defects wait: nothing of this night's is worse for having those of the last.
+                priority=Priority.BACKLOG if group.kind == "defects" else Priority.CURRENT,
                 time_limit_ms=int(pipeline.time_limit_s * 1000),
                 gather_timeout_ms=int(pipeline.time_limit_s * 1000),
                 deadline_ms=int(4 * pipeline.time_limit_s * 1000),

@@ -10,6 +10,7 @@ import statistics
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from payloads.combine.pairs import ROW_STEP as PAIR_ROW_STEP
 from payloads.isr.inputs import overscan_range
 from rapid.camera.models import Amp, Box
 from rapid.results.models import Scalar
@@ -223,12 +224,12 @@ def _plain(name: str, note: str = "not measured") -> Callable[["AmpFacts"], Valu
     return measure
 
 
-def _minus_one(name: str, error: str = "", note: str = "not measured") -> Callable[["AmpFacts"], Value]:
-    def measure(facts: AmpFacts) -> Value:
-        value = facts.number(name)
-        return Value(value - 1.0, facts.number(error)) if value is not None else Value(note=note)
-
-    return measure
+def _pair_gain(facts: AmpFacts) -> Value:
+    value = facts.number("gain_pair_ratio")
+    if value is None:
+        return Value(note="no two flats make a pair")
+    n_px = facts.amp.trimmed.width * facts.amp.trimmed.height / PAIR_ROW_STEP
+    return Value(value - 1.0, value * math.sqrt(2.0 / n_px))
 
 
 def _relative(name: str, nominal: str, error: str = "") -> Callable[["AmpFacts"], Value]:
@@ -322,7 +323,7 @@ AMP_MEASURES: dict[str, dict[str, Callable[[AmpFacts], Value]]] = {
         "LEVEL": _plain("mean_e"),
         "READ_NOISE": _read_noise_ratio,
         "READ_NOISE_CONSISTENT": _read_noise_consistent,
-        "GAIN": _minus_one("gain_pair_ratio", "gain_pair_ratio_error", "no two flats make a pair"),
+        "GAIN": _pair_gain,
         "INPUT_SCATTER": _input_scatter,
         "PIXELS": _per_pixel("n_pixels_without_input"),
     },

@@ -54,6 +54,7 @@ def test_calibs_of_the_afternoon_are_applied_at_night(tmp_path, monkeypatch):
                     wait_for("prompt.2026112000009.build_flat")
                 list(simulator.take(exposure))
             wait_for("prompt.2026112000010.quicklook")
+            wait_for("prompt.2026112000009.build_defects")
     finally:
         simulator.close()
         supervisor.stop()
@@ -61,9 +62,12 @@ def test_calibs_of_the_afternoon_are_applied_at_night(tmp_path, monkeypatch):
     science = results.results(2026112000010)
     assert len(science) == 9
     for result in science:
-        assert set(result.provenance.calibs) == {"bias", "dark", "flat"}
+        assert {"bias", "dark", "flat"} <= set(result.provenance.calibs)
         assert {"bias", "dark", "flat"} <= set(result.provenance.applied)
-    assert {record.kind for record in results.calibs("SmallCam9")} == {"bias", "dark", "flat"}
+    assert {record.kind for record in results.calibs("SmallCam9")} >= {"bias", "dark", "flat"}
+    every = results.calibs("SmallCam9", state=None)
+    assert {record.kind for record in every} == {"bias", "dark", "flat", "defects"}
+    assert all(record.outcome is not None for record in every), "none is certified without a verification"
     bias = results.calibs("SmallCam9", kind="bias", detector=94)[0]
     assert bias.inputs == [2026112000001, 2026112000002, 2026112000003]
     results.close()
