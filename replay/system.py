@@ -19,6 +19,7 @@ from rapid.pipeline.store import default_book
 from rapid.products.directory import DirectoryStore
 from rapid.results.store import open_results
 from rapid.wiring.camera import adopt_camera
+from rapid.wiring.pools import own_pools
 from rapid.wiring.roles import run_head
 from rapid.wiring.settings import RoleSettings, make_settings
 from rapid.wiring.supervisor import Supervisor
@@ -91,7 +92,7 @@ class ReplaySystem:
             n_gathers=self.options.n_gathers,
             with_display=self.options.with_display,
             # Each worker serves every pool: one more process for each would take longer to start than a short night.
-            pool_workers={},
+            pool_workers=dict.fromkeys(own_pools(default_book(), camera=self.camera.name), 0),
             restart_pause_s=0.1,
             restart_pause_max_s=1.0,
         )
