@@ -24,7 +24,7 @@ def consdb() -> Iterator[ConsDBServer]:
 @pytest.fixture
 def sink(consdb: ConsDBServer, results: ResultsStore) -> ConsDBSink:
     client = ConsDBClient(consdb.url, token="a-token")
-    return ConsDBSink(client, results, instrument="lsstcam", pause_s=0.01, pause_max_s=0.05, max_failures=2)
+    return ConsDBSink(client, results, instrument="lsstcam", pause_s=0.01, pause_max_s=0.05, max_failures=4)
 
 
 def send(sink: ConsDBSink, *summaries, meanwhile=None, then=()) -> None:

@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rapid.publish.keys import (
@@ -32,7 +32,7 @@ def proxied(camera: str, channel: str, filename: str) -> str:
     return f"{camera}/{date}/{channel}/{number}/{filename}"
 
 
-@settings(deadline=None)
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(camera=WORDS, channel=WORDS, day=DAYS, number=st.integers(0, 999_999) | st.just(FINAL))
 def test_an_image_is_found_again_from_its_files_name(camera, channel, day, number):
     key = image_key(camera, day, channel, number, "png")
@@ -50,7 +50,7 @@ def test_an_image_is_found_again_from_its_files_name(camera, channel, day, numbe
     assert is_readable(key)
 
 
-@settings(deadline=None)
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(day=DAYS)
 def test_a_day_survives_the_way_to_rubintv_and_back(day):
     assert day_obs_of(date_of(day)) == day

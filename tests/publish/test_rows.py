@@ -4,7 +4,7 @@ import json
 import math
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rapid.errors import ConfigurationError
@@ -186,7 +186,7 @@ WILD = st.recursive(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     metrics=st.dictionaries(
         st.text(max_size=8) | st.just("psf_fwhm_arcsec_median"), st.floats() | st.text() | st.none()
