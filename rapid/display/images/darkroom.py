@@ -125,7 +125,8 @@ class Darkroom:
 
     async def _make(self, image_id: str, result: DetectorResult) -> Developed:
         if self._folder is None:
-            self._folder = await asyncio.to_thread(tempfile.TemporaryDirectory, prefix="rapid-darkroom-")
+            # Not in a thread: two that ask at a time would make two, and the images of one would be lost with it.
+            self._folder = tempfile.TemporaryDirectory(prefix="rapid-darkroom-")
         target = Path(self._folder.name) / f"{image_id}.npy"
         task = DevelopTask(
             **self._stores,
