@@ -62,6 +62,9 @@ class Tolerances(BaseModel):
     ignore: tuple[str, ...] = Field(default=("*_s",), description="Metrics that are not compared: times, by default.")
     pipelines: tuple[str, ...] = Field(default=(), description="Only these; all if empty.")
     latency: LatencyBudget | None = LatencyBudget()
+    control: tuple[str, ...] = Field(
+        default=(), description="Facts of the control state that exposures must have been dispatched under as then."
+    )
     versions: bool = Field(default=False, description="Whether exposures must have as many summaries as then.")
     extra: bool = Field(default=False, description="Whether exposures and detectors may come that did not then.")
 
@@ -101,6 +104,7 @@ class Kind(StrEnum):
     EXTRA_DETECTOR = "extra detector"
     INCOMPLETE = "incomplete"
     STATE = "other state"
+    CONTROL = "other control"
     MISSING_METRIC = "missing metric"
     METRIC = "other value"
     VERSIONS = "versions"
@@ -232,6 +236,10 @@ def _compare_summaries(report: CheckReport, rules: Tolerances) -> None:
                 report.findings.append(
                     Finding(Kind.STATE, where, f"{state}: {_listed(after)} instead of {_listed(before)}")
                 )
+        for name in rules.control:
+            if old.control.get(name) != new.control.get(name):
+                message = f"{name}: {new.control.get(name)!r} instead of {old.control.get(name)!r}"
+                report.findings.append(Finding(Kind.CONTROL, where, message))
         if rules.versions and old.n_versions != new.n_versions:
             message = f"{new.n_versions} summaries instead of {old.n_versions}"
             report.findings.append(Finding(Kind.VERSIONS, where, message))

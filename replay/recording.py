@@ -24,7 +24,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from rapid.camera.models import Camera
 from rapid.errors import ConfigurationError
@@ -56,6 +56,31 @@ class PixelKind(StrEnum):
     """The brightest sources as they were; between them level and noise of each amp."""
 
 
+SETTINGS = frozenset({"build_calibs", "wavefront_pairs"})
+"""Role settings of a night beside those that are times, ``*_s`` and ``*_ms``. None says where anything lies."""
+
+
+class NightSystem(BaseModel):
+    """What a night is played through, if it is played through a system of its own."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    n_workers: int = Field(default=2, ge=1, le=64)
+    n_heads: int = Field(default=1, ge=1, le=4)
+    n_gathers: int = Field(default=1, ge=1, le=4)
+    max_open: int = Field(default=3, ge=1, description="Exposures in flight, when it goes as fast as possible.")
+    settings: dict[str, Any] = Field(default_factory=dict, description="Role settings other than the defaults.")
+    pipelines: str = Field(default="", description="Pipelines of this night's own, YAML.")
+
+    @field_validator("settings")
+    @classmethod
+    def _only_how(cls, settings: dict[str, Any]) -> dict[str, Any]:
+        for name in settings:
+            if name not in SETTINGS and not name.endswith(("_s", "_ms")):
+                raise ValueError(f"{name} is none that a night may set: times, {', '.join(sorted(SETTINGS))}")
+        return settings
+
+
 class Manifest(BaseModel):
     """What a recording is of."""
 
@@ -73,6 +98,7 @@ class Manifest(BaseModel):
     pixels: PixelKind = PixelKind.SEED
     binning: int = Field(default=8, ge=2, le=64, description="Of binned pixels.")
     software_version: str = ""
+    system: NightSystem = NightSystem()
     settings: dict[str, Any] = Field(default_factory=dict, description="Role settings that it ran under.")
     header_order: tuple[str, ...] = ()
     loop_s: float | None = Field(

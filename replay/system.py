@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -24,15 +24,18 @@ from rapid.wiring.roles import run_head
 from rapid.wiring.settings import RoleSettings, make_settings
 from rapid.wiring.supervisor import Supervisor
 from replay.clock import NightClock
+from replay.commit import Committer
 from replay.delivered import Delivered
 from replay.door import DoorSource, HeadThread
-from replay.events import FaultEvent, RequestEvent
+from replay.events import FaultEvent, RawsEvent, RequestEvent
+from replay.faults import spoil_night
 from replay.invariants import Accountant, one_each
 from replay.outcome import read_outcome
 from replay.pace import measure_loop_s
 from replay.play import Player, PlayProgress
 from replay.promises import Started, check_promises
-from replay.recording import Recording
+from replay.recording import NightSystem, Recording
+from replay.surroundings import surroundings
 from replay.targets import DirectoryTarget, RawTarget, SystemDoor
 from replay.witness import Witness
 
@@ -55,15 +58,25 @@ class SystemOptions:
     straight
         The head runs in this process and is handed the raws: straight to its arrival door.
     settings
-        Role settings other than the defaults.
+        Role settings other than the defaults, beside those of the night.
     """
 
-    n_workers: int = 2
-    n_heads: int = 1
-    n_gathers: int = 1
+    n_workers: int | None = None
+    n_heads: int | None = None
+    n_gathers: int | None = None
     with_display: bool = False
     straight: bool = False
     settings: Mapping[str, Any] | None = None
+
+    def under(self, system: NightSystem) -> "SystemOptions":
+        """Return the options, with those that are left open as a night has them."""
+        return replace(
+            self,
+            n_workers=self.n_workers or system.n_workers,
+            n_heads=self.n_heads or system.n_heads,
+            n_gathers=self.n_gathers or system.n_gathers,
+            settings=system.settings | dict(self.settings or {}),
+        )
 
 
 class ReplaySystem:
@@ -82,14 +95,14 @@ class ReplaySystem:
         self.raws = self.folder / "raws"
         self.raws.mkdir(parents=True, exist_ok=True)
         self.camera: Camera = adopt_camera(camera)
-        self.options = options or SystemOptions()
+        self.options = (options or SystemOptions()).under(NightSystem())
         given = {"camera": self.camera.name, "raws": str(self.raws), "data": self.folder / "data", "port": 0}
         self.settings: RoleSettings = make_settings(**(given | dict(self.options.settings or {})))
         self.supervisor = Supervisor(
             self.settings,
-            n_workers=self.options.n_workers,
-            n_heads=0 if self.options.straight else self.options.n_heads,
-            n_gathers=self.options.n_gathers,
+            n_workers=self.options.n_workers or 1,
+            n_heads=0 if self.options.straight else self.options.n_heads or 1,
+            n_gathers=self.options.n_gathers or 1,
             with_display=self.options.with_display,
             # Each worker serves every pool: one more process for each would take longer to start than a short night.
             pool_workers=dict.fromkeys(own_pools(default_book(), camera=self.camera.name), 0),
@@ -154,7 +167,7 @@ class ReplaySystem:
         StoreError
             Raised, with the end of the logs, if they do not come.
         """
-        wanted = self.options.n_workers
+        wanted = self.options.n_workers or 1
 
         def is_up() -> bool:
             status = self.board.status()
@@ -244,7 +257,7 @@ class Gate:
 
     def __init__(self, system: ReplaySystem, recording: Recording, *, max_open: int, stall_s: float) -> None:
         self._system = system
-        self._expected = {number: len(exposure.detectors) for number, exposure in recording.exposures.items()}
+        self._expected = _on_time(recording)
         self._max_open = max_open
         self._stall_s = stall_s
         self._begun: list[int] = []
@@ -265,6 +278,20 @@ class Gate:
         self._begun.append(exposure)
 
 
+def _on_time(recording: Recording) -> dict[int, int]:
+    """Return how many raws of each exposure arrive before the next exposure does: nobody waits for what is late."""
+    arrivals = [event for event in recording.events if isinstance(event, RawsEvent)]
+    first_s: dict[int, float] = {}
+    for event in arrivals:
+        first_s.setdefault(event.exposure, event.at_s)
+    on_time: dict[int, set[str]] = {}
+    for event in arrivals:
+        begun = [at_s for exposure, at_s in first_s.items() if at_s > first_s[event.exposure]]
+        if event.at_s < min(begun, default=math.inf):
+            on_time.setdefault(event.exposure, set()).update(event.detectors)
+    return {exposure: len(detectors) for exposure, detectors in on_time.items()}
+
+
 def replay_night(
     recording: Recording,
     folder: Path,
@@ -272,15 +299,14 @@ def replay_night(
     rate: float = math.inf,
     options: SystemOptions | None = None,
     seed: int | None = None,
-    max_open: int = MAX_OPEN,
+    max_open: int | None = None,
     max_gap_s: float | None = None,
     stall_s: float = STALL_S,
     on_step: Callable[[PlayProgress], None] = lambda _progress: None,
     around: Callable[["ReplaySystem", RawTarget], RawTarget] = lambda _system, target: target,
-    on_fault: Callable[["ReplaySystem", FaultEvent], None] | None = None,
     clock: NightClock | None = None,
 ) -> Recording:
-    """Play a recording through a system of its own, and return what came of it.
+    """Play a recording through a system of its own, its faults included, and return what came of it.
 
     Parameters
     ----------
@@ -288,53 +314,61 @@ def replay_night(
         Empty, or not there.
     rate
         Seconds of the night per second; as fast as the system takes it by default.
+    options
+        What they leave open is as the night has it.
     max_open
-        Exposures in flight, when it goes as fast as possible.
+        Exposures in flight, when it goes as fast as possible; as the night has it by default.
     max_gap_s
         Pass over what is longer than so long between two events.
     around
-        Puts something around the target that raws go to: what spoils them.
-    on_fault
-        Commits the faults that are part of the night.
+        Puts something around the target that raws go to.
     clock
         Given by whoever wants to pause or seek.
 
     Raises
     ------
     ConfigurationError
-        Raised if the folder is not empty, or the night has faults and nobody commits them.
+        Raised if the folder is not empty, or the night's faults or pipelines are not valid.
     StoreError
         Raised if the system does not start.
     """
     if folder.exists() and any(folder.iterdir()):
         raise ConfigurationError("folder", f"{folder} is not empty")
-    if on_fault is None and any(isinstance(event, FaultEvent) for event in recording.events):
-        raise ConfigurationError("events.jsonl", "this night has faults, and nothing here commits them")
-    night = clock or NightClock(rate)
+    night_clock = clock or NightClock(rate)
     folder.mkdir(parents=True, exist_ok=True)
-    with ReplaySystem(folder, camera_file(recording, folder), options) as system:
+    camera = camera_file(recording, folder)
+    adopt_camera(camera)
+    night = spoil_night(recording)
+    with (
+        surroundings(recording, folder),
+        ReplaySystem(folder, camera, (options or SystemOptions()).under(recording.manifest.system)) as system,
+    ):
         system.wait_until_up()
         door = system.door
-        gate = Gate(system, recording, max_open=max_open, stall_s=stall_s)
+        gate = Gate(system, night, max_open=max_open or recording.manifest.system.max_open, stall_s=stall_s)
+        committer = Committer(system.supervisor, system.board, system.witness)
         player = Player(
-            recording,
-            around(system, system.target),
             night,
+            around(system, system.target),
+            night_clock,
             door=door,
             seed=seed,
             max_gap_s=max_gap_s,
             n_threads=max((os.cpu_count() or 2) // 2, 1),
             compress=False,
-            may_begin=gate if not math.isfinite(night.rate) else lambda _exposure: None,
-            on_fault=(lambda event: on_fault(system, event)) if on_fault is not None else lambda _event: None,
+            may_begin=gate if not math.isfinite(night_clock.rate) else lambda _exposure: None,
+            on_fault=committer,
             on_step=on_step,
             # What is still to come is decided on the night's own clock.
             restore_rate=False,
         )
-        delivered = player.run()
+        try:
+            delivered = player.run()
+        finally:
+            committer.finish()
         open_ = system.wait_until_settled(delivered, stall_s=stall_s)
         found = system.outcome(recording, delivered, door=door)
-        problems = [*player.progress.problems, *open_]
+        problems = [*player.progress.problems, *committer.problems, *open_]
         if problems:
             found = found.with_manifest(invariants=found.manifest.invariants | {"played": problems})
         return found

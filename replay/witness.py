@@ -25,6 +25,11 @@ class Heard:
     settled_of: dict[int, set[int]] = field(default_factory=dict)
     """The same by exposure; raws that were quarantined are in it too."""
 
+    posted: set[int] = field(default_factory=set)
+    summaries: set[int] = field(default_factory=set)
+    complete: set[int] = field(default_factory=set)
+    """Exposures that are on the board; of which a summary is out; of which a complete one is."""
+
     @property
     def n_redone(self) -> int:
         """Starts of jobs beyond the first of each."""
@@ -33,6 +38,12 @@ class Heard:
     def take(self, event: Event) -> None:
         """Take in an event."""
         self.kinds[event.kind.value] += 1
+        if event.kind is EventKind.EXPOSURE_POSTED and event.exposure_id:
+            self.posted.add(event.exposure_id)
+        if event.kind is EventKind.SUMMARY_READY and event.exposure_id:
+            self.summaries.add(event.exposure_id)
+            if event.data.get("is_complete"):
+                self.complete.add(event.exposure_id)
         if event.kind is EventKind.SUMMARY_READY and event.data.get("is_complete") and event.exposure_id:
             # Also of detectors that were settled before this witness listened, or are excluded.
             self.settled_of.setdefault(event.exposure_id, set()).update(range(event.data.get("n_expected") or 0))

@@ -61,7 +61,10 @@ def _compare(expected: Path, found: Path, tolerances: Path | None) -> "CheckRepo
     from replay.recording import read_recording
 
     try:
-        rules = load_tolerances(tolerances) if tolerances is not None else None
+        # A night that is checked in has its own beside its results.
+        own = expected / "tolerances.yaml"
+        given = tolerances or (own if own.is_file() else None)
+        rules = load_tolerances(given) if given is not None else None
         return compare(read_recording(expected), read_recording(found), rules)
     except RapidError as error:
         print(f"rapid: {error.message}", file=sys.stderr)

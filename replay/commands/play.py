@@ -44,9 +44,10 @@ def play(
         float | None, typer.Option(min=0, help="Pass over what is longer than so long between two events [s].")
     ] = None,
     begin: Annotated[float, typer.Option("--from", min=0, help="Begin at this time of the night [s].")] = 0.0,
-    workers: Annotated[int, typer.Option(min=1, help="With --system.")] = 2,
+    workers: Annotated[int | None, typer.Option(min=1, help="With --system; as the night has it by default.")] = None,
     threads: Annotated[int, typer.Option(min=1, help="Raws made at a time.")] = 1,
     plain: Annotated[bool, typer.Option("--plain", help="Write uncompressed segments.")] = False,
+    faults: Annotated[Path | None, typer.Option(help="More that goes wrong, YAML; see docs/replay.md.")] = None,
     control: Annotated[Path, typer.Option(help="Socket that `rapid replay ctl` speaks to.")] = CONTROL,
 ) -> None:
     """Play a recorded night. Example: rapid replay play night.zip --to raws --redis redis://127.0.0.1 --speed 10"""
@@ -54,6 +55,10 @@ def play(
     from replay.recording import read_recording
 
     night = read_recording(recording)
+    if faults is not None:
+        from replay.faults import load_faults, with_faults
+
+        night = with_faults(night, load_faults(faults))
     clock = NightClock(_rate(speed), stepping=step)
     if begin:
         clock.seek(begin)
@@ -76,6 +81,7 @@ def play(
         folder = Path(to).absolute().parent if "://" not in to else Path.cwd()
         folder.mkdir(parents=True, exist_ok=True)
         adopt_camera(camera_file(night, folder))
+    night = _as_faults_make_it(night)
     player = Player(
         night,
         _target(to, notify),
@@ -92,6 +98,19 @@ def play(
         print(f"rapid: {problem}", file=sys.stderr)
     if player.progress.problems:
         raise typer.Exit(1)
+
+
+def _as_faults_make_it(night: "Recording") -> "Recording":
+    """Return a night with its faults of raws; those of processes need a system of ours, and are left out."""
+    from replay.events import FaultEvent
+    from replay.faults import RawFault, faults_of, spoil_night
+
+    for _, fault in faults_of(night):
+        if not isinstance(fault, RawFault):
+            print(f"rapid: fault {fault.kind} is left out: it needs a system of its own, --system", file=sys.stderr)
+    spoilt = spoil_night(night)
+    spoilt.events = [event for event in spoilt.events if not isinstance(event, FaultEvent)]
+    return spoilt
 
 
 def _rate(text: str) -> float:
