@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 MIN_BEFORE = 8
 """Numbers before a change: fewer make no level to have left."""
 
+MIN_HISTORY = 30
+"""Numbers without which no drift is told from the slow wander that every series has."""
+
 MIN_AFTER = 3
 """Numbers after a step: one may be a bad exposure, and two a bad pair."""
 
@@ -79,7 +82,7 @@ def _onsets(n: int, shape: Shape, taken: list[int], *, is_large: bool) -> NDArra
     """Return the indices at which a change may begin."""
     if shape is Shape.DRIFT:
         last = n - MIN_DRIFT
-        return np.arange(0, last) if last > 0 else np.empty(0, np.int64)
+        return np.arange(0, last) if n >= MIN_HISTORY else np.empty(0, np.int64)
     after = MIN_AFTER_LARGE if is_large else MIN_AFTER
     indices = np.arange(MIN_BEFORE, n - after + 1)
     free = [i for i in indices if all(abs(i - other) >= MIN_AFTER for other in taken)]

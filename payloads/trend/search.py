@@ -21,6 +21,12 @@ POOLED_FLOOR = 0.3
 """No series is taken to be quieter than this part of its kind's usual noise: an amp whose numbers hardly move by chance
 would raise alarms for nothing."""
 
+SETTLED = 60
+"""Numbers after which a series' own scatter is known well enough to go below that of its kind."""
+
+UNKNOWN_WANDER = 1.5
+"""Wander of series too short to show theirs."""
+
 OWN_WANDER = 0.8
 """Weight of a series' own wander beside that of its kind: it is known from few blocks only."""
 
@@ -53,8 +59,8 @@ class Kind(StrEnum):
 class SearchConfig:
     """What counts as a change."""
 
-    step_sigma: float = 8.0
-    drift_sigma: float = 8.0
+    step_sigma: float = 9.0
+    drift_sigma: float = 9.0
     outlier_sigma: float = 10.0
     min_change: float = 0.0
     """On the scale's own axis: a part of the level for ``ratio``."""
@@ -186,12 +192,15 @@ class _LevelSearch:
         """Return the noise of each series with and without its wander; infinite where it is not known."""
         known = sigma[np.isfinite(sigma) & (sigma > 0.0)]
         usual = float(np.median(known)) if len(known) else 0.0
-        floor = max(POOLED_FLOOR * usual, 0.3 if self.scale is Scale.COUNT else 0.0)
+        n = len(self.level.values)
+        share = 1.0 if n < SETTLED else POOLED_FLOOR
+        floor = max(share * usual, 0.3 if self.scale is Scale.COUNT else 0.0)
         # Numbers that never move have no noise of their own; a rounding error must not be a change.
         smallest = 1e-9 * np.maximum(np.abs(self.level.base), 1.0) if self.scale is not Scale.RATIO else 1e-9
         sigma = np.where(np.isfinite(sigma), np.maximum(np.maximum(sigma, floor), smallest), np.inf)
         pool = wander[np.isfinite(wander)]
-        shared = float(np.median(pool)) if len(pool) >= 8 else 1.0
+        known_wander = float(np.median(pool)) if len(pool) >= 8 else 1.0
+        shared = max(known_wander, UNKNOWN_WANDER) if n < SETTLED else known_wander
         factor = np.fmax(np.fmax(1.0, shared), OWN_WANDER * wander)
         return sigma * factor, sigma
 

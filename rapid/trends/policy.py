@@ -57,7 +57,7 @@ class MetricPolicy(BaseModel):
     scale: Scale = Scale.DIFFERENCE
     min_change: float = Field(default=0.0, ge=0, allow_inf_nan=False, description="Smallest change worth an alarm.")
     alarms: bool = True
-    sigma: float = Field(default=8.0, ge=4, le=100, description="Significance a step or drift needs.")
+    sigma: float = Field(default=9.0, ge=4, le=100, description="Significance a step or drift needs.")
     outlier_sigma: float = Field(default=10.0, ge=4, le=1000, description="The same for a single bad exposure.")
     reason: str = Field(min_length=1, description="Why so.")
 

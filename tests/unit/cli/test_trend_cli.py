@@ -87,7 +87,7 @@ def test_a_map_names_the_largest_and_is_drawn(data, tmp_path):
     document = json.loads(rapid(data, "gain_electron_per_adu", "--map", "--json"))
     assert sum(len(amps) for amps in document["amps"].values()) == 144
     for show in ("change", "sigma", "slope", "last"):
-        assert rapid(data, "gain_electron_per_adu", "--map", "--show", show, "--plot", tmp_path / f"{show}.pdf")
+        assert rapid(data, "gain_electron_per_adu", "--map", "--show", show).count("R22_") == 20
 
 
 def test_a_rebuild_keeps_what_is_stored(data):
