@@ -146,8 +146,8 @@ async def run_head(
 
 async def run_worker(settings: RoleSettings, stop: asyncio.Event | None = None) -> None:
     """Run a worker."""
-    from rapid.pipeline.store import default_book
     from rapid.patterns.placement import pinned_detectors
+    from rapid.pipeline.store import default_book
     from rapid.wiring.pools import warm_pipelines
     from rapid.worker.messages import ChildSettings
     from rapid.worker.role import Worker
