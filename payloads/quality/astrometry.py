@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.spatial import cKDTree
-from scipy.stats import poisson
+from scipy.special import pdtrc
 
 from payloads.quality.catalogue import CatalogueStars
 from rapid.camera.geometry import detector_to_focal_plane, focal_plane_to_field_angle
@@ -151,7 +151,7 @@ def _vote(points: Points, others: Points, radius_arcsec: float) -> tuple[NDArray
     votes = tree.query_ball_point(offsets, VOTE_RADIUS_ARCSEC, return_length=True)
     best = int(np.argmax(votes))
     expected = len(offsets) * min(1.0, (VOTE_RADIUS_ARCSEC / radius_arcsec) ** 2)
-    chance = float(min(1.0, poisson.sf(votes[best] - 1, expected) * len(offsets)))
+    chance = float(min(1.0, pdtrc(max(votes[best] - 1, 0), expected) * len(offsets)))
     centre = np.median(offsets[tree.query_ball_point(offsets[best], VOTE_RADIUS_ARCSEC)], axis=0)
     return np.asarray(centre), chance
 

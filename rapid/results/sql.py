@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import SQLAlchemyError
 
 from rapid.errors import StoreError
@@ -29,6 +28,20 @@ def finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [finite(item) for item in value]
     return value
+
+
+def insert_for(dialect: sa.Dialect) -> Any:
+    """Return the database's own ``insert``, which knows what to do on a conflict.
+
+    Imported when it is needed: a worker is told to start in a second, and the other database's takes half of one.
+    """
+    if dialect.name == "postgresql":
+        from sqlalchemy.dialects.postgresql import insert as insert_postgresql
+
+        return insert_postgresql
+    from sqlalchemy.dialects.sqlite import insert as insert_sqlite
+
+    return insert_sqlite
 
 
 class SqlStore:
@@ -71,8 +84,7 @@ class SqlStore:
     def _upsert(self, table: sa.Table, rows: list[dict[str, Any]], keys: Sequence[str]) -> None:
         if not rows:
             return
-        insert = postgresql.insert if self.engine.dialect.name == "postgresql" else sqlite.insert
-        statement: Any = insert(table)
+        statement: Any = insert_for(self.engine.dialect)(table)
         updates = {name: statement.excluded[name] for name in rows[0] if name not in keys}
         statement = statement.on_conflict_do_update(index_elements=list(keys), set_=updates)
         try:

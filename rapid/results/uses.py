@@ -8,15 +8,15 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 
 from rapid.results import schema
 from rapid.results.models import CalibRecord, DetectorResult
+from rapid.results.sql import insert_for
 
 
 def _insert_new(connection: sa.Connection, table: sa.Table, rows: Sequence[dict[str, Any]]) -> None:
     if rows:
-        insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+        insert = insert_for(connection.dialect)
         statement: Any = insert(table)
         connection.execute(statement.on_conflict_do_nothing(), rows)
 

@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
-from sqlalchemy.dialects import postgresql, sqlite
 
 from rapid.results.models import DetectorResult
 from rapid.results.schema import detector_result, exposure_summary
-from rapid.results.sql import naive
+from rapid.results.sql import insert_for, naive
 from rapid.results.trend_schema import trend_series, trend_values
 from rapid.trends.channels import Channels, load_channels, save_channels
 from rapid.trends.packing import ITEM, patched
@@ -90,7 +89,7 @@ class Fold:
 
     def __init__(self, connection: sa.Connection) -> None:
         self._connection = connection
-        self._insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+        self._insert = insert_for(connection.dialect)
         self._channels: dict[str, Channels] = {}
 
     def run(self, notes: Sequence[sa.Row[Any]]) -> None:
