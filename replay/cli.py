@@ -6,12 +6,13 @@ from typing import Annotated
 
 import typer
 
-from replay.commands import check, play, record, simulate
+from replay.commands import check, incident, play, record, simulate
 
 replay_app = typer.Typer(help="Simulate nights, record them, play them back, compare.", no_args_is_help=True)
 replay_app.command("simulate")(simulate.simulate)
 replay_app.command("record")(record.record)
 replay_app.command("play")(play.play)
+replay_app.command("incident")(incident.incident)
 replay_app.command("ctl")(play.ctl)
 replay_app.command("check")(check.check)
 replay_app.command("report")(check.report)

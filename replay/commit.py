@@ -26,12 +26,12 @@ from replay.faults import (
     Slow,
     parse_fault,
 )
-from replay.witness import Heard, Witness
+from replay.witness import Heard, Milestone, Witness
 
 START_TIMEOUT_S = 120.0
 """How long a process may take to be there again before the night has failed."""
 
-BUSY_TIMEOUT_S = 60.0
+BUSY_TIMEOUT_S = 120.0
 """How long to wait for a worker to take a job, or for a summary."""
 
 
@@ -137,10 +137,10 @@ class Committer:
             self.problems.append(f"{worker} took no job in {BUSY_TIMEOUT_S:.0f} s")
 
     def _await(self, awaited: Await) -> None:
-        heard, exposure = self.witness.heard, awaited.exposure
-        seen = {"posted": heard.posted, "summary": heard.summaries, "complete": heard.complete}[awaited.until]
-        if not self.witness.wait_until(lambda: exposure in seen, timeout_s=BUSY_TIMEOUT_S):
-            self.problems.append(f"exposure {exposure} was not {awaited.until} in {BUSY_TIMEOUT_S:.0f} s")
+        milestone = Milestone(awaited.until, awaited.exposure, awaited.pipeline)
+        if not self.witness.wait_until(lambda: milestone in self.witness.heard.milestones, timeout_s=BUSY_TIMEOUT_S):
+            what = f"{awaited.exposure} {awaited.pipeline}".strip()
+            self.problems.append(f"exposure {what} was not {awaited.until} in {BUSY_TIMEOUT_S:.0f} s")
 
 
 def has_job(heard: Heard, worker: str) -> bool:

@@ -202,6 +202,9 @@ class Await(BaseModel):
     until: Literal["posted", "summary", "complete"] = Field(
         default="summary", description="Its first batch is on the board; a summary is out; a complete one is."
     )
+    pipeline: str = Field(
+        default="", description="Of this pipeline; of any if empty. `build_flat`: the calibs are there."
+    )
 
 
 class _TimedFault(BaseModel):
@@ -237,6 +240,11 @@ def parse_fault(facts: Mapping[str, Any]) -> Fault:
 def fault_event(at_s: float, fault: BaseModel) -> FaultEvent:
     """Return a fault as an event of a night."""
     return FaultEvent(at_s=at_s, fault={"kind": fault.kind} | fault.model_dump(mode="json", exclude_defaults=True))  # type: ignore[attr-defined]  # every kind of fault has one
+
+
+def is_power_cut(event: NightEvent) -> bool:
+    """Whether an event takes the last writes from the board's server."""
+    return isinstance(event, FaultEvent) and event.fault.get("kind") == "power_cut"
 
 
 def load_faults(path: Path) -> list[FaultEvent]:

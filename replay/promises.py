@@ -32,7 +32,9 @@ class Started:
     n_posts: dict[str, int] = field(default_factory=dict)
     starts: dict[tuple[str, int], list[int]] = field(default_factory=dict)
     ends: dict[tuple[str, int], int] = field(default_factory=dict)
-    redone: list[str] = field(default_factory=list)
+    redone: list[tuple[str, int]] = field(default_factory=list)
+    """Jobs that were begun again after they were done, and how long after [ms]."""
+
     lost: list[str] = field(default_factory=list)
 
     def take(self, event: Event) -> None:
@@ -47,7 +49,7 @@ class Started:
         job = (event.batch_id, event.detector)
         if event.kind is EventKind.JOB_STARTED:
             if job in self.ends:
-                self.redone.append(f"{event.batch_id} detector {event.detector}")
+                self.redone.append((f"{event.batch_id} detector {event.detector}", event.at_ms - self.ends[job]))
             self.starts.setdefault(job, []).append(event.at_ms)
         elif event.kind is EventKind.JOB_FINISHED:
             self.ends.setdefault(job, event.at_ms)
@@ -62,6 +64,7 @@ def check_promises(
     heard: Started,
     redis_url: str,
     has_faults: bool = False,
+    forgot_ms: int = 0,
 ) -> dict[str, list[str]]:
     """Return what is wrong, by invariant; an empty list means that it was looked at and holds.
 
@@ -69,11 +72,14 @@ def check_promises(
     ----------
     has_faults
         Things went wrong on purpose: workers may be lost then.
+    forgot_ms
+        How much the board's server may have forgotten, in a power cut: what ended that short a time ago may be begun
+        again before the head has told the board that it is done.
     """
     versions = [one for exposure in delivered.raws for one in results.summary_versions(camera, exposure)]
     found: dict[str, Iterable[str]] = {
         "I1": [*accountant.unsettled(), *accountant.unaccounted()],
-        "I2": (f"{job} was begun again after it was done" for job in heard.redone),
+        "I2": (f"{job} was begun again after it was done" for job, after_ms in heard.redone if after_ms > forgot_ms),
         "I3": accountant.wrong_products(),
         "I4": [*accountant.wrong_batches(), *accountant.wrong_summaries()],
         "I5": late_starts(heard),

@@ -81,6 +81,20 @@ class NightSystem(BaseModel):
         return settings
 
 
+class Incident(BaseModel):
+    """What a recording of an incident reproduces."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    subject: str = Field(description="Job, batch or exposure.")
+    pipeline: str = ""
+    errors: list[dict[str, Any]] = Field(
+        default_factory=list, description="job_id, attempts, code, message, traceback."
+    )
+    calibs: dict[str, list[str]] = Field(default_factory=dict, description="Ids of calibs that were used, by kind.")
+    seconds: dict[str, float] = Field(default_factory=dict, description="How long it took [s].")
+
+
 class Manifest(BaseModel):
     """What a recording is of."""
 
@@ -99,6 +113,7 @@ class Manifest(BaseModel):
     binning: int = Field(default=8, ge=2, le=64, description="Of binned pixels.")
     software_version: str = ""
     system: NightSystem = NightSystem()
+    incident: Incident | None = None
     settings: dict[str, Any] = Field(default_factory=dict, description="Role settings that it ran under.")
     header_order: tuple[str, ...] = ()
     loop_s: float | None = Field(

@@ -28,7 +28,7 @@ from replay.commit import Committer
 from replay.delivered import Delivered
 from replay.door import DoorSource, HeadThread
 from replay.events import FaultEvent, RawsEvent, RequestEvent
-from replay.faults import spoil_night
+from replay.faults import is_power_cut, spoil_night
 from replay.invariants import Accountant, one_each
 from replay.outcome import read_outcome
 from replay.pace import measure_loop_s
@@ -47,6 +47,9 @@ STALL_S = 180.0
 
 START_TIMEOUT_S = 120.0
 OUTAGE_S = 60.0
+
+FORGOT_MS = 10_000
+"""What a server whose power failed may have forgotten, and how long it was away."""
 
 
 @dataclass
@@ -224,6 +227,7 @@ class ReplaySystem:
             heard=self.heard,
             redis_url=self.supervisor.redis_url,
             has_faults=any(isinstance(event, FaultEvent) for event in recording.events),
+            forgot_ms=FORGOT_MS if any(is_power_cut(event) for event in recording.events) else 0,
         )
         ended = door.ended() if door is not None else {}
         found = recording.with_manifest(
@@ -288,7 +292,8 @@ def _on_time(recording: Recording) -> dict[int, int]:
     for event in arrivals:
         begun = [at_s for exposure, at_s in first_s.items() if at_s > first_s[event.exposure]]
         if event.at_s < min(begun, default=math.inf):
-            on_time.setdefault(event.exposure, set()).update(event.detectors)
+            # What is spoilt is quarantined: no job of it ever ends.
+            on_time.setdefault(event.exposure, set()).update(set(event.detectors) - event.quarantined.keys())
     return {exposure: len(detectors) for exposure, detectors in on_time.items()}
 
 

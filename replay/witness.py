@@ -5,10 +5,19 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from rapid.dispatch.board import Board
-from rapid.dispatch.models import Event, EventKind
+from rapid.dispatch.models import BatchKey, Event, EventKind
 from rapid.errors import StoreError
+
+
+class Milestone(NamedTuple):
+    """How far an exposure has come: posted, summary or complete; under a pipeline, or any if it is empty."""
+
+    name: str
+    exposure: int
+    pipeline: str = ""
 
 
 @dataclass
@@ -25,10 +34,8 @@ class Heard:
     settled_of: dict[int, set[int]] = field(default_factory=dict)
     """The same by exposure; raws that were quarantined are in it too."""
 
-    posted: set[int] = field(default_factory=set)
-    summaries: set[int] = field(default_factory=set)
-    complete: set[int] = field(default_factory=set)
-    """Exposures that are on the board; of which a summary is out; of which a complete one is."""
+    milestones: set[Milestone] = field(default_factory=set)
+    """How far exposures have come, under each pipeline and under any."""
 
     @property
     def n_redone(self) -> int:
@@ -38,12 +45,7 @@ class Heard:
     def take(self, event: Event) -> None:
         """Take in an event."""
         self.kinds[event.kind.value] += 1
-        if event.kind is EventKind.EXPOSURE_POSTED and event.exposure_id:
-            self.posted.add(event.exposure_id)
-        if event.kind is EventKind.SUMMARY_READY and event.exposure_id:
-            self.summaries.add(event.exposure_id)
-            if event.data.get("is_complete"):
-                self.complete.add(event.exposure_id)
+        self._mark(event)
         if event.kind is EventKind.SUMMARY_READY and event.data.get("is_complete") and event.exposure_id:
             # Also of detectors that were settled before this witness listened, or are excluded.
             self.settled_of.setdefault(event.exposure_id, set()).update(range(event.data.get("n_expected") or 0))
@@ -56,6 +58,18 @@ class Heard:
             self.ends[job] = event.at_ms
             self.settled.add((event.exposure_id or 0, event.detector))
             self.settled_of.setdefault(event.exposure_id or 0, set()).add(event.detector)
+
+    def _mark(self, event: Event) -> None:
+        if event.batch_id is None or event.exposure_id is None:
+            return
+        reached = []
+        if event.kind is EventKind.EXPOSURE_POSTED:
+            reached = ["posted"]
+        elif event.kind is EventKind.SUMMARY_READY:
+            reached = ["summary", "complete"] if event.data.get("is_complete") else ["summary"]
+        pipeline = BatchKey.parse(event.batch_id).pipeline
+        for name in reached:
+            self.milestones |= {Milestone(name, event.exposure_id, place) for place in (pipeline, "")}
 
 
 class Witness:

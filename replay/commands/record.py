@@ -67,7 +67,7 @@ def record(
     store = open_results(settings.results)
     try:
         recorder = Recorder(known, store, clock_ahead_s=ahead_s)
-        made = recorder.record(seen, truth=truth or _truth_beside(settings.raws), title=title or out.stem)
+        made = recorder.record(seen, truth=truth or truth_beside(settings.raws), title=title or out.stem)
         if no_results:
             made.results, made.summaries = [], []
         text = Path(settings.camera)
@@ -83,7 +83,7 @@ def record(
     )
 
 
-def _truth_beside(raws: str) -> Path | None:
+def truth_beside(raws: str) -> Path | None:
     """Return the truth that a simulator left beside its raws."""
     if "://" in raws:
         return None

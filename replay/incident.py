@@ -1,0 +1,255 @@
+"""Make a past incident a night that reproduces it: from a dead letter, or from an exposure that took too long.
+
+The recording is minimal: of a job the one raw and what it needs, of an exposure or a gather its own raws. It begins with the
+control state that the exposure was dispatched under, knows the pipeline that ran, and what came of it then is what a replay
+is compared with: the same failure is a replay that is well.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rapid.camera.models import Camera
+from rapid.dispatch.models import BatchKey
+from rapid.errors import ConfigurationError, NotFoundError
+from rapid.pipeline.models import Pipeline
+from rapid.pipeline.store import default_book, packaged_book
+from rapid.results.models import DetectorResult, ExposureSummary
+from rapid.results.store import ResultsStore
+from replay.events import ControlEvent, NightEvent, RawsEvent, SidecarEvent
+from replay.record import NightNotes, Recorder
+from replay.recording import Incident, NightSystem, Recording, ResultTable, SummaryFacts
+from replay.seen import SeenRaw, SeenSensors, day_of, look_through
+
+EXPOSURE = re.compile(r"[0-9]{9,16}")
+MANY = 100_000
+BUILD = "build_"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What an incident is about.
+
+    Attributes
+    ----------
+    detector
+        None for a gather, or for an exposure as a whole.
+    """
+
+    name: str
+    exposure: int
+    run: str = "prompt"
+    pipeline: str | None = None
+    detector: int | None = None
+
+
+def parse_subject(text: str) -> Subject:
+    """Read what an incident is about: an exposure id, a batch id, or a job's id as dead letters have it.
+
+    Raises
+    ------
+    ConfigurationError
+        Raised for anything else.
+    """
+    if EXPOSURE.fullmatch(text):
+        return Subject(text, int(text))
+    batch, last = text, ""
+    if text.count(".") == 3:
+        batch, _, last = text.rpartition(".")
+    try:
+        key = BatchKey.parse(batch)
+    except ValueError as error:
+        raise ConfigurationError(
+            "incident",
+            f"{text!r} is neither an exposure, 2026112000017, nor a job, prompt.2026112000017.quicklook.094, nor its batch",
+        ) from error
+    if last and last != "gather" and not last.isdecimal():
+        raise ConfigurationError("incident", f"{text!r}: {last!r} is no detector number")
+    return Subject(text, key.exposure_id, key.run, key.pipeline, int(last) if last.isdecimal() else None)
+
+
+def record_incident(
+    text: str, *, camera: Camera, results: ResultsStore, raws: str, truth: Path | None = None
+) -> tuple[Recording, NightNotes]:
+    """Return the recording of an incident, and what was seen of its raws.
+
+    Parameters
+    ----------
+    text
+        See `parse_subject`.
+    raws
+        The raw store.
+    truth
+        Folder in which a simulator left what it rendered.
+
+    Raises
+    ------
+    ConfigurationError
+        Raised if it is about nothing.
+    NotFoundError
+        Raised if the stores know nothing of it, or its raws are gone.
+    """
+    subject = parse_subject(text)
+    if subject.detector is not None and subject.detector not in camera.by_id:
+        raise NotFoundError("detector", str(subject.detector), f"{camera.name} has none such")
+    failures = [
+        row
+        for row in results.failures(camera.name, exposure=subject.exposure, limit=MANY)
+        if subject.pipeline in {None, row["pipeline"]} and subject.detector in {None, row["detector"]}
+    ]
+    ended = [
+        result
+        for result in results.results(subject.exposure, camera=camera.name, detector=subject.detector)
+        if subject.pipeline in {None, result.pipeline} and (subject.pipeline is None or result.run == subject.run)
+    ]
+    versions = results.summary_versions(camera.name, subject.exposure)
+    if not failures and not ended and not versions:
+        raise NotFoundError("incident", text, f"the results store of {camera.name} knows nothing of it")
+    seen = _seen(subject, camera, raws)
+    night = Recorder(camera, results).record(seen, truth=truth, title=f"incident {text}")
+    night.events = list(_events(night.events))
+    incident = Incident(
+        subject=text,
+        pipeline=subject.pipeline or (failures[0]["pipeline"] if failures else ended[0].pipeline if ended else ""),
+        errors=[_error(row) for row in failures[:20]],
+        calibs=_calibs(subject, ended, camera, results, seen),
+        seconds=_seconds(versions, subject),
+    )
+    found = night.with_manifest(
+        incident=incident.model_dump(),
+        story=_story(text, incident),
+        system=NightSystem(pipelines=_definitions(incident.pipeline, seen)).model_dump(),
+        software_version=next((result.provenance.software_version for result in ended), ""),
+    )
+    found.events = night.events
+    found.results = [table for table in (_table(one, subject) for one in night.results) if table is not None]
+    found.summaries = [one for one in (_summary(summary, subject) for summary in night.summaries) if one is not None]
+    return found, seen
+
+
+def _seen(subject: Subject, camera: Camera, raws: str) -> NightNotes:
+    """Return what lies in the raw store of the incident: one raw, an exposure's, or those that a build combines."""
+    wanted = {subject.exposure}
+    name = None if subject.detector is None else camera.by_id[subject.detector].name
+    every = list(look_through(raws, camera=camera, day_obs=day_of(subject.exposure)))
+    if subject.pipeline is not None and subject.pipeline.startswith(BUILD):
+        groups = {one.exposure: one.info.group_id for one in every if isinstance(one, SeenRaw) and one.info is not None}
+        group = groups.get(subject.exposure)
+        wanted |= {exposure for exposure, other in groups.items() if group is not None and other == group}
+    notes = NightNotes()
+    for one in every:
+        if one.exposure not in wanted:
+            continue
+        if isinstance(one, SeenSensors):
+            # Nobody waits for the others: they are not part of it.
+            notes.take(SeenSensors(one.exposure, one.detectors if name is None else (name,), one.at_s))
+        elif name in {None, one.detector}:
+            notes.take(one)
+    if not any(raw.exposure == subject.exposure for raw in notes.raws):
+        raise NotFoundError("raw", subject.name, f"nothing of it lies in {raws}")
+    return notes
+
+
+def _events(events: Sequence[NightEvent]) -> Iterable[NightEvent]:
+    """Keep what the incident needs: arrivals, the control state it began with, what was switched off."""
+    first_s = next((event.at_s for event in events if isinstance(event, RawsEvent)), 0.0)
+    for event in events:
+        if isinstance(event, RawsEvent | SidecarEvent) or event.kind == "exclusion":
+            yield event
+        elif isinstance(event, ControlEvent) and event.at_s <= first_s:
+            yield event.model_copy(update={"at_s": 0.0})
+
+
+def _error(row: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "job_id": row["job_id"],
+        "attempts": row["attempts"],
+        **{name: str(row["error"].get(name, ""))[:4000] for name in ("code", "message", "traceback")},
+    }
+
+
+def _calibs(
+    subject: Subject, ended: list[DetectorResult], camera: Camera, results: ResultsStore, seen: NightNotes
+) -> dict[str, list[str]]:
+    """Return ids of calibs by kind: those that results used, else those that a look-up would have found."""
+    found: dict[str, set[str]] = {}
+    for result in ended:
+        for kind, calib_id in result.provenance.calibs.items():
+            found.setdefault(kind, set()).add(calib_id)
+    if not found:
+        begins = [raw.info.begin for raw in seen.raws if raw.exposure == subject.exposure and raw.info is not None]
+        at = next((begin for begin in begins if begin is not None), None)
+        for record in (
+            results.calibs(camera.name, detector=subject.detector, at=at, limit=MANY) if at is not None else []
+        ):
+            # The preferred one comes first.
+            found.setdefault(record.kind, {record.calib_id})
+    return {kind: sorted(ids) for kind, ids in sorted(found.items())}
+
+
+def _seconds(versions: Iterable[ExposureSummary], subject: Subject) -> dict[str, float]:
+    """Return how long the exposure took, from its first summary to its last."""
+    mine = [one for one in versions if subject.pipeline in {None, one.pipeline} and one.gathered_at is not None]
+    times = sorted(one.gathered_at.timestamp() for one in mine if one.gathered_at is not None)
+    return {"first_to_last_summary_s": round(times[-1] - times[0], 3)} if times else {}
+
+
+def _story(text: str, incident: Incident) -> str:
+    if not incident.errors:
+        return f"{text} as it was processed; made to look into why it took so long."
+    first = incident.errors[0]
+    return f"{text} failed with {first['code']} after {first['attempts']} attempts: {first['message']}"
+
+
+def _definitions(name: str, seen: NightNotes) -> str:
+    """Return the definition of the pipeline that ran, if it is not the packaged one, and the rule that chooses it."""
+    pipeline: Pipeline | None = default_book().get(name) if name else None
+    if pipeline is None or pipeline == packaged_book().get(name):
+        return ""
+    document: dict[str, Any] = {"pipelines": [pipeline.model_dump(mode="json")]}
+    types = sorted({raw.info.image_type.value for raw in seen.raws if raw.info is not None})
+    if pipeline.builds is None and types:
+        document["rules"] = [{"pipeline": name, "image_types": types}]
+    return yaml.safe_dump(document, sort_keys=False)
+
+
+def _table(table: ResultTable, subject: Subject) -> ResultTable | None:
+    if subject.pipeline not in {None, table.pipeline}:
+        return None
+    if subject.detector is None:
+        return table
+    places = [place for place, detector in enumerate(table.detectors) if detector == subject.detector]
+    if not places:
+        return None
+    return table.model_copy(
+        update={
+            "detectors": (subject.detector,),
+            "metrics": {metric: (values[places[0]],) for metric, values in table.metrics.items()},
+        }
+    )
+
+
+def _summary(summary: SummaryFacts, subject: Subject) -> SummaryFacts | None:
+    if subject.pipeline not in {None, summary.pipeline}:
+        return None
+    if subject.detector is None:
+        return summary
+    mine = {
+        state: (subject.detector,) for state, numbers in summary.not_finished.items() if subject.detector in numbers
+    }
+    n_finished = int(not mine)
+    # Numbers of the whole focal plane are those of other detectors too.
+    return summary.model_copy(
+        update={
+            "n_finished": n_finished,
+            "n_expected": 1,
+            "is_complete": bool(n_finished),
+            "not_finished": mine,
+            "metrics": {},
+            "latency_s": None,
+        }
+    )
