@@ -2,12 +2,13 @@
 // The world is measured in detector pixels, from the upper left of the mosaic; y runs down, as on the screen.
 
 import { el, fit, getJSON, paintable, theme } from "./dom.js";
+import { FineImages } from "./fineimages.js";
 import { number } from "./format.js";
+import { fromDetector, PixelValues, toDetector } from "./pixelvalues.js";
+import { TileCache } from "./tilecache.js";
+import { ZoomInput } from "./zoominput.js";
 
-const N_TILES_KEPT = 400;
-const N_LOADING = 8;
 const SETTLE_MS = 180; // before images are asked for: what only flies by is not made
-const PATCH_PX = 64;
 
 export class DeepZoom {
   /** @param exposureId whose detectors can be looked at; onState is called with a line about what is going on. */
@@ -17,18 +18,19 @@ export class DeepZoom {
     this.canvas = box.appendChild(el("canvas", { tabindex: 0, role: "img", "aria-label": "Mosaic; arrows move, plus and minus zoom" }));
     this.note = box.appendChild(el("div", { class: "empty" }, "No mosaic yet"));
     this.paint = paintable(this.canvas, () => this.draw());
-    this.tiles = new Map(); // by address: {image, state, used}
-    this.loading = 0;
-    this.wanted = [];
-    this.images = new Map(); // by detector: an ImageView, or {error}
-    this.asked = new Set();
-    this.patches = new Map();
-    this.pointers = new Map();
+    this.tiles = new TileCache({ onTile: () => this.paint(), onLoading: (n) => { box.dataset.loading = String(n); } });
+    this.values = new PixelValues(() => this.last && this.point(this.last));
+    this.images = new FineImages(camera, exposureId, {
+      onState: (words) => this.onState(words),
+      onImage: () => {
+        box.dataset.images = this.images.known.join(",");
+        this.paint();
+      },
+    });
     this.stars = null;
     this.tone = { brightness: 1, contrast: 1 };
-    this.clock = 0;
     this.info = null;
-    this.listen();
+    this.input = new ZoomInput(this);
   }
 
   get isShown() {
@@ -63,7 +65,7 @@ export class DeepZoom {
     this.note.hidden = true;
     const [x0, x1, y0, y1] = info.extent_mm;
     this.world = { width: (x1 - x0) / info.pixel_mm, height: (y1 - y0) / info.pixel_mm };
-    this.wanted = [];
+    this.tiles.begin();
     if (!before || !this.view) this.home();
     else this.paint();
   }
@@ -165,34 +167,15 @@ export class DeepZoom {
     for (const place of this.inView().sort((a, b) => far(a) - far(b)).slice(0, 6)) this.ask(place.id);
   }
 
-  async ask(detector) {
-    if (this.asked.has(detector) || (this.has && !this.has(detector))) return;
-    this.asked.add(detector);
-    const name = this.camera.detectors.find((place) => place.id === detector)?.name ?? detector;
-    this.tell(`making ${name} at full resolution…`);
-    try {
-      this.images.set(detector, await getJSON(`/api/exposures/${this.exposureId}/detectors/${detector}/image`, { timeoutMs: 120_000 }));
-      const { took_s: took, notes } = this.images.get(detector);
-      this.tell([`${name} calibrated anew from its raw in ${number(took, 2)} s`, ...notes].join(" · "));
-    } catch (error) {
-      this.images.set(detector, { error: error.message });
-      this.tell(`${name}: ${error.message}`);
-      if (error.status === 503 || !error.status) setTimeout(() => this.asked.delete(detector), 3000); // worth another try
-    }
-    this.box.dataset.images = [...this.images].filter(([, image]) => !image.error).map(([id]) => id).join(",");
-    this.paint();
+  ask(detector) {
+    if (!this.has || this.has(detector)) this.images.ask(detector);
   }
 
   /** Another version of the exposure: its detectors may have been measured anew. */
   forget() {
-    this.images.clear();
-    this.asked.clear();
-    this.patches.clear();
+    this.images.forget();
+    this.values.forget();
     if (this.view) this.moved();
-  }
-
-  tell(words) {
-    this.onState(words);
   }
 
   // ---- painting ------------------------------------------------------------------------------------
@@ -202,16 +185,15 @@ export class DeepZoom {
     const { context, width, height } = fit(this.canvas);
     if (!this.info) return;
     if (this.atHome && Math.abs(Math.min(width / this.world.width, height / this.world.height) * 0.98 - this.least) > 1e-9) return this.home();
-    this.clock += 1;
-    this.wanted = [];
+    this.tiles.begin();
     this.canvas.style.filter = this.tone.brightness === 1 && this.tone.contrast === 1 ? "" : `brightness(${this.tone.brightness}) contrast(${this.tone.contrast})`;
     context.imageSmoothingEnabled = this.view.scale < 2;
     this.drawMosaic(context, width, height);
     if (this.isFine) for (const place of this.inView()) this.drawDetector(context, place, width, height);
     this.drawStars(context);
     this.drawMark(context);
-    this.trim();
-    this.load();
+    this.tiles.trim();
+    this.tiles.load();
   }
 
   drawMosaic(context, width, height) {
@@ -224,7 +206,7 @@ export class DeepZoom {
       const visible = this.range(level.scale * side, level.columns, level.rows, 0, 0, width, height);
       for (const [column, row] of visible) {
         const address = `/tiles/${this.key}/${level.scale}/${column}/${row}`;
-        const tile = this.tile(address, at === best || at === levels.length - 1);
+        const tile = this.tiles.tile(address, at === best || at === levels.length - 1);
         if (tile?.image) this.blit(context, tile.image, column * side * level.scale, row * side * level.scale, level.scale);
       }
     }
@@ -232,7 +214,7 @@ export class DeepZoom {
 
   drawDetector(context, place, width, height) {
     const image = this.images.get(place.id);
-    if (!image || image.error) return;
+    if (!image) return;
     const { left, top } = this.placed(place);
     const finest = 1 / (this.view.scale * this.ratio);
     const scales = [...image.scales].sort((a, b) => b - a);
@@ -241,7 +223,7 @@ export class DeepZoom {
       const span = scale * image.tile_px;
       const visible = this.range(span, Math.ceil(image.width / span), Math.ceil(image.height / span), left, top, width, height);
       for (const [column, row] of visible) {
-        const tile = this.tile(`/api/images/${image.image_id}/${place.id}/${scale}/${column}/${row}${this.stretchOf(image)}`, scale === best);
+        const tile = this.tiles.tile(`/api/images/${image.image_id}/${place.id}/${scale}/${column}/${row}${this.stretchOf(image)}`, scale === best);
         if (tile?.image) this.blit(context, tile.image, left + column * span, top + row * span, scale);
       }
     }
@@ -278,7 +260,7 @@ export class DeepZoom {
     if (!stars || !this.isFine) return;
     const place = this.camera.detectors.find((one) => one.id === stars.detector);
     const image = this.images.get(stars.detector);
-    if (!place || !image || image.error) return;
+    if (!place || !image) return;
     const { left, top } = this.placed(place);
     const look = theme();
     const s = this.view.scale;
@@ -312,123 +294,6 @@ export class DeepZoom {
     this.paint();
   }
 
-  // ---- tiles ---------------------------------------------------------------------------------------
-
-  tile(address, isWanted) {
-    let tile = this.tiles.get(address);
-    if (!tile) {
-      if (!isWanted) return null;
-      tile = { state: "new", image: null };
-      this.tiles.set(address, tile);
-    }
-    tile.used = this.clock;
-    if (tile.state === "new" && isWanted) this.wanted.push(address);
-    return tile;
-  }
-
-  load() {
-    while (this.loading < N_LOADING && this.wanted.length) {
-      const address = this.wanted.shift();
-      const tile = this.tiles.get(address);
-      if (!tile || tile.state !== "new") continue;
-      tile.state = "loading";
-      this.loading += 1;
-      fetch(address, { signal: AbortSignal.timeout(30_000) })
-        .then(async (response) => {
-          if (response.status === 200) tile.image = await createImageBitmap(await response.blob());
-          tile.state = response.ok ? "here" : "failed";
-        })
-        .catch(() => { tile.state = "failed"; })
-        .finally(() => {
-          this.loading -= 1;
-          if (tile.image) this.paint();
-          this.load();
-          this.box.dataset.loading = String(this.loading);
-        });
-    }
-  }
-
-  trim() {
-    if (this.tiles.size <= N_TILES_KEPT) return;
-    const old = [...this.tiles].filter(([, tile]) => tile.used < this.clock && tile.state !== "loading").sort((a, b) => a[1].used - b[1].used);
-    for (const [address, tile] of old.slice(0, this.tiles.size - N_TILES_KEPT)) {
-      tile.image?.close();
-      this.tiles.delete(address);
-    }
-  }
-
-  // ---- pointer and keys ----------------------------------------------------------------------------
-
-  listen() {
-    const { canvas } = this;
-    canvas.addEventListener("wheel", (event) => {
-      event.preventDefault();
-      const bounds = canvas.getBoundingClientRect();
-      this.zoom(Math.exp(-event.deltaY * (event.deltaMode ? 0.05 : 0.0016)), event.clientX - bounds.left, event.clientY - bounds.top);
-    }, { passive: false });
-    canvas.addEventListener("dblclick", (event) => {
-      const place = this.info && this.placeAt(this.toWorld(event));
-      if (event.shiftKey) this.setTone(1, 1);
-      else if (place && !this.isFine) this.look(place);
-      else this.home();
-    });
-    canvas.addEventListener("pointerdown", (event) => {
-      if (!this.info) return;
-      canvas.setPointerCapture(event.pointerId);
-      this.pointers.set(event.pointerId, event);
-      this.box.classList.add("dragging");
-      this.dragged = 0;
-    });
-    canvas.addEventListener("pointermove", (event) => this.move(event));
-    for (const kind of ["pointerup", "pointercancel"]) {
-      canvas.addEventListener(kind, (event) => {
-        this.pointers.delete(event.pointerId);
-        if (!this.pointers.size) this.box.classList.remove("dragging");
-      });
-    }
-    canvas.addEventListener("click", (event) => {
-      if (!this.info || this.dragged > 4) return;
-      const place = this.placeAt(this.toWorld(event));
-      if (place) this.onPick(place.id);
-    });
-    canvas.addEventListener("pointerleave", () => {
-      this.onPoint(null);
-      this.onValue("");
-    });
-    canvas.addEventListener("keydown", (event) => this.key(event));
-  }
-
-  key(event) {
-    if (!this.info) return;
-    const { clientWidth: w, clientHeight: h } = this.canvas;
-    const step = { ArrowLeft: [w / 8, 0], ArrowRight: [-w / 8, 0], ArrowUp: [0, h / 8], ArrowDown: [0, -h / 8] }[event.key];
-    if (step) this.pan(...step);
-    else if (event.key === "+" || event.key === "=") this.zoom(1.5, w / 2, h / 2);
-    else if (event.key === "-") this.zoom(1 / 1.5, w / 2, h / 2);
-    else if (event.key === "0") this.home();
-    else return;
-    event.preventDefault();
-    event.stopPropagation();
-  }
-
-  move(event) {
-    if (!this.info) return;
-    const before = this.pointers.get(event.pointerId);
-    if (!before) return this.point(event);
-    const [dx, dy] = [event.clientX - before.clientX, event.clientY - before.clientY];
-    this.dragged += Math.abs(dx) + Math.abs(dy);
-    if (this.pointers.size === 2) {
-      const other = [...this.pointers.values()].find((pointer) => pointer.pointerId !== event.pointerId);
-      const reach = (a) => Math.hypot(a.clientX - other.clientX, a.clientY - other.clientY) || 1;
-      const bounds = this.canvas.getBoundingClientRect();
-      this.zoom(reach(event) / reach(before), (event.clientX + other.clientX) / 2 - bounds.left, (event.clientY + other.clientY) / 2 - bounds.top);
-    } else if (event.shiftKey) {
-      this.setTone(this.tone.brightness * Math.exp(-dy * 0.004), this.tone.contrast * Math.exp(dx * 0.004));
-    } else this.pan(dx, dy);
-    this.pointers.set(event.pointerId, event);
-    return undefined;
-  }
-
   /** Brightness and contrast, as dragging with Shift sets them; both 1 for the picture as it was stretched. */
   setTone(brightness, contrast) {
     const within = (value) => Math.min(Math.max(value, 0.2), 6);
@@ -446,43 +311,13 @@ export class DeepZoom {
     }
     const { left, top } = this.placed(place);
     const image = this.images.get(place.id);
-    if (!image || image.error) {
+    if (!image) {
       this.onValue(`${place.name}`);
       return;
     }
     const [x, y] = toDetector(image, Math.floor(world.x - left), Math.floor(world.y - top));
-    const value = this.valueAt(image, x, y);
+    const value = this.values.at(image, x, y);
     this.onValue(`${place.name}  x ${x}  y ${y}  ${value === undefined ? "…" : `${number(value, 1)} ${image.unit}`}`);
     if (value === undefined) this.last = event;
   }
-
-  /** A pixel's value; undefined until the patch around it has come. */
-  valueAt(image, x, y) {
-    if (x < 0 || y < 0) return null;
-    const [x0, y0] = [Math.floor(x / PATCH_PX) * PATCH_PX, Math.floor(y / PATCH_PX) * PATCH_PX];
-    const address = `/api/images/${image.image_id}/pixels?x=${x0}&y=${y0}&width=${PATCH_PX}&height=${PATCH_PX}`;
-    const patch = this.patches.get(address);
-    if (patch?.values) return patch.values[y - y0]?.[x - x0] ?? null;
-    if (!patch) {
-      this.patches.set(address, {});
-      if (this.patches.size > 200) this.patches.delete(this.patches.keys().next().value);
-      getJSON(address).then((found) => {
-        this.patches.set(address, found);
-        if (this.last) this.point(this.last);
-      }, () => this.patches.delete(address));
-    }
-    return undefined;
-  }
-}
-
-/** From a picture's pixel, row 0 at the top, to the detector's own column and row. */
-export function toDetector({ n_quarter: quarter, width, height }, u, v) {
-  const [x, y] = [u, height - 1 - v];
-  return [[x, y], [y, width - 1 - x], [width - 1 - x, height - 1 - y], [height - 1 - y, x]][quarter];
-}
-
-/** The inverse of `toDetector`. */
-export function fromDetector({ n_quarter: quarter, width, height }, x, y) {
-  const [u, up] = [[x, y], [width - 1 - y, x], [width - 1 - x, height - 1 - y], [y, height - 1 - x]][quarter];
-  return [u, height - 1 - up];
 }
