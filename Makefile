@@ -7,7 +7,7 @@ ARGS   ?=
 export PYTHONDONTWRITEBYTECODE ?=
 
 .DEFAULT_GOAL := help
-.PHONY: image-check help install demo test lint bench bench-focal-plane chaos lock clean
+.PHONY: image-check help install demo test lint bench bench-focal-plane chaos mutants lock clean
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -39,6 +39,9 @@ bench: install ## Measure decoding, signature removal and the board beside their
 
 chaos: install ## Kill and freeze processes at random through a night (ARGS="--seed 7 --kills 300")
 	@$(BIN)/python -m tests.chaos $(ARGS)
+
+mutants: install ## Break each main part on purpose; a night must notice (ARGS="--only fencing")
+	@$(BIN)/python -m tests.mutants $(ARGS)
 
 bench-focal-plane: install ## All 189 CCDs of LSSTCam through the whole system, the peers on a sample beside it
 	@$(BIN)/python bench/bench_focal_plane.py $(ARGS)

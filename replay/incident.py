@@ -27,6 +27,9 @@ from replay.seen import SeenRaw, SeenSensors, day_of, look_through
 
 EXPOSURE = re.compile(r"[0-9]{9,16}")
 MANY = 100_000
+MAX_TEXT = 4000
+"""Of a message or traceback: a recording is small."""
+
 BUILD = "build_"
 
 
@@ -168,7 +171,7 @@ def _error(row: dict[str, Any]) -> dict[str, Any]:
     return {
         "job_id": row["job_id"],
         "attempts": row["attempts"],
-        **{name: str(row["error"].get(name, ""))[:4000] for name in ("code", "message", "traceback")},
+        **{name: str(row.get(name) or "")[:MAX_TEXT] for name in ("code", "message", "traceback")},
     }
 
 
