@@ -19,6 +19,7 @@ CONTENT_TYPES = {
     ".webp": "image/webp",
     ".json": "application/json",
     ".csv": "text/csv; charset=utf-8",
+    ".ecsv": "text/plain; charset=utf-8",
     ".txt": "text/plain; charset=utf-8",
     ".fits": "application/fits",
     ".fz": "application/fits",

@@ -29,6 +29,7 @@ from rapid.gather.movie import (
 from rapid.gather.plots import plot_map, plot_whiskers
 from rapid.gather.rollup import roll_up
 from rapid.gather.studio_models import NightTask, PlotTask, StudioAnswer, StudioTask
+from rapid.gather.visit_summary import make_visit_summary
 from rapid.gather.whiskers import PsfMap, make_psf_map
 from rapid.products.naming import night_key, summary_key
 from rapid.products.store import ProductsStore, open_products
@@ -73,8 +74,10 @@ class Artist:
             for result in self._results.results(task.exposure, camera=task.camera, run=task.run, pipeline=task.pipeline)
             if result.detector in summary.detectors
         ]
+        table = make_visit_summary(camera, summary, results)
+        made = {"visit_summary": self._keep(summary, "visit_summary", "ecsv", table)}
         psf_map = make_psf_map(camera, results, self._products, summary.info)
-        made = {
+        made |= {
             kind: self._keep(summary, kind, extension, data)
             for kind, extension, data in self._plots(camera, summary, psf_map, {r.detector: r.metrics for r in results})
         }
@@ -106,7 +109,7 @@ class Artist:
 
     def _keep(self, summary: ExposureSummary, kind: str, extension: str, data: bytes) -> str:
         key = summary_key(summary, kind=kind, extension=extension)
-        types = {"png": "image/png", "json": "application/json"}
+        types = {"png": "image/png", "json": "application/json", "ecsv": "text/plain; charset=utf-8"}
         self._products.put(key, data, content_type=types[extension])
         return key
 

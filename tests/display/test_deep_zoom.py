@@ -7,6 +7,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
+from astropy.table import Table
 from playwright.sync_api import expect
 
 from rapid.dispatch.models import BatchKey, EventKind
@@ -67,7 +68,7 @@ def test_mosaics_and_fits_come_with_the_summary_and_plots_later_under_its_versio
     assert 0 <= summary.metrics["moon_illuminated_fraction"] <= 1
     assert "psf_map" not in summary.products, "plots must not be waited for"
     made = exposure.draw(summary)
-    assert {"psf_map", "psf_whiskers_camera", "fwhm_map", "movie", "rollup"} <= made.keys()
+    assert {"visit_summary", "psf_map", "psf_whiskers_camera", "fwhm_map", "movie", "rollup"} <= made.keys()
     newest = exposure.stage.results.latest_summary(summary.camera, summary.exposure)
     assert newest.version == summary.version
     assert {"mosaic", "psf_map"} <= newest.products.keys()
@@ -129,6 +130,13 @@ def test_plots_appear_on_an_open_page(exposure, address, open_page, summary):
     key = BatchKey(exposure_id=exposure.exposure_id, pipeline="quicklook")
     exposure.stage.board.publish(EventKind.PRODUCTS_ADDED, batch=key, data={"version": 1, "products": made})
     expect(page.locator("#psf")).to_be_visible(timeout=15_000)
+    table = page.locator("#visit-summary")
+    expect(table).to_have_attribute("href", f"/products/{made['visit_summary']}")
+    answer = get(address, f"/products/{made['visit_summary']}")
+    assert answer.headers["content-type"].startswith("text/plain")
+    rows = Table.read(answer.text, format="ascii.ecsv")
+    assert sorted(rows["detector"]) == sorted(exposure.raws)
+    assert rows["psf_fwhm_arcsec"].unit == "arcsec"
     plot = page.locator("#whiskers")
     expect(page.locator("#psf-note")).to_contain_text("whiskers")
     page.locator("#frames button[data-frame=altaz]").click()

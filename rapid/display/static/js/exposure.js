@@ -48,6 +48,9 @@ function showPicture() {
   viewer.show(view.products, view.row);
   psf.show(view.products).catch((error) => setText($("#psf-note"), error.message));
   showPlots($("#plots"), view.products);
+  const table = view.products?.visit_summary;
+  $("#visit-summary").hidden = !table;
+  if (table) Object.assign($("#visit-summary"), { href: productUrl(table), download: `${camera.name}_${id}_${table.split("/").pop()}` });
 }
 
 async function showGantt() {
