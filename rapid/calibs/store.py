@@ -323,3 +323,24 @@ class FrameCalibs:
     def get(self, kind: str) -> CalibPlane | None:
         """Return the certified calib of a kind for this frame, or None."""
         return self._cache.get(self._info, kind)
+
+
+class PinnedCalibs:
+    """Named calibs, whatever a look-up would choose now: to measure an image once more that was made with them.
+
+    Parameters
+    ----------
+    chosen
+        Calib id by kind; there is no other kind.
+    """
+
+    def __init__(self, store: CalibStore, results: ResultsStore, camera: str, chosen: Mapping[str, str]) -> None:
+        self._store = store
+        self._results = results
+        self._camera = camera
+        self._chosen = dict(chosen)
+
+    def get(self, kind: str) -> CalibPlane | None:
+        """Return the calib of a kind, or None if none was named."""
+        calib_id = self._chosen.get(kind)
+        return None if calib_id is None else self._store.load(self._results.calib(self._camera, calib_id))

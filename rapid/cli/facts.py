@@ -67,6 +67,9 @@ def pipeline(
         print(f"  {step['payload']} {step['version']}")
         for key, value in step["config"].items():
             print(f"      {key}: {json.dumps(value)}")
+    if found.after is not None:
+        payloads = ", ".join(step.payload for step in found.afterburner)
+        print(f"  once the exposure is gathered, as backlog: {payloads} (rapid pipeline {found.after.name})")
 
 
 def _facts_of(pipeline: "Pipeline", book: "PipelineBook") -> dict[str, Any]:

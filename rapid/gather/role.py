@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 from rapid.camera.store import load_camera
 from rapid.dispatch.board import AsyncBoard
-from rapid.dispatch.models import GatherJob
+from rapid.dispatch.models import EventKind, GatherJob
 from rapid.dispatch.settings import GATHER_LEASE_MS
 from rapid.errors import LeaseLostError, NotFoundError, RapidError, Retry, StoreError
 from rapid.exposure.models import ImageType
+from rapid.gather.afterburner import add_afterburner, summary_of_base
 from rapid.gather.decide import summarise
 from rapid.gather.field import field_metrics
 from rapid.gather.metrics import GatherMetrics
@@ -26,6 +27,7 @@ from rapid.gather.pyramid import draw_pyramid
 from rapid.gather.sky_angles import moon_metrics, sky_brightness
 from rapid.gather.stretch import choose_stretch
 from rapid.gather.sweep import add_donut_pair, add_focus_sweep
+from rapid.pipeline.models import base_of
 from rapid.products.naming import summary_key
 from rapid.products.store import ProductsStore
 from rapid.results.models import DetectorResult, ExposureSummary
@@ -122,6 +124,10 @@ class Gatherer:
     async def _gather(self, gather: GatherJob) -> None:
         keeper = asyncio.create_task(self._keep_lease(gather))
         try:
+            base = base_of(gather.batch.pipeline)
+            if base is not None:
+                await self._gather_afterburner(gather, base)
+                return
             summary = await asyncio.to_thread(self.make_summary, gather)
             await self._board.complete_gather(gather, event_data(summary))
             self._on_summary(summary)
@@ -153,6 +159,23 @@ class Gatherer:
             keeper.cancel()
             await asyncio.gather(keeper, return_exceptions=True)
 
+    async def _gather_afterburner(self, gather: GatherJob, base: str) -> None:
+        """Add what an afterburner found to the summary of its exposure, and say so."""
+
+        def add() -> ExposureSummary | None:
+            summary = summary_of_base(gather.batch, base, gather.camera, self._results)
+            return None if summary is None else add_afterburner(summary, self._results, self._products)
+
+        summary = await asyncio.to_thread(add)
+        # Its event names the afterburner's batch; that of the summary's own tells everybody else to read it again.
+        data = {"is_complete": len(gather.finished) == len(gather.expected), "n_finished": len(gather.finished)}
+        await self._board.complete_gather(gather, {**data, "n_expected": len(gather.expected)})
+        if summary is not None:
+            told = {"version": summary.version, "products": {}, "n_afterburned": summary.n_afterburned}
+            key = gather.batch.model_copy(update={"pipeline": base})
+            await self._board.publish(EventKind.PRODUCTS_ADDED, batch=key, data=told)
+        log.info("afterburner ready", batch=gather.batch.id, **data)
+
     async def _keep_lease(self, gather: GatherJob) -> None:
         while True:
             with contextlib.suppress(TimeoutError):
@@ -183,6 +206,9 @@ class Gatherer:
         key = summary_key(summary, kind="summary", extension="json")
         self._products.put(key, summary.model_dump_json().encode(), content_type="application/json")
         self._results.put_summary(summary)
+        if summary.version > 1 or any(result.provenance.afterburner for result in found):
+            # Read anew: it may have come to the version before this one meanwhile. The first comes before all of it.
+            summary = add_afterburner(summary, self._results, self._products) or summary
         return summary
 
     def _take_step(self, step: SummaryStep, summary: ExposureSummary) -> None:

@@ -83,8 +83,7 @@ class Artist:
         }
         if made:
             # The row of this version alone: a later one has, or will have, its own.
-            summary.products |= made
-            self._results.put_summary(summary)
+            self._results.add_to_summary(summary, products=made)
         return made
 
     def _plots(

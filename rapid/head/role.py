@@ -24,6 +24,7 @@ from rapid.dispatch.board import AsyncBoard
 from rapid.dispatch.models import BatchKey, BatchSpec, EventKind
 from rapid.errors import RapidError, RawError, RefusedError, StoreError
 from rapid.exposure.models import ExposureInfo
+from rapid.head.afterburners import Afterburners
 from rapid.head.assemble import Exposures, OpenExposure
 from rapid.head.builds import RUN, CalibBuilder
 from rapid.head.choice import Choice, Chooser, ControlSource, Waits
@@ -178,6 +179,8 @@ class Head:
             "requests": asyncio.create_task(desk.run()),
             "orders": asyncio.create_task(OrderDesk(self._camera, self._board, self._results).run()),
         }
+        afterburners = Afterburners(self._camera, self._board, self._results, self._book, lead_token=token)
+        tasks["afterburners"] = asyncio.create_task(afterburners.run())
         if self._build_calibs:
             builder = CalibBuilder(self._camera, self._board, self._results, self._book, lead_token=token)
             tasks["calibs"] = asyncio.create_task(builder.run())

@@ -18,6 +18,9 @@ from rapid.exposure.models import ImageType
 
 NAME = r"^[a-z][a-z0-9_]*$"
 
+AFTER = "_after"
+"""Ends the name of an afterburner's pipeline, and no other's: ``quicklook_after`` adds to the results of ``quicklook``."""
+
 
 class _Definition(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -43,7 +46,37 @@ class Pipeline(_Definition):
     verifies: str | None = Field(
         default=None, description="Image type whose exposures are verified by what this pipeline measures."
     )
+    afterburner: tuple[Step, ...] = Field(
+        default=(),
+        description="Payloads that run once the exposure is gathered, as backlog, and add to the same result.",
+    )
+    after_time_limit_s: float = Field(default=600.0, gt=0, description="Hard limit of the afterburner [s].")
     source: str = Field(default="", exclude=True, repr=False, description="File it was read from; not to be given.")
+
+    @model_validator(mode="after")
+    def _is_one_of_two(self) -> "Pipeline":
+        if self.builds and self.afterburner:
+            raise ValueError("a pipeline that builds calibs cannot have an afterburner")
+        twice = {step.payload for step in self.afterburner} & {step.payload for step in self.steps}
+        if twice:
+            raise ValueError(f"afterburner: {sorted(twice)[0]} is one of the pipeline's steps")
+        return self
+
+    @property
+    def after(self) -> "Pipeline | None":
+        """The pipeline of the afterburner: the first step, which makes the image, then the afterburner's payloads."""
+        if not self.afterburner:
+            return None
+        return self.model_copy(
+            update={
+                "name": self.name + AFTER,
+                "description": f"Afterburner of {self.name}: adds to its results once the exposure is gathered.",
+                "steps": (self.steps[0], *self.afterburner),
+                "time_limit_s": self.after_time_limit_s,
+                "afterburner": (),
+                "verifies": None,
+            }
+        )
 
     def with_config(self, overrides: dict[str, Any]) -> "Pipeline":
         """Return a copy with some payloads' configuration changed.
@@ -198,6 +231,17 @@ def _is_installed(module: str) -> bool:
         return False
 
 
+def base_of(pipeline: str) -> str | None:
+    """Return the name of the pipeline whose results an afterburner adds to; None if it is no afterburner.
+
+    Examples
+    --------
+    >>> base_of("quicklook_after"), base_of("quicklook")
+    ('quicklook', None)
+    """
+    return pipeline.removesuffix(AFTER) if pipeline.endswith(AFTER) else None
+
+
 class PipelineBook(_Definition):
     """All pipelines, and the rules that choose between them (first match wins)."""
 
@@ -205,14 +249,17 @@ class PipelineBook(_Definition):
     rules: tuple[Rule, ...]
 
     def get(self, name: str) -> Pipeline | None:
-        """Return the pipeline of a name, or None."""
-        return next((pipeline for pipeline in self.pipelines if pipeline.name == name), None)
+        """Return the pipeline of a name, or None; ``quicklook_after`` is the afterburner of ``quicklook``."""
+        base = base_of(name)
+        found = next((pipeline for pipeline in self.pipelines if pipeline.name == (base or name)), None)
+        return found.after if found is not None and base is not None else found
 
     @property
     def beside(self) -> frozenset[str]:
-        """Names of the pipelines that only run beside others."""
+        """Names of the pipelines that only run beside others, or after them."""
         chosen = {rule.pipeline for rule in self.rules if not rule.beside}
-        return frozenset(rule.pipeline for rule in self.rules) - chosen
+        after = {pipeline.name + AFTER for pipeline in self.pipelines if pipeline.afterburner}
+        return (frozenset(rule.pipeline for rule in self.rules) - chosen) | after
 
     def for_camera(self, camera: str) -> tuple[Pipeline, ...]:
         """Return the pipelines that rules can choose for images of a camera, in the rules' order."""

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from rapid.camera.models import Purpose
 from rapid.errors import ConfigurationError, NotFoundError
 from rapid.exposure.models import ExposureInfo
-from rapid.pipeline.models import Pipeline, PipelineBook, Rule
+from rapid.pipeline.models import AFTER, Pipeline, PipelineBook, Rule, base_of
 from rapid.plugins import definition_folders
 
 PACKAGED = Path(__file__).parent / "data"
@@ -86,12 +86,19 @@ def load_book(folders: Iterable[Path]) -> PipelineBook:
         for path in sorted(folder.glob("*.yaml")):
             content = _read(path)
             for pipeline in content.pipelines:
+                if base_of(pipeline.name) is not None:
+                    raise ConfigurationError(
+                        f"{pipeline.source}.name",
+                        f"{pipeline.name}: names that end in {AFTER} are those of afterburners",
+                    )
                 if pipeline.name in here:
                     raise ConfigurationError(f"{path.name}: pipelines", f"{pipeline.name} is defined twice")
                 here.add(pipeline.name)
                 pipelines.setdefault(pipeline.name, pipeline)
             rules.extend(content.rules)
     for rule in rules:
+        if base_of(rule.pipeline) is not None:
+            raise ConfigurationError(f"{rule.source}.pipeline", f"{rule.pipeline} runs by itself, after its pipeline")
         if rule.pipeline not in pipelines:
             known = ", ".join(sorted(pipelines))
             raise ConfigurationError(f"{rule.source}.pipeline", f"{rule.pipeline} is not defined (known: {known})")

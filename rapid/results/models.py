@@ -14,6 +14,24 @@ from pydantic import BaseModel, ConfigDict, Field
 Scalar = float | int | str | bool | None
 
 
+class AfterburnerProvenance(BaseModel):
+    """How the numbers came to be that an afterburner added to a result: on the image and the calibs of that result."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    software_version: str
+    pipeline: str
+    pipeline_version: str
+    config_hash: str = Field(description="sha256 over the afterburner's resolved configuration.")
+    payloads: dict[str, str] = Field(description="Version of each payload that ran, by name.")
+    metrics: list[str] = Field(default_factory=list, description="Metrics that it added.")
+    amp_metrics: list[str] = Field(default_factory=list, description="Metrics of amps that it added.")
+    products: list[str] = Field(default_factory=list, description="Products that it added, by kind.")
+    timings: list[str] = Field(default_factory=list, description="Timings that it added.")
+    host: str = ""
+    finished_at: datetime | None = Field(default=None, description="UTC.")
+
+
 class Provenance(BaseModel):
     """How a result came to be: enough to repeat it, or to find all results a bad calib has touched."""
 
@@ -33,6 +51,9 @@ class Provenance(BaseModel):
         default_factory=dict, description="Checksum of the raw of each exposure combined, by exposure id."
     )
     host: str = ""
+    afterburner: AfterburnerProvenance | None = Field(
+        default=None, description="Of what was added once the exposure was gathered; None if nothing was."
+    )
 
 
 class DetectorResult(BaseModel):
@@ -119,6 +140,9 @@ class ExposureSummary(BaseModel):
     detectors: dict[int, DetectorStatus] = Field(description="Every expected detector, by number.")
     metrics: dict[str, Scalar] = Field(
         default_factory=dict, description="Focal-plane numbers, e.g. psf_fwhm_arcsec_median."
+    )
+    n_afterburned: int = Field(
+        default=0, ge=0, description="Finished detectors whose result has the numbers of the pipeline's afterburner."
     )
     info: dict[str, Any] = Field(default_factory=dict, description="The ExposureInfo facts, detector's left out.")
     control: dict[str, Any] = Field(

@@ -5,21 +5,21 @@ Translation, no policy. Methods block and are quick; an asyncio role calls them 
 make them wait for each other. NaN and infinities become None on the way in: JSON has no word for them.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import SQLAlchemyError
 
 from rapid.errors import StoreError
 from rapid.results import schema
+from rapid.results.afterburner import OutdatedError, join_results, keep_joined
 from rapid.results.damaged import read_results, read_summary
 from rapid.results.engine import open_engine
-from rapid.results.models import DetectorResult, ExposureSummary, QuarantineRecord
+from rapid.results.models import DetectorResult, ExposureSummary, QuarantineRecord, Scalar
 from rapid.results.registry import CalibRegistry
-from rapid.results.sql import finite, naive
+from rapid.results.sql import finite, insert_for, naive
 from rapid.results.trend_schema import note_for_trends
 from rapid.results.uses import record_result_uses
 
@@ -41,7 +41,65 @@ class ResultsStore(CalibRegistry):
     # Detector results
 
     def put_result(self, result: DetectorResult) -> None:
-        """Write a detector's result; the newest of the same run, exposure, pipeline and detector stands."""
+        """Write a detector's result; the newest of the same run, exposure, pipeline and detector stands.
+
+        What an afterburner had added stays, if the result was made alike (`rapid.results.afterburner`).
+        """
+        try:
+            with self._begin() as connection:
+                stored = self._stored_result(connection, result, pipeline=result.pipeline)
+                self._write_result(connection, result if stored is None else keep_joined(result, stored))
+        except SQLAlchemyError as error:
+            raise StoreError(f"results store: cannot write detector_result: {error}") from error
+
+    def join_result(self, after: DetectorResult, *, pipeline: str) -> DetectorResult:
+        """Add what an afterburner found to the result it belongs to, in one transaction; return that result.
+
+        Parameters
+        ----------
+        after
+            The afterburner's own numbers, as `rapid.results.afterburner.join_results` takes them.
+        pipeline
+            The pipeline of the result.
+
+        Raises
+        ------
+        NotJoinedError
+            Raised if there is no such result, or if it is not the one that the afterburner has measured.
+        StoreError
+            Raised if the database does not answer.
+        """
+        try:
+            with self._begin() as connection:
+                stored = self._stored_result(connection, after, pipeline=pipeline)
+                if stored is None:
+                    raise OutdatedError(f"exposure {after.exposure} has no {pipeline} of detector {after.detector}")
+                joined = join_results(stored, after)
+                self._write_result(connection, joined)
+        except SQLAlchemyError as error:
+            raise StoreError(f"results store: cannot write detector_result: {error}") from error
+        return joined
+
+    def _stored_result(
+        self, connection: sa.Connection, like: DetectorResult, *, pipeline: str
+    ) -> DetectorResult | None:
+        """Return the stored result of a run, exposure, pipeline and detector; nobody else changes it meanwhile."""
+        if self.engine.dialect.name != "postgresql":
+            connection.exec_driver_sql("BEGIN IMMEDIATE")  # SQLite has one writer; this is one
+        t = schema.detector_result.c
+        statement = sa.select(_text(t.document), t.exposure, t.detector).where(
+            t.camera == like.camera,
+            t.exposure == like.exposure,
+            t.run == like.run,
+            t.pipeline == pipeline,
+            t.detector == like.detector,
+        )
+        rows = connection.execute(statement.with_for_update()).fetchall()
+        found = read_results(rows)
+        return found[0] if found else None
+
+    @staticmethod
+    def _write_result(connection: sa.Connection, result: DetectorResult) -> None:
         row = {
             "run": result.run,
             "camera": result.camera,
@@ -55,18 +113,14 @@ class ResultsStore(CalibRegistry):
             "document": finite(result.model_dump(mode="json")),
         }
         t = schema.detector_result
-        insert = postgresql.insert if self.engine.dialect.name == "postgresql" else sqlite.insert
+        insert = insert_for(connection.dialect)
         keys = ("camera", "exposure", "run", "pipeline", "detector")
         statement: Any = insert(t).values(row)
         updates = {name: statement.excluded[name] for name in row if name not in keys}
         statement = statement.on_conflict_do_update(index_elements=list(keys), set_=updates).returning(t.c.id)
-        try:
-            with self._begin() as connection:
-                result_key = connection.execute(statement).scalar_one()
-                record_result_uses(connection, result_key, result)
-                note_for_trends(connection, result)
-        except SQLAlchemyError as error:
-            raise StoreError(f"results store: cannot write detector_result: {error}") from error
+        result_key = connection.execute(statement).scalar_one()
+        record_result_uses(connection, result_key, result)
+        note_for_trends(connection, result)
 
     def results(
         self,
@@ -133,7 +187,7 @@ class ResultsStore(CalibRegistry):
             & (t.c.run == summary.run)
             & (t.c.pipeline == summary.pipeline)
         )
-        insert = postgresql.insert if self.engine.dialect.name == "postgresql" else sqlite.insert
+        insert = insert_for(self.engine.dialect)
         keys = ["camera", "exposure", "run", "pipeline", "version"]
         statement: Any = insert(t)
         updates = {name: statement.excluded[name] for name in row if name not in keys}
@@ -146,6 +200,46 @@ class ResultsStore(CalibRegistry):
                 connection.execute(t.update().where(same).values(newest=(t.c.version == top)))
         except SQLAlchemyError as error:
             raise StoreError(f"results store: cannot write exposure_summary: {error}") from error
+
+    def add_to_summary(
+        self,
+        summary: ExposureSummary,
+        *,
+        products: Mapping[str, str] | None = None,
+        metrics: Mapping[str, Scalar] | None = None,
+        n_afterburned: int | None = None,
+    ) -> ExposureSummary | None:
+        """Add to one version of a summary what was made after it, in one transaction; return it as it stands then.
+
+        Several do so, each with something else: plots, an afterburner's numbers. None if there is no such version.
+        """
+        t = schema.exposure_summary.c
+        same = (
+            (t.camera == summary.camera)
+            & (t.exposure == summary.exposure)
+            & (t.run == summary.run)
+            & (t.pipeline == summary.pipeline)
+            & (t.version == summary.version)
+        )
+        try:
+            with self._begin() as connection:
+                self._lock(connection, summary.exposure)
+                row = connection.execute(sa.select(*_summary()).where(same)).one_or_none()
+                if row is None:
+                    return None
+                stored = read_summary(row)
+                changed = stored.model_copy(
+                    update={
+                        "products": {**stored.products, **(products or {})},
+                        "metrics": {**stored.metrics, **(metrics or {})},
+                        "n_afterburned": stored.n_afterburned if n_afterburned is None else n_afterburned,
+                    }
+                )
+                document = finite(changed.model_dump(mode="json"))
+                connection.execute(schema.exposure_summary.update().where(same).values(document=document))
+        except SQLAlchemyError as error:
+            raise StoreError(f"results store: cannot write exposure_summary: {error}") from error
+        return changed
 
     def summaries(
         self,

@@ -25,15 +25,15 @@ from astropy.io import fits
 
 from payloads.plugin import Frame
 from rapid.arrival.source import read_raw
-from rapid.calibs.store import CalibCache, CalibStore, FrameCalibs
+from rapid.calibs.store import CalibCache, CalibStore, FrameCalibs, PinnedCalibs
 from rapid.camera.models import Camera
 from rapid.camera.store import load_camera
 from rapid.dispatch.models import Job
-from rapid.errors import PayloadError, RapidError, Retry
+from rapid.errors import PayloadError, PayloadRetryError, RapidError, Retry
 from rapid.exclusions.bad_exposures import BadExposureStore
 from rapid.exclusions.store import ExclusionStore
 from rapid.exposure.models import ExposureInfo
-from rapid.pipeline.models import Pipeline
+from rapid.pipeline.models import Pipeline, base_of
 from rapid.pipeline.store import load_pipeline
 from rapid.products.naming import detector_key
 from rapid.products.store import ProductsStore, open_products
@@ -120,17 +120,21 @@ class ChildWorker:
         left_out = self._bad.excluded_inputs(job.camera, job.inputs, job.detector) if job.inputs else {}
         inputs = [(one, self._input(job, one)) for one in job.inputs if one not in left_out]
         raw = RawInput(uri=job.raw_uri, data=read_raw(job.raw_uri))
+        base = base_of(pipeline.name)
         run = self.runner.run(
             raw,
             pipeline=pipeline,
             camera=camera,
             run_label=job.batch.run,
             inputs=[(exposure_id, self._loader(uri)) for exposure_id, uri in inputs],
+            calibs=self._calibs_of_result(job, base) if base is not None else None,
         )
         if left_out:
             run.result.metrics["n_inputs_excluded"] = len(left_out)
             run.result.metrics["inputs_excluded"] = "; ".join(f"{one}: {why}" for one, why in left_out.items())[:1000]
         self._write_products(run)
+        if base is not None:
+            return ChildAnswer(result=run.result, joins=base)
         certified = None
         if pipeline.builds:
             excluded = self._excluded_amps(run.info) if inputs else {}
@@ -142,6 +146,16 @@ class ChildWorker:
             self.verifier.verify_exposure(run, pipeline)
         run.frame.inputs = []
         return ChildAnswer(result=run.result, certified=certified)
+
+    def _calibs_of_result(self, job: Job, pipeline: str) -> PinnedCalibs:
+        """Return the calibs of the result that an afterburner adds to: it measures that image and no other."""
+        found = self.results.results(
+            job.batch.exposure_id, camera=job.camera, run=job.batch.run, pipeline=pipeline, detector=job.detector
+        )
+        if not found:
+            message = f"no {pipeline} of exposure {job.batch.exposure_id} detector {job.detector} to add to"
+            raise PayloadRetryError(message, exposure=job.batch.exposure_id, detector=job.detector)
+        return PinnedCalibs(self.calibs, self.results, job.camera, found[0].provenance.calibs)
 
     def _input(self, job: Job, exposure_id: int) -> str:
         """Return where the raw of an input exposure is, as its own result recorded it."""
@@ -171,10 +185,11 @@ class ChildWorker:
             result.products[name] = key
         if frame.tables or frame.files:
             # A table or a picture has no header to say how it came to be.
-            key = detector_key(result, kind="provenance", extension="json")
+            kind = "provenance" if base_of(result.pipeline) is None else "afterburner_provenance"
+            key = detector_key(result, kind=kind, extension="json")
             facts = {**result.provenance.model_dump(mode="json"), "products": dict(result.products)}
             self.products.put(key, json.dumps(facts, sort_keys=True).encode(), content_type="application/json")
-            result.products["provenance"] = key
+            result.products[kind] = key
 
     def _excluded_amps(self, info: ExposureInfo) -> dict[str, str]:
         """Return the amps of a detector that are switched off, with the reason."""

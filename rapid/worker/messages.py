@@ -27,6 +27,9 @@ class ChildAnswer(BaseModel):
 
     ready: bool = False
     result: DetectorResult | None = None
+    joins: str | None = Field(
+        default=None, description="Of an afterburner: the pipeline whose result it adds to; else the result is its own."
+    )
     certified: str | None = Field(
         default=None, description="Id of the calib a build certified; None if it was refused."
     )

@@ -119,8 +119,10 @@ def check_book(book: PipelineBook, *, trusted: PipelineBook | None = None) -> No
     for pipeline in book.pipelines:
         if trusted is not None and pipeline == trusted.get(pipeline.name):
             continue
-        for place, step in enumerate(pipeline.steps):
-            at = f"{pipeline.source}.steps.{place}"
+        steps = [("steps", place, step) for place, step in enumerate(pipeline.steps)]
+        steps += [("afterburner", place, step) for place, step in enumerate(pipeline.afterburner)]
+        for part, place, step in steps:
+            at = f"{pipeline.source}.{part}.{place}"
             if step.payload not in payload_names():
                 raise ConfigurationError(
                     f"{at}.payload", f"no payload named {step.payload} (known: {', '.join(payload_names())})"

@@ -19,6 +19,7 @@ from rapid.dispatch.board import AsyncBoard
 from rapid.dispatch.models import Job, Order, Priority, WorkerMode, WorkerSpec
 from rapid.dispatch.restart import wait_for_restart
 from rapid.errors import LeaseLostError, RapidError, Retry, StoreError
+from rapid.results.afterburner import NotJoinedError
 from rapid.results.models import DetectorResult
 from rapid.results.store import ResultsStore
 from rapid.worker.facts import tell_memory
@@ -190,13 +191,14 @@ class Worker:
                     job_id=job.job_id, exposure_id=job.batch.exposure_id, detector=job.detector
                 ):
                     outcome = await self._run(job, (*waiting, *(said for said, _ in done)), stop)
+                    if not outcome.lost:
+                        outcome = await self._keep(job, outcome)
                     result = outcome.answer.result if outcome.answer else None
                     if result is None or outcome.lost:
                         await self._hand_back(waiting, "an earlier job of its worker went wrong")
                         await self._report(done, limit=0)
                         following = await self._conclude(job, outcome)
                         return () if following is None else (following,)
-                    await self._keep(job, result)
                     done.append((job, result))
                     self._pace.observe(time.monotonic() - begin, len(done))
                     if waiting and (self._is_to_end(stop) or time.monotonic() - begin > self._pace.window_s):
@@ -228,19 +230,31 @@ class Worker:
         await self._fail(job, outcome.error or told or {"code": "no_answer", "retry": "later"})
         return None
 
-    async def _keep(self, job: Job, result: DetectorResult) -> None:
+    async def _keep(self, job: Job, outcome: _Outcome) -> _Outcome:
         """Store a result: before its completion, so that whoever hears of it finds it.
+
+        What an afterburner found may fit no more to the result that is stored; its job has failed then.
 
         Not after a freeze in which the job was given away: it may have been given up meanwhile, and is then no more to
         be found finished (I1).
         """
+        answer = outcome.answer
+        if answer is None or (result := answer.result) is None:
+            return outcome
         if time.monotonic() - self._signed_s > job.lease_ms / 1000:
             beat = await self._board.heartbeat(self.spec.worker_id, job)
             if job.job_id in beat.lost:
                 raise LeaseLostError("given to another while its worker was frozen", what=job.job_id)
-        await asyncio.to_thread(self._results.put_result, result)
+        if (base := answer.joins) is None:
+            await asyncio.to_thread(self._results.put_result, result)
+        else:
+            try:
+                await asyncio.to_thread(lambda: self._results.join_result(result, pipeline=base))
+            except NotJoinedError as error:
+                return _Outcome(error=error.to_dict())
         if job.attempt > 1:
             await asyncio.to_thread(self._results.forget_failure, job.job_id)
+        return outcome
 
     async def _report(self, done: list[tuple[Job, DetectorResult]], *, limit: int) -> tuple[Job, ...]:
         """Complete jobs on the board, and take the next ones."""

@@ -9,7 +9,7 @@ import math
 import resource
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,7 +22,7 @@ from rapid.camera.store import load_camera
 from rapid.errors import NotFoundError
 from rapid.exposure.formats import format_of
 from rapid.exposure.models import ExposureInfo
-from rapid.pipeline.models import Pipeline, PipelineBook
+from rapid.pipeline.models import Pipeline, PipelineBook, base_of
 from rapid.pipeline.store import choose_pipeline
 from rapid.results.models import DetectorResult, Provenance, Scalar
 from rapid.worker.registry import make_payloads, resolved_hash
@@ -47,6 +47,39 @@ class PipelineRun:
     result: DetectorResult
     frame: Frame
     info: ExposureInfo
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a frame has been given so far."""
+
+    metrics: dict[str, Any]
+    amps: dict[str, dict[str, Any]]
+    tables: frozenset[str]
+    files: frozenset[str]
+
+    @classmethod
+    def of(cls, frame: Frame) -> "Found":
+        """Note what a frame has."""
+        amps = {amp: dict(values) for amp, values in frame.amps.items()}
+        return cls(dict(frame.metrics), amps, frozenset(frame.tables), frozenset(frame.files))
+
+    def take_off(self, frame: Frame) -> None:
+        """Leave in a frame only what is new, or has another value, since."""
+        frame.metrics = _changed(frame.metrics, self.metrics)
+        changed = {amp: _changed(values, self.amps.get(amp, {})) for amp, values in frame.amps.items()}
+        frame.amps = {amp: values for amp, values in changed.items() if values}
+        frame.tables = {name: table for name, table in frame.tables.items() if name not in self.tables}
+        frame.files = {name: file for name, file in frame.files.items() if name not in self.files}
+        frame.binned = None
+
+
+def _changed(values: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
+    def is_same(name: str) -> bool:
+        one, other = values[name], before[name]
+        return bool(one == other) or (one != one and other != other)  # NaN alone differs from itself
+
+    return {name: value for name, value in values.items() if name not in before or not is_same(name)}
 
 
 @dataclass
@@ -214,11 +247,17 @@ class PipelineRunner:
         ]
         timings["read_header_s"] = time.perf_counter() - start.wall_s
         versions: dict[str, str] = {}
+        is_after = base_of(pipeline.name) is not None
+        before: Found | None = None
         for payload in self.payloads_of(pipeline):
             begin = time.perf_counter()
             payload.run(frame)
+            if is_after and before is None:
+                before = Found.of(frame)  # the first step's numbers are in the result already
             timings[f"{payload.name}_s"] = time.perf_counter() - begin
             versions[payload.name] = payload.version
+        if before is not None:
+            before.take_off(frame)
         begin = time.perf_counter()
         checksum = hashlib.sha256(raw.data).hexdigest()
         timings["checksum_s"] = time.perf_counter() - begin
