@@ -171,7 +171,9 @@ def _error(row: dict[str, Any]) -> dict[str, Any]:
     return {
         "job_id": row["job_id"],
         "attempts": row["attempts"],
-        **{name: str(row.get(name) or "")[:MAX_TEXT] for name in ("code", "message", "traceback")},
+        "code": row["code"],
+        "message": row["message"][:MAX_TEXT],
+        "traceback": str(row["document"].get("traceback", ""))[-MAX_TEXT:],
     }
 
 
