@@ -123,7 +123,7 @@ class Archive:
         camera, run = self.camera.name, self._settings.run
         versions = await self._reader.ask_results(lambda: self._results.summary_versions(camera, exposure_id))
         results = await self._reader.ask_results(lambda: self._results.results(exposure_id, camera=camera, run=run))
-        night = LiveNight(self._reader.names, day_obs=day_obs_of(exposure_id))
+        night = LiveNight(self._reader.names, day_obs=day_obs_of(exposure_id), camera=self._reader.camera)
         for summary in versions:
             if summary.run == run:
                 night.put_summary(summary)
@@ -229,7 +229,7 @@ class Archive:
         summaries = await self._reader.summaries_of(day_obs)
 
         def add_up() -> list[ExposureRow]:
-            night = LiveNight(self._reader.names, day_obs=day_obs)
+            night = LiveNight(self._reader.names, day_obs=day_obs, camera=self._reader.camera)
             for summary in summaries:
                 night.put_summary(summary)
             return night.rows()

@@ -11,9 +11,11 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
+from rapid.camera.models import Camera
 from rapid.display.catalogue import with_derived
 from rapid.display.models import DetectorCell, ExposureRow, ExposureState, ExposureView, MissingDetector
 from rapid.errors import RapidError
+from rapid.gather.sky_angles import zenith_of
 from rapid.pipeline.store import default_book
 from rapid.results.models import DetectorState, DetectorStatus, ExposureSummary, Scalar
 
@@ -118,10 +120,13 @@ class LiveNight:
         Detector names by number.
     day_obs
         The night; `None` begins with whatever night the first exposure is of.
+    camera
+        For the direction of the zenith, which is not known without it.
     """
 
-    def __init__(self, names: Mapping[int, str], *, day_obs: int | None = None) -> None:
+    def __init__(self, names: Mapping[int, str], *, day_obs: int | None = None, camera: Camera | None = None) -> None:
         self._names = names
+        self._camera = camera
         self.day_obs = day_obs
         """The night on show; None before the first exposure."""
         self.tracks: dict[int, Track] = {}
@@ -211,9 +216,9 @@ class LiveNight:
         batch = track.batch(summary.pipeline)
         if batch.summary is not None and batch.summary.version == summary.version:
             added = summary.products.keys() - batch.summary.products.keys()
-            if not added and summary.n_afterburned == batch.summary.n_afterburned:
+            if not added:
                 return None
-            # Plots that were drawn, or numbers that were measured, after the summary: the same version, with more to show.
+            # Plots that were drawn after the summary: the same version, with more to show.
             batch.summary = summary
             return []
         if batch.summary is not None and batch.summary.version > summary.version:
@@ -254,7 +259,7 @@ class LiveNight:
             Raised for an exposure that is not of this night.
         """
         track = self.tracks[exposure_id]
-        return make_row(track, self._names)
+        return make_row(track, self._names, self._camera)
 
     def view(self, exposure_id: int) -> ExposureView:
         """Return everything known of one exposure; raises `KeyError` as `row` does."""
@@ -270,7 +275,7 @@ class LiveNight:
         for batch in (*(b for b in track.batches.values() if b is not main), main):
             products.update(batch.summary.products if batch.summary is not None else {})
         return ExposureView(
-            row=make_row(track, self._names),
+            row=make_row(track, self._names, self._camera),
             info=main.info,
             products=products,
             detectors=[cells[detector] for detector in sorted(cells)],
@@ -312,7 +317,7 @@ class LiveNight:
         return DetectorCell(detector=detector, name=name, state=state, reason=reason, pipeline=pipeline)
 
 
-def make_row(track: Track, names: Mapping[int, str]) -> ExposureRow:
+def make_row(track: Track, names: Mapping[int, str], camera: Camera | None = None) -> ExposureRow:
     """Return a track as a row: the newest summary's word where there is one, else the count so far."""
     main = track.main
     cells = main.cells.values()
@@ -341,6 +346,7 @@ def make_row(track: Track, names: Mapping[int, str]) -> ExposureRow:
         airmass=info.get("airmass"),
         azimuth_deg=info.get("azimuth_deg"),
         elevation_deg=info.get("elevation_deg"),
+        zenith_deg=zenith_of(info, camera) if camera is not None else None,
         state=state_of(main, n_finished=n_finished, n_expected=n_expected),
         pipeline=main.pipeline,
         pipelines=sorted(track.batches),

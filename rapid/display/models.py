@@ -68,6 +68,9 @@ class ExposureRow(_Answer):
     airmass: float | None = None
     azimuth_deg: float | None = None
     elevation_deg: float | None = None
+    zenith_deg: float | None = Field(
+        default=None, description="Direction of the zenith in the focal plane, clockwise from +y; null if not known."
+    )
     state: ExposureState
     pipeline: str = Field(description="The pipeline the numbers are from.")
     pipelines: list[str] = Field(description="Every pipeline that was asked for.")

@@ -96,7 +96,7 @@ class Reader:
         self._results = results
         self._hub = hub
         self.names = {detector.id: detector.name for detector in camera.detectors}
-        self.night = LiveNight(self.names)
+        self.night = LiveNight(self.names, camera=self.camera)
         self.as_of = "0-0"
         """Id of the last event that `night` contains."""
         self._sources: dict[str, Source] = {}
@@ -215,7 +215,9 @@ class Reader:
     async def _stored_night(self, *days: int) -> LiveNight:
         """Return the newest of the stored nights and of ``days``, with the summaries that are stored of it."""
         nights = await self.ask_results(lambda: self._results.nights(self.camera.name))
-        night = LiveNight(self.names, day_obs=max([*days, *(day_obs for day_obs, _ in nights)], default=None))
+        night = LiveNight(
+            self.names, day_obs=max([*days, *(day_obs for day_obs, _ in nights)], default=None), camera=self.camera
+        )
         if night.day_obs is not None:
             for summary in await self.summaries_of(night.day_obs):
                 night.put_summary(summary)

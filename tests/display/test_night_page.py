@@ -3,12 +3,18 @@
 import csv
 import re
 
+import httpx
 import pytest
 from playwright.sync_api import expect
+from pydantic import SecretStr
 
+from rapid.nightlog.models import Flag
+from rapid.nightlog.store import NightLog
 from tests.display.stage import DAY_OBS
 
 pytestmark = pytest.mark.browser
+
+TOKEN = "a-long-enough-token"
 
 
 def sequence_numbers(page) -> list[int]:
@@ -126,3 +132,26 @@ def test_a_chosen_column_stays_chosen(open_page, stage, serve):
     expect(page.locator("thead th[title=program]")).to_be_visible()
     page.reload()
     expect(page.locator("thead th[title=program]")).to_be_visible()
+
+
+def test_flags_of_the_night_log_are_a_column_live_and_to_be_filtered(open_page, stage, serve):
+    stage.put_night(5)
+    address = serve(stage.settings.model_copy(update={"token": SecretStr(TOKEN)}))
+    log = NightLog(stage.results.engine)
+    log.write(
+        stage.camera.name, DAY_OBS, author="ann", now=stage.now, exposure_id=DAY_OBS * 100_000 + 2, flag=Flag.JUNK
+    )
+    page = open_page(f"{address}/night/{DAY_OBS}")
+    expect(page.locator("#live")).to_have_text("live")
+    expect(page.locator("tr[data-id] .flag")).to_have_text(["junk"])
+    body = {"exposure_id": DAY_OBS * 100_000 + 4, "flag": "questionable"}
+    answer = httpx.post(f"{address}/api/log", json=body, headers={"Authorization": f"Bearer {TOKEN}"}, timeout=20.0)
+    assert answer.is_success, answer.text
+    expect(page.locator("tr[data-id] .flag")).to_have_text(["questionable", "junk"])
+    page.get_by_label("Filter Flag").fill("junk")
+    expect(page.locator("#count")).to_have_text("1 of 5")
+    assert sequence_numbers(page) == [2]
+    page.get_by_label("Filter Flag").fill("-")
+    expect(page.locator("#count")).to_have_text("3 of 5")
+    assert sequence_numbers(page) == [5, 3, 1]
+    assert "f.flag=-" in page.url

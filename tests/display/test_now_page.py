@@ -6,9 +6,11 @@ import re
 import pytest
 from playwright.sync_api import expect
 
+from rapid.gather.sky_angles import zenith_of
 from tests.display.stage import serve_display
 
 SEQ = re.compile(r"^\d{6}$")
+POINTING = {"azimuth_deg": 119.0, "elevation_deg": 68.0, "rotator_angle_deg": 20.0}
 
 
 def plane_says(page, text: str) -> None:
@@ -239,3 +241,71 @@ def test_a_phone_shows_everything_in_one_column(open_page, stage, url):
     assert plane is not None
     assert plane["width"] > 300
     assert plane["height"] > 300
+
+
+@pytest.mark.browser
+def test_the_focal_plane_turns_to_alt_az_where_the_headers_tell_the_zenith(open_page, make_stage, serve):
+    stage = make_stage("LATISS")
+    address = serve(stage.settings)
+    page = open_page(address)
+    altaz = page.locator("#plane-frames [data-frame=altaz]")
+    expect(altaz).to_be_disabled()
+    stage.post(1)
+    expect(page.locator("#seq")).to_have_text("000001")
+    expect(altaz).to_be_disabled()
+    expect(altaz).to_have_attribute("title", re.compile("do not tell where the zenith is"))
+    told = stage.info
+    stage.info = lambda *args: {**told(*args), **POINTING}
+    stage.post(2)
+    expect(page.locator("#seq")).to_have_text("000002")
+    expect(altaz).to_be_enabled()
+    altaz.click()
+    plane_says(page, "azimuth to the right and altitude up")
+    expect(altaz).to_have_attribute("aria-pressed", "true")
+    assert page.url.endswith("?frame=altaz")
+    row = page.request.get(f"{address}/api/now").json()["exposure"]["row"]
+    assert row["zenith_deg"] == pytest.approx(zenith_of(POINTING, stage.camera))
+    # What has no pointing is shown as the camera sees it; the wish stays for the next that has one.
+    stage.info = told
+    stage.post(3)
+    expect(page.locator("#seq")).to_have_text("000003")
+    expect(altaz).to_be_disabled()
+    expect(page.locator("#plane")).not_to_have_attribute("aria-label", re.compile("azimuth"))
+    page.keyboard.press("ArrowLeft")
+    expect(page.locator("#seq")).to_have_text("000002")
+    plane_says(page, "azimuth to the right and altitude up")
+
+
+@pytest.mark.browser
+def test_in_alt_az_the_pointer_and_the_keys_find_the_detector_that_is_seen(open_page, stage, url):
+    told = stage.info
+    stage.info = lambda *args: {**told(*args), **POINTING}
+    stage.post(1)
+    page = open_page(f"{url}/?frame=altaz")
+    plane_says(page, "azimuth to the right and altitude up")
+    zenith = math.radians(zenith_of(POINTING, stage.camera))
+
+    places = page.request.get(f"{url}/api/camera").json()["detectors"]
+
+    def on_sky(place, dx=0.0, dy=0.0) -> tuple[float, float]:
+        x, y = place["x_mm"] + dx * place["width_mm"] / 2, place["y_mm"] + dy * place["height_mm"] / 2
+        return y * math.sin(zenith) - x * math.cos(zenith), x * math.sin(zenith) + y * math.cos(zenith)
+
+    corners = [on_sky(place, dx, dy) for place in places for dx in (-1, 1) for dy in (-1, 1)]
+    reach = max(abs(value) for corner in corners for value in corner)
+    plane = page.locator("#plane")
+    box = plane.bounding_box()
+    scale = (min(box["width"], box["height"]) - 8) / (2 * reach)
+    for place in places:
+        u, v = on_sky(place)
+        page.mouse.move(box["x"] + box["width"] / 2 + u * scale, box["y"] + box["height"] / 2 - v * scale)
+        expect(plane).to_have_attribute("data-detector", place["name"])
+    # Up on the screen is towards the zenith: from the middle, the neighbour that lies highest.
+    middle = min(places, key=lambda place: math.hypot(place["x_mm"], place["y_mm"]))
+    u, v = on_sky(middle)
+    page.mouse.move(box["x"] + box["width"] / 2 + u * scale, box["y"] + box["height"] / 2 - v * scale)
+    expect(plane).to_have_attribute("data-detector", middle["name"])
+    plane.focus()
+    page.keyboard.press("ArrowUp")
+    above = next(place for place in places if place["name"] == plane.get_attribute("data-detector"))
+    assert on_sky(above)[1] > v + middle["height_mm"] / 2

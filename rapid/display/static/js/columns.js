@@ -18,6 +18,7 @@ const FACTS = [
   plain("azimuth_deg", "Azimuth", { unit: "°", decimals: 1 }),
   plain("elevation_deg", "Elevation", { unit: "°", decimals: 1 }),
   plain("state", "State", { text: (value, row) => [row.state === "complete" ? value : `${value} ${row.n_finished}/${row.n_expected}`, excludedWords(row)].filter(Boolean).join(", ") }),
+  plain("flag", "Flag"), // of the night log: the page puts it into its rows
   plain("n_finished", "Detectors", { decimals: 0 }),
   plain("n_failed", "Failed", { decimals: 0 }),
   plain("n_excluded", "Excluded", { decimals: 0 }),
@@ -32,7 +33,7 @@ const FACTS = [
 ];
 
 export const CHOSEN_AT_FIRST = [
-  "seq_num", "begin", "image_type", "physical_filter", "object_name", "exposure_time_s", "airmass", "state",
+  "seq_num", "begin", "image_type", "physical_filter", "object_name", "exposure_time_s", "airmass", "state", "flag",
   "psf_fwhm_arcsec_median", "psf_e_median", "n_stars_median", "sky_level_e_median", "mean_e_median", "read_noise_median_electron_median", "took_s",
 ];
 

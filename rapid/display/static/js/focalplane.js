@@ -15,6 +15,7 @@ export class FocalPlane {
     this.cells = new Map();
     this.quantity = null;
     this.cursor = null;
+    this.zenith = null; // [rad] its direction, clockwise from +y, while the plane is shown as on the sky
     this.born = new Map();
     this.onHover = () => {};
     this.bounds = boundsOf(camera.detectors);
@@ -53,6 +54,13 @@ export class FocalPlane {
     this.rescale();
   }
 
+  /** Turn the whole plane, azimuth to the right and altitude up; null for the camera's own frame. */
+  setZenith(zenithDeg) {
+    this.zenith = zenithDeg === null ? null : (zenithDeg * Math.PI) / 180;
+    this.describe();
+    this.paint();
+  }
+
   valueOf(cell) {
     const value = this.quantity ? cell?.metrics?.[this.quantity.key] : null;
     return typeof value === "number" ? value : null;
@@ -62,23 +70,59 @@ export class FocalPlane {
     const values = [...this.cells.values()].map((cell) => this.valueOf(cell)).filter((value) => value !== null);
     this.colours = new ColourScale(values, this.quantity ?? {});
     this.onScale(this.colours, this.quantity, null);
-    this.describe(values);
+    this.describe();
     this.paint();
   }
 
-  describe(values) {
+  describe() {
+    const values = this.colours?.values ?? [];
     const counts = {};
     for (const cell of this.cells.values()) counts[cell.state] = (counts[cell.state] ?? 0) + 1;
     const states = Object.entries(counts).map(([state, count]) => `${count} ${state}`).join(", ") || "no detectors";
     const what = this.quantity && values.length ? `; ${this.quantity.title} of ${values.length}` : "";
-    this.canvas.setAttribute("aria-label", `Focal plane of ${this.camera.name}: ${states}${what}`);
+    const turned = this.zenith === null ? "" : ", azimuth to the right and altitude up";
+    this.canvas.setAttribute("aria-label", `Focal plane of ${this.camera.name}${turned}: ${states}${what}`);
   }
 
   /** Scale and offset from focal-plane millimetres (y up) to CSS pixels (y down). */
   frame(width, height) {
-    const { x0, x1, y0, y1 } = this.bounds;
+    const { x0, x1, y0, y1 } = this.zenith === null ? this.bounds : boundsOf(this.camera.detectors, (x, y) => this.turned(x, y));
     const scale = Math.min((width - 8) / (x1 - x0), (height - 8) / (y1 - y0));
     return { scale, left: width / 2 - (scale * (x0 + x1)) / 2, top: height / 2 + (scale * (y0 + y1)) / 2 };
+  }
+
+  /** From the camera's axes to those on show or back: a mirror, seen from the other side, so it is its own inverse. */
+  turned(x, y) {
+    if (this.zenith === null) return [x, y];
+    const [s, c] = [Math.sin(this.zenith), Math.cos(this.zenith)];
+    return [y * s - x * c, x * s + y * c];
+  }
+
+  /** The same for pixels of the canvas, about the focal plane's middle. */
+  across(x, y, { left, top }) {
+    const [u, v] = this.turned(x - left, top - y);
+    return [left + u, top - v];
+  }
+
+  /** Draw upright in a cell that is turned: its middle stays, and it is as small as fits. */
+  upright([x, y, w, h], frame) {
+    if (this.zenith === null) return [x, y, w, h];
+    const [cx, cy] = this.across(x + w / 2, y + h / 2, frame);
+    const side = Math.min(w, h) / (Math.abs(Math.sin(this.zenith)) + Math.abs(Math.cos(this.zenith)));
+    return [cx - side / 2, cy - side / 2, side, side];
+  }
+
+  /** Draw with the plane's own axes: shapes that turn with it. */
+  along(context, { left, top }, paint) {
+    context.save();
+    if (this.zenith !== null) {
+      const [s, c] = [Math.sin(this.zenith), Math.cos(this.zenith)];
+      context.translate(left, top);
+      context.transform(-c, -s, -s, c, 0, 0);
+      context.translate(-left, -top);
+    }
+    paint();
+    context.restore();
   }
 
   box(place, { scale, left, top }) {
@@ -88,8 +132,8 @@ export class FocalPlane {
 
   at(event) {
     const bounds = this.canvas.getBoundingClientRect();
-    const [x, y] = [event.clientX - bounds.left, event.clientY - bounds.top];
     const frame = this.frame(bounds.width, bounds.height);
+    const [x, y] = this.across(event.clientX - bounds.left, event.clientY - bounds.top, frame);
     return this.camera.detectors.find((place) => {
       const [left, top, w, h] = this.box(place, frame);
       return x >= left && x < left + w && y >= top && y < top + h;
@@ -152,10 +196,11 @@ export class FocalPlane {
     event.preventDefault();
     event.stopPropagation();
     const from = this.places.get(this.cursor) ?? this.places.get(this.camera.witness_detector);
-    const next = this.cursor === null ? from : nearest(this.camera.detectors, from, step);
+    const next = this.cursor === null ? from : nearest(this.camera.detectors, from, this.turned(...step));
     this.mark(next);
     const bounds = this.canvas.getBoundingClientRect();
-    const [x, y, w] = this.box(next, this.frame(bounds.width, bounds.height));
+    const frame = this.frame(bounds.width, bounds.height);
+    const [x, y, w] = this.upright(this.box(next, frame), frame);
     showTip({ clientX: bounds.left + x + w, clientY: bounds.top + y }, ...this.card(next));
   }
 
@@ -170,9 +215,15 @@ export class FocalPlane {
       const age = cell ? now - (this.born.get(place.id) ?? -Infinity) : Infinity;
       context.globalAlpha = age < FADE_MS ? 0.25 + (0.75 * age) / FADE_MS : 1;
       fading ||= age < FADE_MS;
-      this.drawCell(context, look, place, cell, this.box(place, frame));
+      this.drawCell(context, look, place, cell, this.box(place, frame), frame);
     }
     context.globalAlpha = 1;
+    this.along(context, frame, () => this.drawOutlines(context, look, frame));
+    if (this.zenith !== null) axes(context, look, width, height);
+    if (fading) this.paint();
+  }
+
+  drawOutlines(context, look, frame) {
     context.strokeStyle = look.dim;
     context.lineWidth = 0.75;
     for (const raft of this.rafts) {
@@ -186,42 +237,46 @@ export class FocalPlane {
       context.lineWidth = 2;
       context.strokeRect(x - 0.5, y - 0.5, w + 1, h + 1);
     }
-    if (fading) this.paint();
   }
 
-  drawCell(context, look, place, cell, [x0, y0, w0, h0]) {
+  drawCell(context, look, place, cell, [x0, y0, w0, h0], frame = { left: 0, top: 0 }) {
     const gap = Math.min(1, w0 * 0.03);
     const [x, y, w, h] = [x0 + gap, y0 + gap, w0 - 2 * gap, h0 - 2 * gap];
-    const size = Math.min(w, h);
+    const inner = this.upright([x, y, w, h], frame);
+    const size = Math.min(inner[2], inner[3]);
     context.lineWidth = 1;
     if (!cell) {
-      context.strokeStyle = look.line;
-      context.setLineDash([2, 3]);
-      context.strokeRect(x + 0.5, y + 0.5, w - 1, h - 1);
-      context.setLineDash([]);
-      if (size > 60) label(context, look, look.dim, place, null, x, y, w, h);
+      this.along(context, frame, () => {
+        context.strokeStyle = look.line;
+        context.setLineDash([2, 3]);
+        context.strokeRect(x + 0.5, y + 0.5, w - 1, h - 1);
+      });
+      if (size > 60) label(context, look, look.dim, place, null, ...inner);
       return;
     }
     const value = this.valueOf(cell);
     let ink = look.dim;
     if (cell.state === "finished") {
       context.fillStyle = value === null ? look.line : this.colours.colour(value);
-      context.fillRect(x, y, w, h);
+      this.along(context, frame, () => context.fillRect(x, y, w, h));
       ink = value === null ? look.text : this.colours.ink(value);
     } else {
-      if (cell.state !== "waiting") {
-        context.fillStyle = look.raised;
-        context.fillRect(x, y, w, h);
-      }
-      context.strokeStyle = cell.state === "running" ? look.accent : look.dim;
-      context.lineWidth = cell.state === "running" ? 2 : 1;
-      context.strokeRect(x + 1, y + 1, w - 2, h - 2);
-      mark(context, look, cell.state, x, y, w, h);
+      this.along(context, frame, () => {
+        if (cell.state !== "waiting") {
+          context.fillStyle = look.raised;
+          context.fillRect(x, y, w, h);
+        }
+        context.strokeStyle = cell.state === "running" ? look.accent : look.dim;
+        context.lineWidth = cell.state === "running" ? 2 : 1;
+        context.strokeRect(x + 1, y + 1, w - 2, h - 2);
+        if (cell.state === "excluded") hatch(context, look.dim, x, y, w, h);
+      });
+      mark(context, look, cell.state, ...inner);
     }
     if (size > 60) {
       const unit = this.quantity?.unit ? ` ${this.quantity.unit}` : "";
       const word = cell.state === "finished" ? (this.quantity ? number(value, this.quantity.decimals) + unit : "") : cell.state;
-      label(context, look, ink, place, word, x, y, w, h);
+      label(context, look, ink, place, word, ...inner);
     }
   }
 }
@@ -255,9 +310,6 @@ function mark(context, look, state, x, y, w, h) {
     context.lineTo(cx + r, cy + r * 0.8);
     context.lineTo(cx - r, cy + r * 0.8);
     context.closePath();
-  } else if (state === "excluded") {
-    hatch(context, look.dim, x, y, w, h);
-    return;
   } else return;
   context.stroke();
 }
@@ -293,13 +345,25 @@ function label(context, look, ink, place, word, x, y, w, h) {
   context.fillText(word, x + w / 2, y + h - 6);
 }
 
-function boundsOf(places) {
+/** Say which way is which, once it is not the camera's. */
+function axes(context, look, width, height) {
+  context.font = `12px ${look.family}`;
+  context.fillStyle = look.dim;
+  context.textAlign = "right";
+  context.textBaseline = "bottom";
+  context.fillText("azimuth →  altitude ↑", width - 4, height - 2);
+}
+
+function boundsOf(places, turned = (x, y) => [x, y]) {
   const b = { x0: Infinity, x1: -Infinity, y0: Infinity, y1: -Infinity };
   for (const { x_mm: x, y_mm: y, width_mm: w, height_mm: h } of places) {
-    b.x0 = Math.min(b.x0, x - w / 2);
-    b.x1 = Math.max(b.x1, x + w / 2);
-    b.y0 = Math.min(b.y0, y - h / 2);
-    b.y1 = Math.max(b.y1, y + h / 2);
+    for (const [dx, dy] of [[1, 1], [1, -1], [-1, 1], [-1, -1]]) {
+      const [u, v] = turned(x + (dx * w) / 2, y + (dy * h) / 2);
+      b.x0 = Math.min(b.x0, u);
+      b.x1 = Math.max(b.x1, u);
+      b.y0 = Math.min(b.y0, v);
+      b.y1 = Math.max(b.y1, v);
+    }
   }
   return b;
 }
@@ -321,7 +385,7 @@ function nearest(places, from, [dx, dy]) {
     const [x, y] = [place.x_mm - from.x_mm, place.y_mm - from.y_mm];
     const ahead = x * dx + y * dy;
     if (ahead <= 1) continue;
-    const cost = ahead + 3 * Math.abs(x * dy) + 3 * Math.abs(y * dx);
+    const cost = ahead + 3 * Math.abs(x * dy - y * dx);
     if (cost < least) [best, least] = [place, cost];
   }
   return best;

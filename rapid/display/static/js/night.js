@@ -17,6 +17,7 @@ const query = new URLSearchParams(location.search);
 const memory = `rapid.columns.${data.camera.name}`;
 
 let rows = new Map();
+let flags = {}; // by exposure id: what observers said of it in the night log
 let columns = [];
 let shown = []; // rows after filters, in order
 let sort = { key: query.get("sort")?.replace(/^-/, "") ?? "seq_num", down: !query.has("sort") || query.get("sort").startsWith("-") };
@@ -149,6 +150,7 @@ function cellOf(column, row) {
     const why = row.missing.map((one) => `${one.name}: ${one.state}${one.reason ? `, ${one.reason}` : ""}`).join("\n");
     return el("td", { title: why }, el("span", { class: "state", "data-state": row.state }, text));
   }
+  if (column.key === "flag" && value) return el("td", {}, el("span", { class: "flag", "data-flag": value }, text));
   if (column.key === "seq_num") return el("td", { class: "num" }, el("a", { href: `/exposure/${row.exposure_id}` }, text));
   const scale = scales.get(column.key);
   const style = scale && typeof value === "number" ? `background:${scale.colour(value)};color:${scale.ink(value)}` : null;
@@ -210,7 +212,7 @@ const page = () => Math.max(1, Math.floor($("#scroll").clientHeight / ROW_PX) - 
 // ---- data -----------------------------------------------------------------------------------------
 
 function learn(list) {
-  for (const row of list) rows.set(row.exposure_id, row);
+  for (const row of list) rows.set(row.exposure_id, { ...row, flag: flags[row.exposure_id] ?? null });
   const found = columnsOf(rows.values(), (key) => quantityOf(key, data.camera.quantities));
   if (found.map((column) => column.key).join() !== columns.map((column) => column.key).join()) {
     columns = found;
@@ -220,15 +222,28 @@ function learn(list) {
   arrange();
 }
 
+let asked = 0;
+/** Flags anew; an answer that a later question has overtaken is not taken. */
+async function loadFlags() {
+  asked += 1;
+  const mine = asked;
+  const log = await getJSON(`/api/log/${data.day_obs}`);
+  if (mine !== asked) return;
+  flags = log.flags;
+  learn([...rows.values()]);
+}
+
 async function load() {
   const night = await getJSON(`/api/nights/${data.day_obs}`);
   rows = new Map();
   learn(night.exposures);
   if (stream) stream.resumeAfter(night.as_of);
+  loadFlags().catch(failFlags);
   drawCalendar($("#calendar"), await getJSON("/api/nights"), data.day_obs);
 }
 
 let stream = null;
+const failFlags = (error) => setText($("#flags-note"), `no flags: ${error.message}`);
 const fail = (error) => setText($("#count"), error.message);
 
 startShell({
@@ -274,6 +289,7 @@ stream = new LiveStream({
       if (ours.length) learn(ours);
     },
     sources: (message) => showSources(message.sources),
+    log: (message) => message.day_obs === data.day_obs && loadFlags().then(() => setText($("#flags-note"), ""), failFlags),
     night: (message) => message.day_obs === data.day_obs && movie.look(),
     reset: () => load().catch(fail),
   },

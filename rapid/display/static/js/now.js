@@ -6,6 +6,7 @@ import { FocalPlane } from "./focalplane.js";
 import { DASH, day, excludedWords, firstOf, number, quantityOf, seq, span } from "./format.js";
 import { drawLegend, MetricMenu } from "./metrics.js";
 import { linkPictureAndPlane, mosaicOf, Picture, productUrl } from "./picture.js";
+import { PlaneFrame } from "./planeframe.js";
 import { ScaleBar } from "./scale.js";
 import { startShell } from "./shell.js";
 import { LiveStream, showHeld, showSources } from "./stream.js";
@@ -29,12 +30,24 @@ const plane = new FocalPlane($("#plane"), camera, {
   onScale: (colours, quantity, marked) => scaleBar.show(colours, quantity, marked),
 });
 const menu = new MetricMenu($("#metric"), camera, (key) => plane.setMetric(key));
+const frame = new PlaneFrame($("#plane-frames"), plane, {
+  frame: new URLSearchParams(location.search).get("frame"),
+  onChange: () => history.replaceState(null, "", addressOf(follows ? null : shown?.row.exposure_id)),
+});
 const picture = new Picture($("#mosaic"));
 linkPictureAndPlane(picture, plane);
 const timeline = new Timeline($("#timeline"), { onPick: hold });
 const tilesOf = (row) => camera.tiles[["bias", "dark", "flat"].includes(row?.image_type) ? "calibration" : "sky"];
 const charts = new StripCharts($("#charts"), [], { onPick: hold });
 let tiles = [];
+
+/** The page's address: of an exposure, or of whatever is newest. */
+function addressOf(exposureId) {
+  const query = new URLSearchParams();
+  if (exposureId) query.set("exposure", exposureId);
+  if (frame.frame !== "camera") query.set("frame", frame.frame);
+  return `/${query.size ? `?${query}` : ""}`;
+}
 
 function sortRows() {
   order = [...rows.values()].sort((a, b) => a.seq_num - b.seq_num || a.exposure_id - b.exposure_id);
@@ -192,6 +205,7 @@ function showPlane() {
   menu.offer(cells, shown?.row.image_type);
   plane.quantity = menu.key ? quantityOf(menu.key, camera.quantities) : null;
   plane.setCells(cells);
+  frame.show(shown?.row ?? null);
   drawLegend($("#legend"), cells);
 }
 
@@ -228,7 +242,9 @@ function take(updates) {
 }
 
 function merge(update) {
+  const zenith = shown.row.zenith_deg;
   shown.row = update.row;
+  if (update.row.zenith_deg !== zenith) frame.show(update.row);
   if (update.info) shown.info = update.info;
   const cells = new Map(shown.detectors.map((cell) => [cell.detector, cell]));
   for (const cell of update.cells) {
@@ -266,8 +282,7 @@ async function step(exposureId) {
     if (mine !== asked) return;
     shown = view;
     rows.set(view.row.exposure_id, view.row);
-    const url = follows ? "/" : `/?exposure=${exposureId}`;
-    history.replaceState(null, "", url);
+    history.replaceState(null, "", addressOf(follows ? null : exposureId));
     showAll();
   } catch (error) {
     setText($("#plane-note"), error.message);
@@ -285,7 +300,7 @@ function live() {
   const newest = order[order.length - 1];
   if (newest && newest.exposure_id !== shown?.row.exposure_id) step(newest.exposure_id);
   else {
-    history.replaceState(null, "", "/");
+    history.replaceState(null, "", addressOf(null));
     showHeader();
   }
 }
