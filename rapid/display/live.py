@@ -216,9 +216,9 @@ class LiveNight:
         batch = track.batch(summary.pipeline)
         if batch.summary is not None and batch.summary.version == summary.version:
             added = summary.products.keys() - batch.summary.products.keys()
-            if not added:
+            if not added and summary.n_afterburned == batch.summary.n_afterburned:
                 return None
-            # Plots that were drawn after the summary: the same version, with more to show.
+            # Plots that were drawn, or numbers that were measured, after the summary: the same version, with more to show.
             batch.summary = summary
             return []
         if batch.summary is not None and batch.summary.version > summary.version:
