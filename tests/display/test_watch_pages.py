@@ -15,7 +15,7 @@ from rapid.head.orders import OrderDesk
 from rapid.nightlog.store import NightLog
 from rapid.operations.models import SupervisorRecord
 from rapid.operations.store import OperationsStore
-from tests.display.stage import DAY_OBS, WAIT_S, Stage
+from tests.display.stage import DAY_OBS, WAIT_S, Stage, serve_display
 from tests.display.story import put, tell_bias, tell_night, tell_sweep_point
 
 pytestmark = pytest.mark.browser
@@ -317,3 +317,39 @@ def test_an_empty_store_has_empty_pages(open_page, make_stage, serve):
         page = go(open_page, address + path)
         expect(page.locator("main")).to_contain_text(says)
     put(stage, 1)  # and the stage is still good for something
+
+
+# ---- a lost connection ---------------------------------------------------------------------------
+
+
+def test_a_lost_connection_dims_every_page_then_they_catch_up_without_a_reload(open_page, stage, log):
+    tell_night(stage)
+    paths = (f"/focus/{DAY_OBS}", "/calibrations", "/cluster", f"/log/{DAY_OBS}")
+    with serve_display(stage.settings) as address:
+        pages = [go(open_page, address + path, may_complain=True) for path in paths]
+        focus, calibrations, cluster, night_log = pages
+        expect(focus.locator("#sweep")).to_have_attribute("data-points", "5")
+        expect(calibrations.locator("#subjects tbody tr")).to_have_count(2)
+        expect(night_log.locator("#entries")).to_contain_text("Nobody has written anything")
+        for page in pages:
+            page.evaluate("window.untouched = true")
+    for page in pages:
+        expect(page.locator("#lost")).to_contain_text(re.compile(r"Connection lost since \d\d:\d\d:\d\d UTC"))
+        expect(page.locator("main")).to_have_css("opacity", "0.45")
+        expect(page.locator("#live")).to_have_text("lost")
+    # What happens meanwhile, nobody tells the pages of: it is there once they have asked again.
+    tell_sweep_point(stage, 20, 0.14, has_fit=True)
+    tell_bias(stage, 21, is_bad=False)
+    stage.post(22)
+    stage.take(3)
+    log.write(stage.camera.name, DAY_OBS, author="ann", now=stage.now, text="clouds came in")
+    with serve_display(stage.settings, port=int(address.rsplit(":", 1)[1])):
+        for page in pages:
+            expect(page.locator("#lost")).to_be_hidden(timeout=20_000)
+            expect(page.locator("main")).to_have_css("opacity", "1")
+            expect(page.locator("#live")).to_have_text("live")
+        expect(focus.locator("#sweep")).to_have_attribute("data-points", "6")
+        expect(calibrations.locator("#subjects tbody tr")).to_have_count(3)
+        expect(cluster.locator("#workers tr", has_text="worker-3")).to_contain_text("busy")
+        expect(night_log.locator("article")).to_contain_text("clouds came in")
+        assert all(page.evaluate("window.untouched") for page in pages), "a page was loaded anew"
