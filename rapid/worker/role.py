@@ -192,7 +192,7 @@ class Worker:
                 ):
                     outcome = await self._run(job, (*waiting, *(said for said, _ in done)), stop)
                     if not outcome.lost:
-                        outcome = await self._keep(job, outcome)
+                        outcome = await self._keep(job, outcome, (*waiting, *(said for said, _ in done)))
                     result = outcome.answer.result if outcome.answer else None
                     if result is None or outcome.lost:
                         await self._hand_back(waiting, "an earlier job of its worker went wrong")
@@ -230,7 +230,7 @@ class Worker:
         await self._fail(job, outcome.error or told or {"code": "no_answer", "retry": "later"})
         return None
 
-    async def _keep(self, job: Job, outcome: _Outcome) -> _Outcome:
+    async def _keep(self, job: Job, outcome: _Outcome, others: tuple[Job, ...]) -> _Outcome:
         """Store a result: before its completion, so that whoever hears of it finds it.
 
         What an afterburner found may fit no more to the result that is stored; its job has failed then.
@@ -245,13 +245,18 @@ class Worker:
             beat = await self._board.heartbeat(self.spec.worker_id, job)
             if job.job_id in beat.lost:
                 raise LeaseLostError("given to another while its worker was frozen", what=job.job_id)
-        if (base := answer.joins) is None:
-            await asyncio.to_thread(self._results.put_result, result)
-        else:
-            try:
-                await asyncio.to_thread(lambda: self._results.join_result(result, pipeline=base))
-            except NotJoinedError as error:
-                return _Outcome(error=error.to_dict())
+        store, base = self._results, answer.joins
+        # Others may keep the database to themselves for a while: the leases must not end meanwhile.
+        lease = asyncio.create_task(self._keep_lease(job, others))
+        try:
+            await asyncio.to_thread(
+                lambda: store.put_result(result) if base is None else store.join_result(result, pipeline=base)
+            )
+        except NotJoinedError as error:
+            return _Outcome(error=error.to_dict())
+        finally:
+            lease.cancel()
+            await asyncio.gather(lease, return_exceptions=True)
         if job.attempt > 1:
             await asyncio.to_thread(self._results.forget_failure, job.job_id)
         return outcome
