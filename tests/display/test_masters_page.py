@@ -1,0 +1,64 @@
+"""Withdrawing, certifying and redoing on the Calibrations page, clicked through against the real routes and stores."""
+
+import re
+from datetime import UTC, datetime
+
+import pytest
+from playwright.sync_api import expect
+from pydantic import SecretStr
+
+from rapid.results.models import CalibRecord, CalibState
+from tests.display.stage import DAY_OBS, WAIT_S
+from tests.display.test_requests_page import TOKEN, Desk
+
+pytestmark = pytest.mark.browser
+
+CALIB = "LSSTComCam-004-bias-20261120T200000-v1"
+
+
+def test_a_master_is_certified_then_withdrawn_and_what_it_touched_is_asked_for_again(open_page, stage, serve):
+    record = CalibRecord(
+        calib_id=CALIB, camera=stage.camera.name, detector=4, kind="bias", valid_from=datetime(2026, 11, 20, 20),  # noqa: DTZ001 - TAI
+        version=1, path="b.fits", sha256="b", created_at=datetime.now(UTC), outcome="fail", failures=["C00 NOISE"],
+        state=CalibState.REJECTED,
+    )  # fmt: skip
+    stage.results.add_calib(lambda version: record.model_copy(update={"version": version}))
+    stage.post(1, [4])
+    stage.finish([4])
+    (found,) = stage.results.results(DAY_OBS * 100_000 + 1, camera=stage.camera.name)
+    found.provenance.calibs["bias"] = CALIB
+    stage.results.put_result(found)
+    stage.gather(with_mosaic=False)
+
+    def state() -> CalibRecord:
+        return stage.results.calib(stage.camera.name, CALIB)
+
+    address = serve(stage.settings.model_copy(update={"token": SecretStr(TOKEN)}))
+    with Desk(stage):
+        page = open_page(f"{address}/calibrations", may_complain=True)  # of the 401 that asks for the token
+        page.get_by_role("button", name=re.compile("^Detectors of bias")).click()
+        page.get_by_role("button", name=f"Certify {CALIB}").click()
+        page.locator("#order-go").click()
+        expect(page.locator("#order-reason")).to_be_visible()  # not without a reason
+        assert state().state is CalibState.REJECTED
+        page.locator("#order-reason").fill("it was the dome lamp")
+        page.locator("#order-go").click()
+        page.locator("#token-name").fill("ann")
+        page.locator("#token").fill(TOKEN)
+        page.get_by_role("button", name="Go on").click()
+        expect(page.locator("#masters tr.detail")).to_contain_text("certified, overridden")
+        assert (state().state, state().is_overridden) == (CalibState.CERTIFIED, True)
+
+        page.get_by_role("button", name=f"Withdraw {CALIB}").click()
+        page.locator("#order-reason").fill("light leak")
+        page.locator("#order-go").click()
+        expect(page.locator("#masters tr.detail")).to_contain_text("withdrawn")
+        assert (state().state, state().state_reason) == (CalibState.WITHDRAWN, "light leak")
+        authors = [event.author for event in stage.results.calib_events(stage.camera.name, CALIB)][1:]
+        assert authors == ["ann (token)"] * 2
+
+        page.get_by_role("button", name=f"What used {CALIB}").click()
+        expect(page.get_by_role("heading", name="1 results of 1 exposures used it")).to_be_visible()
+        page.locator("#redo").click()
+        page.wait_for_url(re.compile(r"/requests\?id="), timeout=1000 * WAIT_S)
+        expect(page.locator("main")).to_contain_text(f"redo {CALIB}")
