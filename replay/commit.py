@@ -31,7 +31,7 @@ from replay.witness import Heard, Milestone, Witness
 START_TIMEOUT_S = 120.0
 """How long a process may take to be there again before the night has failed."""
 
-BUSY_TIMEOUT_S = 120.0
+PATIENCE_S = 120.0
 """How long to wait for a worker to take a job, or for a summary."""
 
 
@@ -51,6 +51,8 @@ class Committer:
     ----------
     bucket
         Where raws arrive, if it is one that can be cut off.
+    timeout_s, patience_s
+        How long a process may take to be there; how long to wait for what a fault waits for [s].
     problems
         What could not be done.
     """
@@ -60,6 +62,7 @@ class Committer:
     witness: Witness
     bucket: Bucket | None = None
     timeout_s: float = START_TIMEOUT_S
+    patience_s: float = PATIENCE_S
     committed: list[tuple[datetime, ProcessFault]] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     _ends: list[Callable[[], None]] = field(default_factory=list)
@@ -133,14 +136,14 @@ class Committer:
         self._ends.append(lambda: thread.join(self.timeout_s))
 
     def _await_job(self, worker: str) -> None:
-        if not self.witness.wait_until(lambda: has_job(self.witness.heard, worker), timeout_s=BUSY_TIMEOUT_S):
-            self.problems.append(f"{worker} took no job in {BUSY_TIMEOUT_S:.0f} s")
+        if not self.witness.wait_until(lambda: has_job(self.witness.heard, worker), timeout_s=self.patience_s):
+            self.problems.append(f"{worker} took no job in {self.patience_s:.0f} s")
 
     def _await(self, awaited: Await) -> None:
         milestone = Milestone(awaited.until, awaited.exposure, awaited.pipeline)
-        if not self.witness.wait_until(lambda: milestone in self.witness.heard.milestones, timeout_s=BUSY_TIMEOUT_S):
+        if not self.witness.wait_until(lambda: milestone in self.witness.heard.milestones, timeout_s=self.patience_s):
             what = f"{awaited.exposure} {awaited.pipeline}".strip()
-            self.problems.append(f"exposure {what} was not {awaited.until} in {BUSY_TIMEOUT_S:.0f} s")
+            self.problems.append(f"exposure {what} was not {awaited.until} in {self.patience_s:.0f} s")
 
 
 def has_job(heard: Heard, worker: str) -> bool:

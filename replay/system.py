@@ -351,7 +351,7 @@ def replay_night(
         system.wait_until_up()
         door = system.door
         gate = Gate(system, night, max_open=max_open or recording.manifest.system.max_open, stall_s=stall_s)
-        committer = Committer(system.supervisor, system.board, system.witness)
+        committer = Committer(system.supervisor, system.board, system.witness, patience_s=stall_s)
         player = Player(
             night,
             around(system, system.target),

@@ -1,14 +1,12 @@
 """Commit a fault: signals to processes of a supervised installation."""
 
-import os
 import signal
 import threading
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-import psutil
-
 from rapid.wiring.supervisor import Supervisor
+from replay import processes
 from tests.chaos.schedule import Fault, FaultKind
 
 START_TIMEOUT_S = 120.0
@@ -44,21 +42,18 @@ class Injector:
         self.committed.append(Committed(fault, datetime.now(UTC), pid))
         match fault.kind:
             case FaultKind.KILL:
-                _send(pid, signal.SIGKILL)
+                processes.signal_one(pid, signal.SIGKILL)
             case FaultKind.KILL_ALL:
-                _send_all(pid, signal.SIGKILL)
+                processes.signal_group(pid, signal.SIGKILL)
             case FaultKind.KILL_PAYLOAD:
-                self._kill_payload(pid)
+                processes.kill_payload(pid)
             case FaultKind.OUTAGE:
                 self._supervisor.leave_down(fault.target, fault.for_s)
-                _send(pid, signal.SIGKILL)
+                processes.signal_one(pid, signal.SIGKILL)
             case FaultKind.POWER_CUT:
                 self._cut_power(fault, pid)
             case FaultKind.FREEZE:
-                _send_all(pid, signal.SIGSTOP)
-                thaw = threading.Timer(fault.for_s, _send_all, (pid, signal.SIGCONT))
-                thaw.start()
-                self._thaws.append(thaw)
+                self._thaws.append(processes.freeze(pid, fault.for_s))
         if fault.kind in {FaultKind.KILL, FaultKind.KILL_ALL, FaultKind.OUTAGE}:
             # Gone before the next fault looks for it.
             self._supervisor.wait_for_end(fault.target, pid, timeout_s=START_TIMEOUT_S)
@@ -70,33 +65,7 @@ class Injector:
 
     def _cut_power(self, fault: Fault, pid: int) -> None:
         self._supervisor.leave_down(fault.target, fault.for_s)
-        _send(pid, signal.SIGKILL)
+        processes.signal_one(pid, signal.SIGKILL)
         self._supervisor.wait_for_end(fault.target, pid, timeout_s=START_TIMEOUT_S)
-        # The newest part of the file; it is down for long enough.
-        folder = self._supervisor.data / fault.target / "appendonlydir"
-        newest = max(folder.glob("*.incr.aof"), key=lambda path: path.stat().st_mtime_ns)
-        os.truncate(newest, max(newest.stat().st_size - fault.lost_bytes, 0))
-
-    @staticmethod
-    def _kill_payload(pid: int) -> None:
-        try:
-            children = psutil.Process(pid).children()
-        except psutil.NoSuchProcess:
-            return
-        # A worker that is still starting has none yet: then it is the one to go.
-        for child in children or [psutil.Process(pid)]:
-            _send(child.pid, signal.SIGKILL)
-
-
-def _send(pid: int, number: signal.Signals) -> None:
-    try:
-        os.kill(pid, number)
-    except ProcessLookupError:
-        return  # ended by itself in between
-
-
-def _send_all(pid: int, number: signal.Signals) -> None:
-    try:
-        os.killpg(pid, number)
-    except ProcessLookupError:
-        return
+        # It is down for long enough.
+        processes.cut_newest_log(self._supervisor.data / fault.target / "appendonlydir", fault.lost_bytes)
