@@ -39,6 +39,9 @@ LOOK_AGAIN_S = 1.0
 LIVE_VIEW = "live view"
 """Name of the source that is down while this process cannot make sense of what board or store tell it."""
 
+STORED = "0-1"
+"""Stands for what the stores have, before any event of the board."""
+
 N_RECENT = 64
 """Batches read from the board at start: more than are ever in work at once."""
 
@@ -228,6 +231,9 @@ class Reader:
         self.night = await self._stored_night()
         if self.night.tracks:
             await self._load_metrics()
+            # A page that was loaded before this and connects after it must be told to load anew.
+            self.as_of = STORED
+            self._hub.start_at(STORED)
             self._hub.publish(Message.make("reset", {"reason": "stored results only"}))
             log.info("stored night shown without the board", day_obs=self.night.day_obs)
 

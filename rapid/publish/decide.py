@@ -50,15 +50,16 @@ def flat(value: object, *, digits: int | None = None) -> FlatValue:
     --------
     >>> flat(float("nan")), flat(0.123456789, digits=3), flat([1, 2]), flat("x" * 500)[-1]
     (None, 0.123, '[1, 2]', '…')
+    >>> flat(1.7976931348623157e308, digits=3) is None
+    True
     """
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, int):
         return value
     if isinstance(value, float):
-        if not math.isfinite(value):
-            return None
-        return float(f"{value:.{digits}g}") if digits is not None else value
+        shown = float(f"{value:.{digits}g}") if digits is not None else value
+        return shown if math.isfinite(shown) else None  # rounding up the largest float there is leaves none
     text = str(getattr(value, "value", value))
     # A lone surrogate cannot be written as UTF-8.
     text = text.encode("utf-8", "replace").decode("utf-8")

@@ -5,7 +5,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, expect
 
 from rapid.camera.store import load_camera
 from rapid.dispatch.valkey import EmbeddedValkey
@@ -24,6 +24,8 @@ def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedValkey]
 @pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
     """A browser for this folder's tests alone: while its driver lives, no asyncio test can run in this thread."""
+    # Beside another worker's processes a page may take its time; what it shows then has to be right all the same.
+    expect.set_options(timeout=15_000)
     with open_browser() as browser:
         yield browser
 

@@ -254,7 +254,7 @@ def serve_display(settings: DisplaySettings, *, port: int = 0) -> Iterator[str]:
 
     thread = threading.Thread(target=run, name="display", daemon=True)
     thread.start()
-    assert listening.wait(WAIT_S), "the display does not listen"
+    assert listening.wait(3 * WAIT_S), "the display does not listen"
     if "error" in state:
         raise state["error"]  # type: ignore[misc]
     try:
