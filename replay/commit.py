@@ -118,8 +118,8 @@ class Committer:
                 send = processes.signal_group if what == "all" and name != VALKEY else processes.signal_one
                 send(pid, signal.SIGKILL)
                 self.supervisor.wait_for_end(name, pid, timeout_s=self.timeout_s)
-            case Freeze(for_s=for_s):
-                self._join(processes.freeze(pid, for_s))
+            case Freeze(for_s=for_s, what=what):
+                self._join(processes.freeze(pid, for_s, alone=what == "role"))
             case Slow(for_s=for_s, share=share):
                 self._join(processes.slow_down(pid, share, for_s))
             case FullDisk(for_s=for_s):

@@ -60,6 +60,9 @@ class Freeze(_Fault):
     kind: Literal["freeze"] = "freeze"
     target: str = Field(pattern=ROLE)
     for_s: float = Field(gt=0, le=MAX_S, description="Of real time [s].")
+    what: Literal["all", "role"] = Field(
+        default="all", description="role: it alone; its payload goes on, and its answer waits for the thaw."
+    )
     busy: bool = Field(default=False, description="Wait until it has a job in hand.")
 
 

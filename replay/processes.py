@@ -41,9 +41,9 @@ def kill_payload(pid: int) -> None:
         signal_one(child, signal.SIGKILL)
 
 
-def freeze(pid: int, for_s: float) -> threading.Timer:
-    """Stop a role and what it started, and let it go on after a while; the timer runs."""
-    signal_group(pid, signal.SIGSTOP)
+def freeze(pid: int, for_s: float, *, alone: bool = False) -> threading.Timer:
+    """Stop a role, and what it started unless it alone, and let it go on after a while; the timer runs."""
+    (signal_one if alone else signal_group)(pid, signal.SIGSTOP)
     thaw = threading.Timer(for_s, signal_group, (pid, signal.SIGCONT))
     thaw.daemon = True
     thaw.start()
