@@ -213,6 +213,7 @@ def night(roles: Roles, recorder: Recorder, tmp_path: Path, monkeypatch: pytest.
     night.simulator.close()
 
 
+@pytest.mark.timeout(600)
 def test_a_bad_flat_is_found_taken_out_and_exactly_what_used_it_is_done_again(night: Night):
     # The afternoon: masters are built by policy, each from its whole sequence.
     night.take(BIASES)
