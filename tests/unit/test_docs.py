@@ -46,6 +46,15 @@ def test_the_pipeline_of_pipeline_tasks_is_valid_and_its_payload_agrees(tmp_path
     check_book(book)
 
 
+def test_the_afterburner_of_the_guide_is_valid_and_its_payload_agrees(tmp_path):
+    (tmp_path / "site.yaml").write_text(blocks("payloads.md", "yaml")[2])
+    book = load_book([tmp_path])
+    after = book.get("quicklook_after")
+    assert after is not None
+    assert [step.payload for step in after.steps] == ["isr", "encircled_energy"]
+    check_book(book)
+
+
 def test_links_between_pages_lead_somewhere():
     for page in [*DOCS.glob("*.md"), DOCS.parent / "README.md"]:
         for part in page.read_text().split("](")[1:]:
