@@ -42,16 +42,27 @@ sys.exit(3 if report.findings else 0)
 """
 
 
-class Mutant(BaseModel):
-    """One broken build."""
+class Change(BaseModel):
+    """A small change of one file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str
     file: str
     find: str = Field(min_length=1)
     replace: str
+
+    def apply(self, tree: Path) -> None:
+        """Change the file in a copy of the source."""
+        path = tree / self.file
+        path.write_text(path.read_text(encoding="utf-8").replace(self.find, self.replace), encoding="utf-8")
+
+
+class Mutant(Change):
+    """One broken build."""
+
+    name: str
     why: str
+    also: tuple[Change, ...] = Field(default=(), description="What else must go, where two doors hold one promise.")
     nights: tuple[str, ...] = ()
 
 
@@ -68,9 +79,10 @@ def read_mutants() -> list[Mutant]:
     """Return the list; each must change its file in exactly one place."""
     mutants = TypeAdapter(list[Mutant]).validate_python(yaml.safe_load(LIST.read_text(encoding="utf-8")))
     for mutant in mutants:
-        n = (ROOT / mutant.file).read_text(encoding="utf-8").count(mutant.find)
-        if n != 1:
-            raise SystemExit(f"{mutant.name}: {mutant.file} has what is to be changed {n} times")
+        for change in (mutant, *mutant.also):
+            n = (ROOT / change.file).read_text(encoding="utf-8").count(change.find)
+            if n != 1:
+                raise SystemExit(f"{mutant.name}: {change.file} has what is to be changed {n} times")
     return mutants
 
 
@@ -84,8 +96,8 @@ def build(tree: Path, mutant: Mutant | None) -> None:
             tree.mkdir(parents=True, exist_ok=True)
             shutil.copy(source, tree / name)
     if mutant is not None:
-        path = tree / mutant.file
-        path.write_text(path.read_text(encoding="utf-8").replace(mutant.find, mutant.replace), encoding="utf-8")
+        for change in (mutant, *mutant.also):
+            change.apply(tree)
 
 
 def judge(tree: Path, night: str, stall_s: float) -> Verdict:
