@@ -374,7 +374,7 @@ function raftsOf(places) {
     if (place.purpose !== "SCIENCE") continue; // corner rafts are no square of nine
     groups.set(place.raft, [...(groups.get(place.raft) ?? []), place]);
   }
-  return groups.size > 1 ? [...groups.values()].map(boundsOf) : [];
+  return groups.size > 1 ? [...groups.values()].map((raft) => boundsOf(raft)) : [];
 }
 
 /** The next detector in a direction: near, and not far to the side. */
