@@ -83,6 +83,10 @@ class Fates:
         return {d for fates in self.by_pipeline.values() for d in fates.get("finished", ())}
 
 
+LATER = ("visit_summary.", "fwhm_map.", "psf_whiskers_camera.", "psf_whiskers_altaz.", "zero_point_map.", "psf_map.")
+"""Made after a summary is out, whole, and named by its row a moment later, or never if the gather ends in between."""
+
+
 class Accountant:
     """Compares what was delivered with what the installation says became of it.
 
@@ -228,7 +232,7 @@ class Accountant:
                 yield f"{key} is left of a product half-written"
             elif path.suffix == ".json" and not _is_json(path):
                 yield f"{key} is no JSON"
-            elif key not in named and not path.name.startswith("summary."):
+            elif key not in named and not path.name.startswith(("summary.", *LATER)):
                 yield f"{key} belongs to no result"
 
     def _wrong_result(self, result: DetectorResult) -> Iterator[str]:
