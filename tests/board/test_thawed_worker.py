@@ -6,9 +6,9 @@ from prometheus_client import CollectorRegistry
 from rapid.dispatch.board import AsyncBoard
 from rapid.errors import LeaseLostError
 from rapid.results.store import open_results
-from rapid.worker.messages import ChildSettings
+from rapid.worker.messages import ChildAnswer, ChildSettings
 from rapid.worker.metrics import WorkerMetrics
-from rapid.worker.role import Worker
+from rapid.worker.role import Worker, _Outcome
 from tests.board.conftest import spec_of, worker
 from tests.support.records import make_result
 
@@ -32,11 +32,12 @@ async def thawed(board, valkey, results, tmp_path):
 async def test_a_thawed_worker_asks_before_it_stores(board, thawed, results, is_lost):
     board.post(spec_of(1, [0], max_attempts=1))
     job = board.claim(worker())
+    found = _Outcome(ChildAnswer(result=make_result(1, 0)))
     if is_lost:
         board.advance_clock(60_000)
         board.tick()
         with pytest.raises(LeaseLostError):
-            await thawed._keep(job, make_result(1, 0))
+            await thawed._keep(job, found, ())
     else:
-        await thawed._keep(job, make_result(1, 0))
+        await thawed._keep(job, found, ())
     assert bool(results.results(job.batch.exposure_id)) is not is_lost

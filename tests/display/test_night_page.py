@@ -32,6 +32,7 @@ def test_a_night_fills_live_newest_first(open_page, stage, url):
     for seq_num in (1, 2, 3):
         stage.post(seq_num)
     expect(page.locator("#count")).to_have_text("3")
+    expect(page.locator("#table tbody tr[data-id]")).to_have_count(3)
     assert sequence_numbers(page) == [3, 2, 1]
 
 

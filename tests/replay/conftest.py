@@ -12,9 +12,9 @@ from replay.recording import Recording
 from tests.support.light import use_light_pipelines
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def mini_camera(tmp_path_factory: pytest.TempPathFactory):
-    """Let this process know the mini camera, and the light pipelines."""
+    """Let this process know the mini camera, and the light pipelines, while a module's tests run."""
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("RAPID_CAMERA_PATH", "")
         folder = tmp_path_factory.mktemp("camera")
@@ -31,7 +31,7 @@ def make_night(blocks: list[dict], *, extra=(), **facts: object) -> Recording:
     return recording_of_plan(plan, title="a mini night", extra=extra).with_manifest(camera_yaml=CAMERA_YAML)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def empty_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder that is not there yet."""
     return tmp_path_factory.mktemp("replay") / "system"

@@ -25,7 +25,7 @@ SETTINGS = {"gather_timeout_s": 60.0, "regather_timeout_s": 60.0, "build_calibs"
 
 
 @pytest.fixture(scope="module")
-def night():
+def night(mini_camera):
     """Two exposures; a detector of the second is not read out, one is cut off, one is switched off."""
     asked = {"select": {"exposures": [FIRST]}, "pipeline": "quicklook", "reuse": False, "label": "again"}
     made = make_night(
