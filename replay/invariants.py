@@ -6,8 +6,9 @@ outside, of what was delivered and of what displays read, never of the process t
 
 import io
 import json
+import math
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -86,21 +87,49 @@ class Fates:
 LATER = ("visit_summary.", "fwhm_map.", "psf_whiskers_camera.", "psf_whiskers_altaz.", "zero_point_map.", "psf_map.")
 """Made after a summary is out, whole, and named by its row a moment later, or never if the gather ends in between."""
 
+NAMED_WITHIN_S = 60.0
+"""Between the first of these files and the row that names them: drawing takes seconds, on a busy machine tens of them."""
+
+
+@dataclass(frozen=True)
+class Interruption:
+    """A time at which a gather's work ended unasked, or could not go on: killed, or without a disk [s since the epoch]."""
+
+    begin_s: float
+    end_s: float
+
+    def explains(self, written_s: float) -> bool:
+        """Whether a file that was written then may never have been named for it."""
+        return self.begin_s <= written_s + NAMED_WITHIN_S and written_s <= self.end_s
+
 
 class Accountant:
     """Compares what was delivered with what the installation says became of it.
 
     Each method yields problems, as sentences; none is what we want.
+
+    Parameters
+    ----------
+    interruptions
+        Of gathers: what was being drawn then is drawn no more, and its files belong to no row. Read anew when it is asked.
     """
 
     def __init__(
-        self, camera: str, delivered: Delivered, results: ResultsStore, products: DirectoryStore, board: Board
+        self,
+        camera: str,
+        delivered: Delivered,
+        results: ResultsStore,
+        products: DirectoryStore,
+        board: Board,
+        *,
+        interruptions: Sequence[Interruption] = (),
     ) -> None:
         self._camera = camera
         self._delivered = delivered
         self._results = results
         self._products = products
         self._board = board
+        self._interruptions = interruptions
 
     def _batches(self) -> dict[int, list[BatchState]]:
         """Return what the board knows, by exposure, builds of calibs left out: they are of several."""
@@ -203,8 +232,44 @@ class Accountant:
                 ]
                 yield from _wrong_versions(state, sorted(mine, key=lambda summary: summary.version))
 
-    def wrong_products(self) -> Iterator[str]:
-        """I3: every product is whole and of the raw that was delivered, and nothing half-written is left."""
+    def unnamed_plots(self, *, until_s: float = math.inf) -> list[str]:
+        """Return the keys of plots and tables that belong to no row, though no gather was interrupted.
+
+        Parameters
+        ----------
+        until_s
+            Only what was written before [s since the epoch]: what came later may still be in hand.
+        """
+        named = {
+            key
+            for exposure_id in self._delivered.raws
+            for summary in self._results.summary_versions(self._camera, exposure_id)
+            for key in summary.products.values()
+        }
+        return [
+            key
+            for key, written_s in self._later_files()
+            if key not in named
+            and written_s < until_s
+            and not any(one.explains(written_s) for one in self._interruptions)
+        ]
+
+    def _later_files(self) -> list[tuple[str, float]]:
+        """Return keys of what is made after a summary is out, and when each was written [s since the epoch]."""
+        return [
+            (str(path.relative_to(self._products.root)), path.stat().st_mtime)
+            for path in sorted(self._products.root.rglob("*"))
+            if path.name.startswith(LATER) and path.is_file()
+        ]
+
+    def wrong_products(self, *, until_s: float = math.inf) -> Iterator[str]:
+        """I3: every product is whole and of the raw that was delivered, and nothing half-written is left.
+
+        Parameters
+        ----------
+        until_s
+            Of plots, only those that were written before must belong to a row [s since the epoch].
+        """
         named: set[str] = set()
         for exposure_id, raws in self._delivered.raws.items():
             for result in self._results.results(exposure_id, camera=self._camera):
@@ -234,6 +299,8 @@ class Accountant:
                 yield f"{key} is no JSON"
             elif key not in named and not path.name.startswith(("summary.", *LATER)):
                 yield f"{key} belongs to no result"
+        for key in self.unnamed_plots(until_s=until_s):
+            yield f"{key} belongs to no summary, and no gather ended while it was made"
 
     def _wrong_result(self, result: DetectorResult) -> Iterator[str]:
         if is_build(result.pipeline):

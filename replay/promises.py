@@ -4,6 +4,7 @@ The questions of stores and board are those of `replay.invariants`; here are tho
 (newest first) and I8 (one head leads) are asked of the order in which jobs were started and exposures posted.
 """
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -68,6 +69,7 @@ def check_promises(
     redis_url: str,
     has_faults: bool = False,
     forgot_ms: int = 0,
+    plots_until_s: float = math.inf,
 ) -> dict[str, list[str]]:
     """Return what is wrong, by invariant; an empty list means that it was looked at and holds.
 
@@ -78,12 +80,14 @@ def check_promises(
     forgot_ms
         How much the board's server may have forgotten, in a power cut: what ended that short a time ago may be begun
         again before the head has told the board that it is done, and what was posted be posted again.
+    plots_until_s
+        Plots that were written later may still be in hand [s since the epoch].
     """
     versions = [one for exposure in delivered.raws for one in results.summary_versions(camera, exposure)]
     found: dict[str, Iterable[str]] = {
         "I1": [*accountant.unsettled(), *accountant.unaccounted()],
         "I2": (f"{job} was begun again after it was done" for job, after_ms in heard.redone if after_ms > forgot_ms),
-        "I3": accountant.wrong_products(),
+        "I3": accountant.wrong_products(until_s=plots_until_s),
         "I4": [*accountant.wrong_batches(), *accountant.wrong_summaries()],
         "I5": late_starts(heard),
         "I6": unknown_keys(redis_url, camera),

@@ -5,8 +5,9 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -28,8 +29,8 @@ from replay.commit import Committer
 from replay.delivered import Delivered
 from replay.door import DoorSource, HeadThread
 from replay.events import FaultEvent, RawsEvent, RequestEvent
-from replay.faults import is_power_cut, spoil_night
-from replay.invariants import Accountant, one_each
+from replay.faults import FullDisk, Kill, ProcessFault, is_power_cut, spoil_night
+from replay.invariants import NAMED_WITHIN_S, Accountant, Interruption, one_each
 from replay.outcome import read_outcome
 from replay.pace import measure_loop_s
 from replay.play import Player, PlayProgress
@@ -45,6 +46,7 @@ MAX_OPEN = 3
 STALL_S = 180.0
 """A night in which nothing happens for this long has failed."""
 
+GATHER = "gather"
 START_TIMEOUT_S = 120.0
 OUTAGE_S = 60.0
 
@@ -114,8 +116,9 @@ class ReplaySystem:
         )
         self._door_source = DoorSource(self.raws, self.camera) if self.options.straight else None
         self._head: HeadThread | None = None
-        self.restarts: list[tuple[str, int]] = []
-        self.supervisor.on_restart = lambda name, status: self.restarts.append((name, status))
+        self.interruptions: list[Interruption] = []
+        """Of gathers: plots that they were at then belong to no row."""
+        self.supervisor.on_restart = self._note_end
         self.heard = Started()
         self._loops: list[float] = []
 
@@ -184,9 +187,34 @@ class ReplaySystem:
         logs = sorted((self.folder / "data" / "logs").glob("*.log"))
         return "\n".join(f"{path.name}: {path.read_text(errors='replace')[-n_chars:]}" for path in logs)
 
+    def _note_end(self, name: str, _status: int) -> None:
+        if name.startswith(GATHER):
+            self.interruptions.append(Interruption(now_s := datetime.now(UTC).timestamp(), now_s))
+
+    def note_faults(self, committed: Iterable[tuple[datetime, ProcessFault]]) -> None:
+        """Remember what was done on purpose to gathers, their end left out: that is noticed."""
+        for at, fault in committed:
+            if isinstance(fault, Kill | FullDisk) and fault.target.startswith(GATHER):
+                begin_s = at.timestamp()
+                for_s = fault.for_s if isinstance(fault, FullDisk) else 0.0
+                self.interruptions.append(Interruption(begin_s, begin_s + for_s))
+
     def accountant(self, delivered: Delivered) -> Accountant:
         """Return who keeps the books of what was delivered."""
-        return Accountant(self.camera.name, delivered, self.results, self.products, self.board)
+        return Accountant(
+            self.camera.name,
+            delivered,
+            self.results,
+            self.products,
+            self.board,
+            interruptions=self.interruptions,
+        )
+
+    def _wait_for_plots(self, accountant: Accountant) -> float:
+        """Let the gather name what it has drawn; return until when [s since the epoch]. What it draws now may come later."""
+        until_s = datetime.now(UTC).timestamp()
+        self._wait(lambda: not accountant.unnamed_plots(until_s=until_s), timeout_s=NAMED_WITHIN_S)
+        return until_s
 
     def wait_until_settled(self, delivered: Delivered, *, stall_s: float = STALL_S) -> list[str]:
         """Wait until nothing is to come any more; return what is still open when nothing has moved for so long."""
@@ -219,15 +247,17 @@ class ReplaySystem:
         tables, summaries = read_outcome(
             self.results, self.camera.name, delivered.raws, last_raw_s=delivered.last_raw_s
         )
+        accountant = self.accountant(delivered)
         promises = check_promises(
             camera=self.camera.name,
-            accountant=self.accountant(delivered),
+            accountant=accountant,
             delivered=delivered,
             results=self.results,
             heard=self.heard,
             redis_url=self.supervisor.redis_url,
             has_faults=any(isinstance(event, FaultEvent) for event in recording.events),
             forgot_ms=FORGOT_MS if any(is_power_cut(event) for event in recording.events) else 0,
+            plots_until_s=self._wait_for_plots(accountant),
         )
         ended = door.ended() if door is not None else {}
         found = recording.with_manifest(
@@ -371,6 +401,7 @@ def replay_night(
             delivered = player.run()
         finally:
             committer.finish()
+        system.note_faults(committer.committed)
         open_ = system.wait_until_settled(delivered, stall_s=stall_s)
         found = system.outcome(recording, delivered, door=door)
         problems = [*player.progress.problems, *committer.problems, *open_]

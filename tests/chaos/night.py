@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
 import redis
@@ -20,7 +21,7 @@ from rapid.products.directory import DirectoryStore
 from rapid.results.store import ResultsStore, open_results
 from rapid.wiring.settings import RoleSettings, make_settings
 from rapid.wiring.supervisor import Supervisor
-from replay.invariants import Accountant, one_each
+from replay.invariants import NAMED_WITHIN_S, Accountant, Interruption, one_each
 from replay.plan import NightPlan
 from replay.witness import Witness
 from tests.chaos.camera import ChaosCamera
@@ -56,6 +57,7 @@ class ChaosNight:
     folder: Path
     _stopped: threading.Event = field(default_factory=threading.Event)
     _problems: list[str] = field(default_factory=list)
+    _interruptions: list[Interruption] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.raws = self.folder / "raws"
@@ -81,6 +83,7 @@ class ChaosNight:
             restart_pause_s=0.05,
             restart_pause_max_s=0.05,
         )
+        self.supervisor.on_restart = self._note_end
         self.injector = Injector(self.supervisor)
 
     def _settings(self) -> RoleSettings:
@@ -109,13 +112,16 @@ class ChaosNight:
         products = DirectoryStore(Path(self.settings.products))
         try:
             board = Board(self.supervisor.redis_url, CAMERA)
-            accountant = Accountant(CAMERA, self.camera.delivered, results, products, board)
+            accountant = Accountant(
+                CAMERA, self.camera.delivered, results, products, board, interruptions=self._interruptions
+            )
             self._play_scenes(witness)
             self._wait_until_settled(accountant, witness)
             self._problems += one_each(accountant.unaccounted())
             self._problems += one_each(accountant.wrong_batches())
             self._problems += one_each(accountant.wrong_summaries())
-            self._problems += one_each(accountant.wrong_products())
+            until_s = self._wait_for_plots(accountant, witness)
+            self._problems += one_each(accountant.wrong_products(until_s=until_s))
             report = self._report(witness, board, results, accountant, time.monotonic() - begin)
             board.close()
         finally:
@@ -171,6 +177,18 @@ class ChaosNight:
                 self._problems += one_each(accountant.unsettled())
                 return
             witness.wait_for_news(1.0)
+
+    def _note_end(self, name: str, _status: int) -> None:
+        if name.startswith("gather"):
+            self._interruptions.append(Interruption(now_s := datetime.now(UTC).timestamp(), now_s))
+
+    def _wait_for_plots(self, accountant: Accountant, witness: Witness) -> float:
+        """Let the gather name what it has drawn; return until when [s since the epoch]. What it draws now comes later."""
+        until_s = datetime.now(UTC).timestamp()
+        end_s = time.monotonic() + NAMED_WITHIN_S
+        while accountant.unnamed_plots(until_s=until_s) and time.monotonic() < end_s:
+            witness.wait_for_news(1.0)
+        return until_s
 
     def _report(
         self, witness: Witness, board: Board, results: ResultsStore, accountant: Accountant, duration_s: float

@@ -14,7 +14,7 @@ from rapid.products.directory import DirectoryStore
 from rapid.results.models import DetectorState, DetectorStatus
 from rapid.results.store import open_results
 from replay.delivered import Delivered, Delivery
-from replay.invariants import Accountant
+from replay.invariants import NAMED_WITHIN_S, Accountant, Interruption
 from tests.support.records import WHEN, make_result, make_summary
 from tests.support.valkey import serve_valkey
 
@@ -123,6 +123,10 @@ def leave_a_stray_file(night: SmallNight) -> None:
     night.products.put("9.binned.fits", b"nobody's")
 
 
+def draw_a_plot(night: SmallNight) -> None:
+    night.products.put("psf_map.v1.json", b"{}")
+
+
 @pytest.fixture(scope="module")
 def url(tmp_path_factory):
     with serve_valkey(tmp_path_factory.mktemp("valkey")) as server:
@@ -160,8 +164,39 @@ def test_a_night_in_order_has_no_problems(night):
         pytest.param(lose_a_product, "1.binned.fits cannot be read", id="a product that is gone"),
         pytest.param(leave_half_a_file, "half-written", id="a file half-written"),
         pytest.param(leave_a_stray_file, "belongs to no result", id="a product of no result"),
+        pytest.param(draw_a_plot, "no gather ended while it was made", id="a plot that no row names"),
     ],
 )
 def test_what_is_out_of_order_is_a_problem(night, harm, complaint):
     harm(night)
     assert any(complaint in problem for problem in night.problems()), night.problems()
+
+
+@pytest.mark.parametrize(
+    ("since_s", "is_excused"),
+    [
+        pytest.param(0.0, True, id="a gather ended after it was written"),
+        pytest.param(-5.0, False, id="a gather ended before it was written"),
+        pytest.param(10 * NAMED_WITHIN_S, False, id="a gather ended long after"),
+    ],
+)
+def test_a_plot_without_a_row_is_excused_by_the_end_of_its_gather_alone(night, since_s, is_excused):
+    draw_a_plot(night)
+    at_s = (night.products.root / "psf_map.v1.json").stat().st_mtime + since_s
+    night.accountant = Accountant(
+        "LSSTCam",
+        night.delivered,
+        night.results,
+        night.products,
+        night.board,
+        interruptions=[Interruption(at_s, at_s)],
+    )
+    assert (night.problems() == []) is is_excused
+
+
+def test_what_is_being_drawn_is_not_asked_for_its_row_yet(night):
+    draw_a_plot(night)
+    written_s = (night.products.root / "psf_map.v1.json").stat().st_mtime
+    assert night.accountant.unnamed_plots(until_s=written_s) == []
+    assert night.accountant.unnamed_plots(until_s=written_s + 1) == ["psf_map.v1.json"]
+    assert list(night.accountant.wrong_products(until_s=written_s)) == []
