@@ -12,6 +12,7 @@ from typing import TextIO
 
 import structlog
 
+from payloads.focus.plot import plot_focus_sweep
 from rapid.camera.models import Camera
 from rapid.camera.store import load_camera
 from rapid.errors import NotFoundError, RapidError
@@ -29,6 +30,7 @@ from rapid.gather.movie import (
 from rapid.gather.plots import plot_map, plot_whiskers
 from rapid.gather.rollup import roll_up
 from rapid.gather.studio_models import NightTask, PlotTask, StudioAnswer, StudioTask
+from rapid.gather.sweep import POINTS, SweepPoints
 from rapid.gather.visit_summary import make_visit_summary
 from rapid.gather.whiskers import PsfMap, make_psf_map
 from rapid.products.naming import night_key, summary_key
@@ -105,6 +107,10 @@ class Artist:
             values = {n: float(v) for n, found in metrics.items() if isinstance(v := found.get(key), int | float)}
             if values:
                 yield kind, "png", plot_map(camera, values, title=title, label=label)
+        if POINTS in summary.products:
+            points = SweepPoints.model_validate_json(self._products.get(summary.products[POINTS]))
+            heading = f"Focus sweep, {summary.day_obs} up to {summary.seq_num}"
+            yield "focus_sweep", "png", plot_focus_sweep(points.z_mm, points.fwhm_arcsec, points.fit(), title=heading)
 
     def _keep(self, summary: ExposureSummary, kind: str, extension: str, data: bytes) -> str:
         key = summary_key(summary, kind=kind, extension=extension)

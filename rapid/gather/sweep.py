@@ -1,10 +1,14 @@
-"""Add what several exposures tell together: best focus of a sweep, focus offset of a donut pair."""
+"""Add what several exposures tell together: best focus of a sweep, focus offset of a donut pair.
+
+A sweep's plot is not drawn here, where a summary is waited for: its points are kept, and `rapid.gather.studio_child` draws
+them later.
+"""
 
 import structlog
+from pydantic import BaseModel, ConfigDict
 
 from payloads.focus.donut import focus_offset_um
-from payloads.focus.plot import plot_focus_sweep
-from payloads.focus.sweep import fit_focus_sweep
+from payloads.focus.sweep import FocusFit, fit_focus_sweep
 from rapid.camera.store import load_camera
 from rapid.errors import PayloadError
 from rapid.exposure.models import ImageType
@@ -18,6 +22,24 @@ log = structlog.get_logger()
 
 MIN_POINTS = 4
 """A quadrature curve has three parameters; fewer points than four say nothing about their own error."""
+
+
+POINTS = "focus_sweep_points"
+"""The product that keeps a sweep's points."""
+
+
+class SweepPoints(BaseModel):
+    """What a sweep's fit was made of: its plot shows the same points, whatever has come since."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    exposures: list[int]
+    z_mm: list[float]
+    fwhm_arcsec: list[float]
+
+    def fit(self) -> FocusFit:
+        """Return the curve through the points; raises `PayloadError` or `ValueError` where there is none."""
+        return fit_focus_sweep(self.z_mm, self.fwhm_arcsec)
 
 
 def group_of(summary: ExposureSummary, results: ResultsStore) -> list[ExposureSummary]:
@@ -45,25 +67,26 @@ def focus_position_mm(summary: ExposureSummary) -> float | None:
 
 
 def add_focus_sweep(summary: ExposureSummary, results: ResultsStore, products: ProductsStore) -> None:
-    """Fit best focus when a summary belongs to a focus sweep with enough points, and draw it.
+    """Fit best focus when a summary belongs to a focus sweep with enough points, and keep the points.
 
     Adds ``best_focus_mm``, ``best_focus_error_mm``, ``best_fwhm_arcsec``, ``n_sweep_points`` and whether best focus
     is outside the sweep.
     """
     if summary.image_type != ImageType.FOCUS.value or summary.info.get("group_id") is None:
         return
-    points = [
-        (z, fwhm)
-        for point in group_of(summary, results)
-        if (z := _number(point.info.get("focus_z_mm"))) is not None
-        and (fwhm := _number(point.metrics.get("psf_fwhm_arcsec_median"))) is not None
-    ]
-    summary.metrics["n_sweep_points"] = len(points)
-    if len(points) < MIN_POINTS:
+    points = SweepPoints(exposures=[], z_mm=[], fwhm_arcsec=[])
+    for member in group_of(summary, results):
+        z = _number(member.info.get("focus_z_mm"))
+        fwhm = _number(member.metrics.get("psf_fwhm_arcsec_median"))
+        if z is not None and fwhm is not None:
+            points.exposures.append(member.exposure)
+            points.z_mm.append(z)
+            points.fwhm_arcsec.append(fwhm)
+    summary.metrics["n_sweep_points"] = len(points.exposures)
+    if len(points.exposures) < MIN_POINTS:
         return
-    positions, sizes = [z for z, _ in points], [fwhm for _, fwhm in points]
     try:
-        fit = fit_focus_sweep(positions, sizes)
+        fit = points.fit()
     except (PayloadError, ValueError) as error:
         log.info("no best focus", exposure_id=summary.exposure, reason=str(error))
         summary.metrics["focus_note"] = str(error)
@@ -72,10 +95,9 @@ def add_focus_sweep(summary: ExposureSummary, results: ResultsStore, products: P
     summary.metrics["best_focus_error_mm"] = fit.best_focus_error_mm
     summary.metrics["best_fwhm_arcsec"] = fit.best_fwhm_arcsec
     summary.metrics["best_focus_outside_sweep"] = bool(fit.is_outside_sweep)
-    key = summary_key(summary, kind="focus_sweep", extension="png")
-    title = f"Focus sweep, {summary.day_obs} up to {summary.seq_num}"
-    products.put(key, plot_focus_sweep(positions, sizes, fit, title=title), content_type="image/png")
-    summary.products["focus_sweep"] = key
+    key = summary_key(summary, kind=POINTS, extension="json")
+    products.put(key, points.model_dump_json().encode(), content_type="application/json")
+    summary.products[POINTS] = key
 
 
 def add_donut_pair(summary: ExposureSummary, results: ResultsStore, _products: ProductsStore) -> None:
