@@ -60,7 +60,7 @@ def test_the_plot_is_of_the_points_that_were_fitted_then(stores, monkeypatch):
     results.put_summary(late)  # it came before the plot of the fourth was begun
     drawn = []
     monkeypatch.setattr(
-        "rapid.gather.studio_child.plot_focus_sweep", lambda z, fwhm, fit, **_: drawn.append((z, fit)) or b"png"
+        "rapid.gather.studio_child.plot_focus_sweep", lambda z, _fwhm, fit, **_: drawn.append((z, fit)) or b"png"
     )
     task = {"camera": "LSSTCam", "run": "prompt", "pipeline": "quicklook", "version": 1}
     made = Artist(results, products).do(PlotTask(exposure=2026112000004, **task))
