@@ -29,8 +29,8 @@ QUARTILE = 0.6745
 """How far below its mean the lower quartile of a Gaussian lies, in its standard deviation."""
 MIN_RING = 8
 """Fewer usable ring pixels make no background, and their pixel is not judged."""
-MAX_OTHERS = 5
-"""With at most this many of the ring's pixels above a level, the lower quartile of any 8 or more of them is below it."""
+ROUNDING = 1e-5
+"""Of a level that is computed another way than the condition it stands for."""
 MIN_FWHM_PX = 1.2
 """Below this a star cannot be told from a hit, and nothing but single hot pixels would be found."""
 PRESELECT = 1.1
@@ -113,21 +113,22 @@ def _ring_level(image, mask, y, x, values):  # type: ignore[no-untyped-def] # no
 
 
 @njit(nogil=True, cache=True)
-def _is_ring_below(image, y, x, level):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
-    """Tell whether so many ring pixels are below a level that `_ring_level` is, whichever of them are usable."""
+def _is_ring_between(image, mask, y, x, low, high):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+    """Tell whether `_ring_level` can lie between two levels; by counting, which is faster than sorting."""
     height, width = image.shape
-    n_others = 0
+    n = n_low = n_high = 0
     for dy in range(-RING_PX, RING_PX + 1):
         yy = y + dy
         if yy < 0 or yy >= height:
             continue
         step = 1 if abs(dy) == RING_PX else 2 * RING_PX
-        for dx in range(-RING_PX, RING_PX + 1, step):
-            xx = x + dx
+        for xx in range(x - RING_PX, x + RING_PX + 1, step):
             if 0 <= xx < width:
-                n_others += not image[yy, xx] < level
-    # Of n >= MIN_RING usable ones then at least n - MAX_OTHERS are below, which is more than n // 4.
-    return n_others <= MAX_OTHERS
+                is_usable = (mask[yy, xx] & (UNUSABLE | CR)) == 0
+                n += is_usable
+                n_low += is_usable & (image[yy, xx] < low)
+                n_high += is_usable & (image[yy, xx] < high)
+    return n_low <= n // 4 < n_high
 
 
 @njit(nogil=True, cache=True)
@@ -148,8 +149,16 @@ def _least_background(image, y, x, side, diagonal, reach):  # type: ignore[no-un
         (straight + (reach - value) * side) / max(1.0 - side, 1e-9),
         (across + (reach - value) * diagonal) / max(1.0 - diagonal, 1e-9),
     )
-    # A little less, for the rounding.
-    return least - 1e-5 * abs(least)
+    return least - ROUNDING * abs(least)
+
+
+@njit(nogil=True, cache=True)
+def _most_background(value, own_variance, per_photon, height_sigma):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+    """Return a background above which the pixel is not high enough to be a hit: `_is_hit`'s condition, solved."""
+    square = (height_sigma + QUARTILE) ** 2
+    along = 0.5 * square * per_photon
+    peak = max(np.sqrt(along * along + square * own_variance) - along, np.sqrt(0.05 * square * own_variance))
+    return value - peak + ROUNDING * (abs(value) + peak)
 
 
 @njit(nogil=True, cache=True)
@@ -170,12 +179,13 @@ def _is_hit(  # type: ignore[no-untyped-def] # noqa: ANN202
     """Judge one pixel; see `find_cosmic_rays`."""
     value = np.float64(image[y, x])
     own_variance = np.float64(variance[y, x])
-    # Most of those asked about lie in stars; that can be told without the mask, which is not in the cache.
+    # Most of those asked about lie in stars, and that is told soonest.
     reach = contrast_sigma * np.sqrt(max(own_variance, 0.0))
     least = _least_background(image, y, x, side, diagonal, reach)
-    if least >= value or _is_ring_below(image, y, x, least):
+    if least >= value or (mask[y, x] & (UNUSABLE | CR)) != 0:
         return False
-    if (mask[y, x] & (UNUSABLE | CR)) != 0:
+    most = _most_background(value, max(own_variance, 0.0), per_photon, height_sigma)
+    if not _is_ring_between(image, mask, y, x, least, most):
         return False
     background = _ring_level(image, mask, y, x, values)
     if not np.isfinite(background):
