@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from collections.abc import Iterable
 from datetime import UTC, datetime
 
 import structlog
@@ -15,6 +16,7 @@ from rapid.head.decide import SEQUENCE_TYPES, calib_groups, choose_builds
 from rapid.head.models import CalibGroup
 from rapid.pipeline.models import PipelineBook
 from rapid.pipeline.store import load_pipeline
+from rapid.results.models import ExposureSummary
 from rapid.results.store import ResultsStore
 
 log = structlog.get_logger()
@@ -76,13 +78,7 @@ class CalibBuilder:
             elif await self._board.state(key) is not None:
                 built[group.key] = False
         recent = await self._board.recent(500)
-        gathered = {(summary.exposure, summary.pipeline) for summary in summaries}
-        ungathered = {
-            key.exposure_id
-            for key in recent
-            if key.pipeline in CALIBRATION_PIPELINES and (key.exposure_id, key.pipeline) not in gathered
-        }
-        for group in choose_builds(groups, built, ungathered=ungathered):
+        for group in choose_builds(groups, built, ungathered=ungathered_of(day_obs, recent, summaries)):
             await self._post_build(group)
 
     async def _post_build(self, group: CalibGroup) -> None:
@@ -118,6 +114,28 @@ class CalibBuilder:
             lead_token=self._token,
         )
         log.info("calib build posted", kind=group.kind, n_inputs=len(group.members), n_detectors=len(raws))
+
+
+def ungathered_of(day_obs: int, recent: Iterable[BatchKey], summaries: Iterable[ExposureSummary]) -> set[int]:
+    """Return the calibration exposures of a night that were posted and have no summary yet.
+
+    Parameters
+    ----------
+    recent
+        Batches on the board, of this night and of others: those of the afternoon before have their summaries elsewhere,
+        and would hold up this one's builds for as long as the board remembers them.
+    summaries
+        The night's.
+    """
+    gathered = {(summary.exposure, summary.pipeline) for summary in summaries}
+    return {
+        key.exposure_id
+        for key in recent
+        if key.exposure_id // 100_000 == day_obs
+        and key.run == RUN
+        and key.pipeline in CALIBRATION_PIPELINES
+        and (key.exposure_id, key.pipeline) not in gathered
+    }
 
 
 async def apply_rules(results: ResultsStore, camera: str, members: tuple[int, ...]) -> None:
