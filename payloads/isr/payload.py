@@ -267,12 +267,13 @@ class Isr:
             x0, y0 = (int(value) for value in layout.place[place, :2])
             found = measure_region(planes.image, planes.mask, (slice(y0, y0 + box.height), slice(x0, x0 + box.width)))
             level = planes.levels[place, box.y0 : box.y1]
-            has_level = inputs.serial_overscan and not np.isnan(level).all()
+            known = level[~np.isnan(level)]
+            has_level = inputs.serial_overscan and len(known) > 0
             noise = float(planes.overscan_noise[place] * used[place])
             row: dict[str, Metric] = {
                 "gain_electron_per_adu": float(used[place]),
-                "overscan_level_adu": float(np.nanmedian(level)) if has_level else None,
-                "overscan_row_scatter_adu": float(np.nanstd(level)) if has_level else None,
+                "overscan_level_adu": float(np.median(known)) if has_level else None,
+                "overscan_row_scatter_adu": float(np.std(known)) if has_level else None,
                 "overscan_drift_adu": float(level[-100:].mean() - level[:100].mean()) if has_level else None,
                 "read_noise_electron": noise if np.isfinite(noise) else None,
                 f"parallel_overscan_{unit}": float(np.median(planes.parallel_levels[place]))

@@ -66,6 +66,10 @@ def find_bias_shifts(levels: NDArray[np.float32], *, window: int = WINDOW) -> li
     # means[y] is of the rows from y on, one window long.
     at = np.arange(width, n - width + 1)
     step = means[at] - means[at - width]
+    height = np.abs(step)
+    least_height = max(N_SIGMA * error, MIN_STEP_ADU)
+    if not height.max() > least_height:
+        return []
     # The slope, per window, from the next window out on either side; at the ends from one of them.
     has_before, has_after = at >= 2 * width, at <= n - 2 * width
     before = np.where(has_before, means[at - width] - means[np.maximum(at - 2 * width, 0)], 0.0)
@@ -73,9 +77,8 @@ def find_bias_shifts(levels: NDArray[np.float32], *, window: int = WINDOW) -> li
     n_sides = np.maximum(has_before.astype(int) + has_after, 1)
     kept = step - (before + after) / n_sides
     kept_error = error * np.sqrt(1.0 + 1.0 / n_sides)
-    height = np.abs(step)
     least = np.maximum(MIN_KEPT * height, KEPT_SIGMA * kept_error)
-    is_step = (height > max(N_SIGMA * error, MIN_STEP_ADU)) & (kept * np.sign(step) > least)
+    is_step = (height > least_height) & (kept * np.sign(step) > least)
     shifts = []
     left = np.asarray(np.where(is_step, height, 0.0))
     while left.size and left.max() > 0.0:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import median_filter
 
 from payloads.isr import linearity
 from payloads.isr.inputs import AmpLayout, IsrInputs, IsrPlanes
@@ -228,8 +229,7 @@ def parallel_levels(
                 if median > BRIGHT_IMAGE and overall > MAX_OVERSCAN_FRACTION * median:
                     continue
             if width >= 5:
-                padded = np.pad(column, 2, mode="edge")
-                running = np.median(np.lib.stride_tricks.sliding_window_view(padded, 5), axis=1)
+                running = median_filter(column, 5, mode="nearest")
                 bad |= _grown(column - running >= COLUMN_EXCESS_ADU * gain[amp], GROW_COLUMNS_PX)
             if bad.all():
                 continue

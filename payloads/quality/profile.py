@@ -38,6 +38,20 @@ class StackedProfile:
         return 1.0 - math.pow(1.0 + radius_px**2 / alpha2, 1.0 - self.beta)
 
 
+def _residuals(p: NDArray[np.float64], r2: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return a Moffat profile of height p[0], squared scale exp(p[1]) and index exp(p[2]), less the values."""
+    return np.asarray(p[0] * np.exp(-np.exp(p[2]) * np.log1p(r2 * np.exp(-p[1]))) - values)
+
+
+def _slopes(p: NDArray[np.float64], r2: NDArray[np.float64], _: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return how the residuals change with each parameter, shape (n, 3)."""
+    beta, scaled = np.exp(p[2]), r2 * np.exp(-p[1])
+    log = np.log1p(scaled)
+    shape = np.exp(-beta * log)
+    profile = p[0] * shape
+    return np.stack([shape, profile * beta * scaled / (1.0 + scaled), -profile * beta * log], axis=1)
+
+
 def measure_profile(
     image: NDArray[np.float32], mask: NDArray[np.int32] | None, stars: Stars, *, half_size_px: int
 ) -> StackedProfile | None:
@@ -95,13 +109,10 @@ def measure_profile(
         return None
     r2_all, value_all = np.concatenate(radii), np.concatenate(values)
 
-    def residuals(p: NDArray[np.float64]) -> NDArray[np.float64]:
-        height_, log_alpha2, log_beta = p
-        profile = height_ * (1.0 + r2_all * np.exp(-log_alpha2)) ** (-np.exp(log_beta))
-        return np.asarray(profile - value_all)
-
     # Linear loss keeps the peak; the stars were already chosen for their lonely, clean stamps.
-    fit = least_squares(residuals, [1.0, math.log(8.0), math.log(3.5)], method="lm", max_nfev=200)
+    fit = least_squares(
+        _residuals, [1.0, math.log(8.0), math.log(3.5)], _slopes, method="lm", max_nfev=200, args=(r2_all, value_all)
+    )
     _, log_alpha2, log_beta = fit.x
     if not fit.success or not np.isfinite(fit.x).all():
         return None
