@@ -53,6 +53,9 @@ def submit(
     group: Annotated[str | None, typer.Option(help="GROUPID, exposures still to be taken included.")] = None,
     next_n: Annotated[int | None, typer.Option("--next", help="The next so many exposures.")] = None,
     image_type: Annotated[str | None, typer.Option(help="With --next or --group: only of this kind.")] = None,
+    count: Annotated[
+        int | None, typer.Option("--count", help="With --group: how many exposures it has; by MAXINDEX if left out.")
+    ] = None,
     sequence: Annotated[int | None, typer.Option(help="The sequence that an exposure belongs to.")] = None,
     pipeline: Annotated[str | None, typer.Option(help="What to run; by the rules if left out.")] = None,
     detectors: Annotated[str | None, typer.Option(help="A pattern expression.")] = None,
@@ -64,6 +67,15 @@ def submit(
     ] = None,
     priority: Annotated[str | None, typer.Option(help="urgent, normal or backlog.")] = None,
     deadline: Annotated[float | None, typer.Option(help="Give it up after so long [s].")] = None,
+    when_whole: Annotated[
+        bool, typer.Option("--when-whole", help="Begin nothing before all exposures and their raws are there.")
+    ] = False,
+    arrival: Annotated[
+        float | None, typer.Option("--arrival-timeout", help="Wait for exposures and their raws for so long [s].")
+    ] = None,
+    on_missing: Annotated[
+        str | None, typer.Option(help="After the arrival timeout: answer (what is missing), or process what is there.")
+    ] = None,
     guaranteed: Annotated[bool, typer.Option("--guaranteed", help="Process on every detector.")] = False,
     anew: Annotated[bool, typer.Option("--anew", help="Process anew what the night has processed already.")] = False,
     run: Annotated[str | None, typer.Option(help="Name under which results are stored.")] = None,
@@ -75,7 +87,12 @@ def submit(
     redis: Redis = None,
     as_json: AsJson = False,
 ) -> None:
-    """Post a request. Example: rapid request submit -e 2026112000012-2026112000016 --combine focus_sweep --wait"""
+    """Post a request. Example: rapid request submit -e 2026112000012-2026112000016 --combine focus_sweep --wait
+
+    All exposures of a group, when they are all there, or after two minutes what is missing:
+
+    rapid request submit --group 2026-11-20T23:12:01.123 --when-whole --arrival-timeout 120 --wait
+    """
     from rapid.client import make_spec, wait_for_record
     from rapid.requests.faults import BadRequestError
     from rapid.requests.reading import read_json
@@ -83,12 +100,15 @@ def submit(
     options: dict[str, Any] = {
         "pipeline": pipeline, "detectors": detectors, "combine": combine, "priority": priority, "deadline_s": deadline,
         "guaranteed": guaranteed or None, "reuse": False if anew else None, "run": run, "label": label, "client_key": key,
-        "exposures": exposures, "sequence": sequence,
+        "exposures": exposures, "sequence": sequence, "when_whole": when_whole or None, "arrival_s": arrival,
+        "on_missing": on_missing,
     }  # fmt: skip
     fields: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
     kind = {"image_type": image_type} if image_type else {}
+    if count is not None and group is None:
+        raise BadRequestError("count", "says how many exposures a group has: give --group, or --next")
     if group is not None:
-        fields["group"] = {"group_id": group, **kind}
+        fields["group"] = {"group_id": group, **kind, **({"n": count} if count is not None else {})}
     if next_n is not None:
         fields["next"] = {"n": next_n, **kind}
     if config:
@@ -234,6 +254,7 @@ def _line(record: "RequestRecord") -> str:
         f"{when}  {record.request_id:22} {record.state.value:10} {progress:>10}  {record.source:6} {record.asked_by:12}"
     ]
     words += [label] if label else []
+    words += [f"waits for {record.progress.lacks}"] if record.progress.lacks and not record.state.is_final else []
     words += [f"[{record.error.code}] {record.error.message}"] if record.error else []
     return " ".join(words).rstrip()
 
@@ -251,6 +272,8 @@ def _text(record: "RequestRecord") -> str:
         )
         lines += [f"      {name}: {why}" for name, why in list(one.not_finished.items())[:10]]
     lines += [f"  {exposure_id}  did not come" for exposure_id in answer.missing[:20]]
+    if answer.lacking is not None:
+        lines.append(f"  missing: {answer.lacking.in_words()}")
     if answer.focus:
         focus = answer.focus
         lines.append(

@@ -13,11 +13,13 @@ import structlog
 from rapid.errors import RapidError
 from rapid.head.answers import answers_of
 from rapid.head.building import Means, begin_build
+from rapid.head.gate import Gate
 from rapid.head.known import KnownExposure
 from rapid.head.members import Members
 from rapid.head.processing import Processing
 from rapid.head.targets import Stage, Target
 from rapid.requests.combine import compare_pair, fit_sweep
+from rapid.requests.completion import OnMissing
 from rapid.requests.decide import state_of
 from rapid.requests.faults import BadRequestError, fault_of
 from rapid.requests.models import (
@@ -80,6 +82,7 @@ class Fulfilment:
         self._means = means
         self._processing = Processing(record, detectors, means)
         self._members = Members(record, means.known, began_ms=means.began_ms)
+        self._gate = Gate(record, detectors, means)
         self._begun: set[int] = set()
         self._focus: dict[str, Scalar] | None = None
         self._pair: dict[str, Scalar] | None = None
@@ -91,7 +94,7 @@ class Fulfilment:
     @property
     def next_wake_ms(self) -> int | None:
         """Board time when it has to look again though nothing happened."""
-        times = [*self._wake_ms, *self._members.wake_ms]
+        times = [*self._wake_ms, *self._members.wake_ms, *self._gate.wake_ms]
         if self.record.deadline_ms is not None:
             times.append(self.record.deadline_ms)
         return min(times, default=None)
@@ -129,6 +132,11 @@ class Fulfilment:
         self.has_more = False
         try:
             await self.find_members(now_ms)
+            self._gate.look(self._members, now_ms)
+            if self._gate.is_late:
+                await self._wait_no_longer(now_ms)
+            if self.ending is not None or not self._gate.is_open:
+                return
             await self._begin_members(now_ms)
             for target in list(self.targets.values()):
                 if target.is_own and target.stage is Stage.PROCESS and not target.has_ended:
@@ -138,6 +146,20 @@ class Fulfilment:
                 await self._conclude(now_ms)
         except (BadRequestError, RequestFailedError) as error:
             await self.end(RequestState.FAILED, fault_of(error), reason=error.message)
+
+    async def _wait_no_longer(self, now_ms: int) -> None:
+        """Do without what has not come, or end and say so; as the request wants it."""
+        there = self._members.membership.members
+        lacking = self._gate.lacking.in_words()
+        if self.spec.on_missing is OnMissing.PROCESS and there:
+            log.info("request goes on without what is missing", request_id=self.record.request_id, missing=lacking)
+            self.record = self.record.model_copy(update={"closed_ms": now_ms, "members": there})
+            self._members.close(self.record)
+            await self.find_members(now_ms)
+            self._gate.close(self.record)
+            return
+        message = f"not there within {self.spec.arrival_s:g} s: {lacking}"
+        await self.end(RequestState.EXPIRED, RequestFault(code="incomplete", message=message), reason=message)
 
     def _has_ended(self, stage: Stage) -> bool:
         return len(self._begun) >= len(self._members.membership.members) and all(
@@ -154,7 +176,8 @@ class Fulfilment:
             if begun >= SLICE:
                 self.has_more = True
                 return
-            known = self._members.exposures.get(exposure_id)
+            # As it is now: more of its raws may have come since it was found.
+            known = self._means.known.live(exposure_id) or self._members.exposures.get(exposure_id)
             if known is None:
                 continue
             self._check_member(known)
@@ -296,6 +319,7 @@ class Fulfilment:
             of=sum(len(t.wanted) for t in targets),
             exposures_done=len(exposures_done),
             exposures_of=self._members.membership.n_wanted,
+            lacks="" if self.ending else self._gate.lacking.in_words(),
         )
         state, fault = self.ending or (
             state_of(
@@ -310,6 +334,7 @@ class Fulfilment:
             "error": fault,
             "progress": progress,
             "members": self._members.membership.members,
+            "closed_ms": self.record.closed_ms,
             "started_ms": self.record.started_ms or (now_ms if targets else None),
         }
         if state.is_final:
@@ -320,9 +345,13 @@ class Fulfilment:
         membership = self._members.membership
         answers, notes = answers_of(self._targets_of(Stage.PROCESS), self._means.camera)
         return RequestAnswer(
-            is_complete=bool(answers) and membership.is_whole and all(one.is_complete for one in answers),
+            is_complete=bool(answers)
+            and membership.is_whole
+            and self._gate.lacking.is_nothing
+            and all(one.is_complete for one in answers),
             exposures=answers,
             missing=membership.missing[:1000],
+            lacking=None if self._gate.lacking.is_nothing else self._gate.lacking,
             focus=self._focus,
             donut_pair=self._pair,
             calib=self._calib,

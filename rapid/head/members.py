@@ -6,7 +6,6 @@ from datetime import UTC, datetime, timedelta
 from rapid.head.known import KnownExposure, KnownExposures
 from rapid.requests.decide import (
     LATE_MS,
-    QUIET_MS,
     ExposureFacts,
     Membership,
     first_field,
@@ -15,7 +14,7 @@ from rapid.requests.decide import (
     why_it_cannot_come,
 )
 from rapid.requests.faults import BadRequestError, UnknownExposureError
-from rapid.requests.models import RequestRecord
+from rapid.requests.models import RequestRecord, RequestState
 
 FRESH_LEAD_MS = 15_000
 """So long after its lead began a head may not have seen all raws that are there."""
@@ -88,20 +87,37 @@ class Members:
             self._facts = {**self._facts, **known.live_facts()}
             if select.group is not None and not self._has_searched:
                 self._facts = {**await known.group_facts(select.group.group_id), **self._facts}
-        self._has_searched = True
+        is_first, self._has_searched = not self._has_searched, True
         membership = members_of(select, self._facts, after=self._record.after, chosen=chosen)
+        if self._record.closed_ms is not None:
+            membership = self._closed(membership, chosen)
         # Of a group, what the results store has told of.
         stored = await known.find(item for item in membership.members if item not in self.exposures)
         self.exposures |= stored
         if len(self.exposures) != before or not self._grew_ms:
             self._grew_ms = now_ms
-        if membership.n_wanted is None and membership.members:
-            if now_ms - self._grew_ms >= QUIET_MS:
+        if membership.n_wanted is None and membership.members and select.group is not None:
+            quiet_ms = round(select.group.quiet_s * 1000)
+            if now_ms - self._grew_ms >= quiet_ms:
                 membership = Membership(membership.members, membership.missing, len(membership.members))
             else:
-                self.wake_ms.append(self._grew_ms + QUIET_MS)
+                self.wake_ms.append(self._grew_ms + quiet_ms)
         self.membership = membership
-        self._refuse_what_cannot_come(now_ms)
+        if self._record.spec is None or self._record.spec.arrival_s is None:
+            self._refuse_what_cannot_come(now_ms)
+        elif is_first and self._record.state is RequestState.ACCEPTED:
+            # Only a wrong id is refused: what may be late has a time of its own, at which it is told what is missing.
+            self._refuse_what_cannot_come(now_ms, may_be_late=True)
+
+    @staticmethod
+    def _closed(membership: Membership, chosen: tuple[int, ...]) -> Membership:
+        """Return the members that were there when it was decided to wait no longer; nothing is added to them."""
+        late = tuple(item for item in membership.members if item not in chosen)
+        return Membership(chosen, (*membership.missing, *late), len(chosen), membership.indices)
+
+    def close(self, record: RequestRecord) -> None:
+        """Take in that it was decided to do without exposures that have not come."""
+        self._record = record
 
     async def _find(self, exposure_ids: Iterable[int]) -> None:
         wanted = list(exposure_ids)
@@ -113,7 +129,7 @@ class Members:
         self.exposures |= found
         self._facts |= {item: known.facts for item, known in found.items()}
 
-    def _refuse_what_cannot_come(self, now_ms: int) -> None:
+    def _refuse_what_cannot_come(self, now_ms: int, *, may_be_late: bool = False) -> None:
         missing, newest, listed = self.membership.missing, self._known.newest, self._select.listed()
         if not missing:
             return
@@ -122,7 +138,7 @@ class Members:
             return
         for exposure_id in missing:
             reason = why_it_cannot_come(exposure_id, newest=newest, today=_today(now_ms))
-            if reason is None and is_overtaken(exposure_id, newest=newest):
+            if reason is None and not may_be_late and is_overtaken(exposure_id, newest=newest):
                 # Its raws may be late by a retry or two.
                 give_up_ms = max(self._record.accepted_ms or now_ms, self._began_ms) + LATE_MS
                 self.wake_ms.append(give_up_ms)

@@ -429,6 +429,8 @@ class RequestDesk:
                     deadline_ms = fulfilment.record.deadline_ms
                     if deadline_ms is not None and now_ms >= deadline_ms:
                         message = f"not done within {fulfilment.spec.deadline_s:g} s"
+                        if lacks := fulfilment.record.progress.lacks:
+                            message += f"; not there: {lacks}"
                         fault = RequestFault(code="deadline_passed", message=message)
                         await fulfilment.end(RequestState.EXPIRED, fault, reason=message)
                     else:

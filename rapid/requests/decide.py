@@ -9,13 +9,11 @@ from datetime import date, timedelta
 
 from rapid.dispatch.commands import order_of
 from rapid.exposure.models import ImageType
-from rapid.requests.models import NextExposures, RequestState, Selection
+from rapid.requests.completion import missing_indices
+from rapid.requests.models import GroupExposures, NextExposures, RequestState, Selection
 
 LATE_MS = 60_000
 """How long to wait for an exposure that newer ones have overtaken: its raws may be late by a retry or two."""
-
-QUIET_MS = 60_000
-"""A group that does not say how many it has is whole when no other exposure came for so long."""
 
 
 @dataclass(frozen=True)
@@ -41,11 +39,14 @@ class Membership:
         Exposures that are wanted by id and are not there.
     n_wanted
         How many there will be; None if nobody knows.
+    indices
+        Of a group whose headers count it: places that no exposure has taken.
     """
 
     members: tuple[int, ...]
     missing: tuple[int, ...] = ()
     n_wanted: int | None = None
+    indices: tuple[int, ...] = ()
 
     @property
     def is_whole(self) -> bool:
@@ -81,14 +82,7 @@ def members_of(
     if select.sequence is not None:
         return _sequence(select.sequence.of, known)
     if select.group is not None:
-        group = select.group
-        found = sorted(
-            (f for f in known.values() if f.group_id == group.group_id and _is_of_type(f, group.image_type)),
-            key=lambda f: f.exposure_id,
-        )
-        announced = max((f.group_size or 0 for f in found), default=0)
-        n_wanted = group.n or announced or None
-        return Membership(tuple(f.exposure_id for f in found)[: n_wanted or len(found)], (), n_wanted)
+        return _group(select.group, known)
     coming = select.next or NextExposures(n=1)
     candidates = sorted(
         f.exposure_id
@@ -96,6 +90,23 @@ def members_of(
         if order_of(f.exposure_id) > after and _is_of_type(f, coming.image_type) and f.exposure_id not in chosen
     )
     return Membership((*chosen, *candidates)[: coming.n], (), coming.n)
+
+
+def _group(group: GroupExposures, known: Mapping[int, ExposureFacts]) -> Membership:
+    of_group = sorted((f for f in known.values() if f.group_id == group.group_id), key=lambda f: f.exposure_id)
+    found = [f for f in of_group if _is_of_type(f, group.image_type)]
+    members = tuple(f.exposure_id for f in found)
+    if group.n is not None:
+        return Membership(members[: group.n], (), group.n)
+    announced = max((f.group_size or 0 for f in found), default=0)
+    if not announced:
+        return Membership(members, (), None)
+    counted = [f.group_index for f in of_group if f.group_size == announced and f.group_index]
+    if not counted:
+        return Membership(members[:announced], (), announced)
+    # One that is taken again fills the place it had, and no other: a count would call the group whole too soon.
+    lacking = missing_indices(counted, announced)
+    return Membership(members, (), len(members) + len(lacking), lacking)
 
 
 def _sequence(of: int, known: Mapping[int, ExposureFacts]) -> Membership:

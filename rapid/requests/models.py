@@ -13,6 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from rapid.exposure.models import ImageType
 from rapid.pipeline.models import NAME as PIPELINE_NAME
 from rapid.requests.calibs import MAX_CALIBS, Action, CalibStanding
+from rapid.requests.completion import Lacking, OnMissing
 from rapid.results.models import Scalar
 
 SCHEMA_VERSION = 1
@@ -89,6 +90,12 @@ class GroupExposures(_Message):
         description="How many there will be; MAXINDEX in their headers if left out.",
     )
     image_type: ImageType | None = Field(default=None, description="Only those of this kind.")
+    quiet_s: float = Field(
+        default=60.0,
+        gt=0,
+        le=86400.0,
+        description="If neither n nor MAXINDEX says how many: it is whole when no other came for so long [s].",
+    )
 
 
 class SequenceExposures(_Message):
@@ -261,6 +268,20 @@ class RequestSpec(_Message):
     deadline_s: float = Field(
         default=DEFAULT_DEADLINE_S, gt=0, le=MAX_DEADLINE_S, description="From acceptance until it is given up [s]."
     )
+    when_whole: bool = Field(
+        default=False,
+        description="Begin nothing before all exposures are there, with the raw of every detector that was read out.",
+    )
+    arrival_s: float | None = Field(
+        default=None,
+        gt=0,
+        le=MAX_DEADLINE_S,
+        description="How long to wait for exposures and their raws, from acceptance [s]; to the deadline if left out.",
+    )
+    on_missing: OnMissing = Field(
+        default=OnMissing.ANSWER,
+        description="After arrival_s: answer what is missing and end, or process what is there and say what is missing.",
+    )
     guaranteed: bool = Field(
         default=False, description="Process the exposures on every detector, whatever pattern is in force."
     )
@@ -286,6 +307,14 @@ class RequestSpec(_Message):
             for name in ("detectors", "pipeline", "config", "combine", "run", "guaranteed"):
                 if getattr(self, name):
                     raise ValueError(f"{name}: calibs are named, and nothing is processed")
+        if self.select.affected is not None or self.select.calibs is not None:
+            for name in ("when_whole", "arrival_s"):
+                if getattr(self, name):
+                    raise ValueError(f"{name}: no exposures are waited for")
+        if self.on_missing is OnMissing.PROCESS and self.arrival_s is None:
+            raise ValueError("arrival_s: say how long to wait before what is there is processed")
+        if self.arrival_s is not None and self.arrival_s >= self.deadline_s:
+            raise ValueError(f"arrival_s: must be shorter than deadline_s, {self.deadline_s:g} s")
         if self.run == PROMPT:
             raise ValueError(f"run: {PROMPT} is what the night's own processing is called")
         if self.combine is not None and self.combine.builds is not None and self.pipeline is not None:
@@ -340,6 +369,7 @@ class Progress(_Message):
     of: int = Field(default=0, description="Detectors known to be wanted so far.")
     exposures_done: int = 0
     exposures_of: int | None = Field(default=None, description="None while it is not known how many there will be.")
+    lacks: str = Field(default="", description="What is waited for before it can begin, or be whole.")
 
 
 class ExposureAnswer(_Message):
@@ -402,6 +432,9 @@ class RequestAnswer(_Message):
     is_complete: bool = Field(description="Every wanted detector of every exposure finished.")
     exposures: tuple[ExposureAnswer, ...] = ()
     missing: tuple[int, ...] = Field(default=(), description="Exposures that did not come.")
+    lacking: Lacking | None = Field(
+        default=None, description="What did not come: exposures, places in the group, raws. None if all is there."
+    )
     focus: dict[str, Scalar] | None = Field(default=None, description="Best focus of the sweep, with its error.")
     donut_pair: dict[str, Scalar] | None = Field(default=None, description="Focus offset of the pair.")
     calib: CalibAnswer | None = None
@@ -428,6 +461,9 @@ class RequestRecord(_Message):
     deadline_ms: int | None = Field(default=None, description="Board time when it is given up.")
     progress: Progress = Progress()
     members: tuple[int, ...] = Field(default=(), description="Exposures known to belong to it.")
+    closed_ms: int | None = Field(
+        default=None, description="Board time when it was decided to do without those that had not come."
+    )
     after: int = Field(default=0, description="For the next exposures: the newest one when it was accepted.")
     tickets: tuple[str, ...] = Field(default=(), description="Later posts with the same client key.")
     outside: dict[str, str] = Field(

@@ -54,6 +54,9 @@ export class RequestForm {
       el("details", {}, el("summary", {}, "More"),
         this.field("priority", "priority", el("select", {}, priorities.map((name) => el("option", { value: name, selected: name === "normal" }, name)))),
         this.field("deadline_s", "give up after", text({ class: "short", inputmode: "decimal", placeholder: "3600" }), "s"),
+        this.field("when_whole", "begin when whole", el("input", { type: "checkbox" }), "not before all exposures and their raws are there"),
+        this.field("arrival_s", "wait for them", text({ class: "short", inputmode: "decimal", placeholder: "to the end" }), "s, then"),
+        this.field("on_missing", "if some are missing", el("select", {}, [["answer", "answer what is missing"], ["process", "process what is there"]].map(([value, title]) => el("option", { value }, title)))),
         this.field("guaranteed", "every detector", el("input", { type: "checkbox" }), "whatever the pattern"),
         this.field("reuse", "reuse results", el("input", { type: "checkbox", checked: true }), "of the night's own processing"),
         this.field("client_key", "client key", text({ maxlength: 128, placeholder: "asking twice is asking once" })),
@@ -87,6 +90,10 @@ export class RequestForm {
     if (value("priority") !== "normal") spec.priority = value("priority");
     const deadline = this.number("deadline_s");
     if (deadline !== undefined) spec.deadline_s = deadline;
+    const arrival = this.number("arrival_s");
+    if (arrival !== undefined) spec.arrival_s = arrival;
+    if (value("on_missing") !== "answer") spec.on_missing = value("on_missing");
+    if (this.inputs.get("when_whole").checked) spec.when_whole = true;
     if (this.inputs.get("guaranteed").checked) spec.guaranteed = true;
     if (!this.inputs.get("reuse").checked) spec.reuse = false;
     if (value("config")) {

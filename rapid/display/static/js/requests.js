@@ -50,6 +50,7 @@ function words(spec) {
   if (spec.pipeline) parts.push(spec.pipeline);
   if (spec.detectors) parts.push(`on ${Array.isArray(spec.detectors) ? spec.detectors.join(" ") : spec.detectors}`);
   if (spec.guaranteed) parts.push("guaranteed");
+  if (spec.when_whole) parts.push("when all are there");
   return parts.join(" · ");
 }
 
@@ -74,6 +75,7 @@ function bar(record) {
 function outcome(record) {
   if (record.error) return el("span", {}, record.error.message);
   const { answer } = record;
+  if (!answer && record.progress.lacks) return el("span", {}, `waits for ${record.progress.lacks}`);
   if (!answer) return record.deadline_ms && !FINAL.includes(record.state) ? el("span", { class: "dim" }, `until ${clock(record.deadline_ms)}`) : "";
   return el("span", {}, headline(answer));
 }
@@ -84,7 +86,7 @@ function headline(answer) {
   if (answer.donut_pair) parts.push(Object.entries(answer.donut_pair).filter(([, value]) => typeof value === "number").slice(0, 2).map(([key, value]) => quantityText(key, value)).join(", "));
   if (answer.calib) parts.push(answer.calib.passed ? `● ${answer.calib.kind} passed, ${answer.calib.n_amps} amps` : `✕ ${answer.calib.kind} failed: ${Object.keys(answer.calib.failing_amps).length} detectors`);
   if (!parts.length) parts.push(`${answer.exposures.length} ${answer.exposures.length === 1 ? "exposure" : "exposures"}, ${answer.is_complete ? "complete" : "partial"}`);
-  if (answer.missing.length) parts.push(`${answer.missing.length} missing`);
+  if (answer.missing.length || answer.lacking?.n_exposures) parts.push(`${answer.missing.length || answer.lacking.n_exposures} missing`);
   return parts.join(", ");
 }
 
@@ -145,7 +147,7 @@ function details(record) {
     if (answer.focus) parts.push(facts("Focus sweep", Object.entries(answer.focus).map(([key, value]) => [key.replaceAll("_", " "), scalar(value)])));
     if (answer.donut_pair) parts.push(facts("Donut pair", Object.entries(answer.donut_pair).map(([key, value]) => [key.replaceAll("_", " "), scalar(value)])));
     if (answer.calib) parts.push(calib(answer.calib));
-    if (answer.missing.length) parts.push(facts("Did not come", [["exposures", answer.missing.join(", ")]]));
+    if (answer.missing.length || answer.lacking) parts.push(didNotCome(answer));
     if (answer.notes.length) parts.push(facts("Notes", answer.notes.map((note) => ["", note])));
     if (answer.exposures.length) parts.push(exposures(answer.exposures));
   } else if (record.members.length) {
@@ -153,6 +155,14 @@ function details(record) {
   }
   parts.push(el("details", { class: "span" }, el("summary", {}, "As JSON"), el("pre", {}, JSON.stringify(record.spec ?? record.error, null, 2))));
   return el("div", { class: "columns" }, parts.filter(Boolean));
+}
+
+function didNotCome({ missing, lacking }) {
+  const lines = missing.length ? [["exposures", missing.slice(0, 40).join(", ")]] : [];
+  if (lacking?.indices.length) lines.push(["CURINDEX", lacking.indices.join(", ")]);
+  if (!missing.length && !lacking?.indices.length && lacking?.n_exposures) lines.push(["exposures", String(lacking.n_exposures)]);
+  for (const [id, names] of Object.entries(lacking?.raws ?? {}).slice(0, 20)) lines.push([`raws of ${shortId(Number(id))}`, names.slice(0, 40).join(" ")]);
+  return facts("Did not come", lines);
 }
 
 function calib(found) {
