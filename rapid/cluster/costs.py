@@ -43,8 +43,7 @@ def costs_of(pipeline: str, results_url: str, camera: Camera) -> Costs:
         raise ConfigurationError("measured", f"{results_url} has no result of {pipeline} on {camera.name}")
     return with_measured(
         base or Costs(core_s=1.0),
-        [one.timings.get("cpu_s", 0.0) for one in found],
-        [one.timings.get("total_s", 0.0) for one in found],
+        [one.timings for one in found],
         [one.resources["max_rss_mb"] for one in found if "max_rss_mb" in one.resources],
-        f"{len(found)} jobs in {results_url}",
+        source=f"{len(found)} jobs in {results_url}",
     )

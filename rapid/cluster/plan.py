@@ -9,6 +9,7 @@ again after the lease. Latencies are from the shutter's raws being there to the 
 
 import heapq
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +23,11 @@ class Costs(BaseModel):
 
     core_s: float = Field(gt=0, description="Median CPU time of one detector [s].")
     spread: float = Field(default=0.25, ge=0, le=2, description="Scatter of its logarithm.")
-    fixed_s: float = Field(default=0.02, ge=0, description="Waiting, reading and writing beside the CPU time [s].")
+    fixed_s: float = Field(
+        default=0.02,
+        ge=0,
+        description="What a job keeps its worker beside that: raw, products, results store, board, waiting [s].",
+    )
     memory_gb: float = Field(default=0.6, gt=0, description="Peak memory of a payload process [GB].")
     gather_s: float = Field(default=0.8, ge=0, description="From the last result to the summary [s].")
     start_s: float = Field(default=5.0, ge=0, description="From the start of a pod to its first job [s].")
@@ -239,23 +244,37 @@ def _fewest(demand: Demand, costs: Costs, wanted_s: float, seed: int) -> int | N
     return low
 
 
-def with_measured(costs: Costs, core_s: list[float], wall_s: list[float], memory_mb: list[float], source: str) -> Costs:
+def with_measured(
+    costs: Costs, jobs: Sequence[Mapping[str, float]], memory_mb: Sequence[float], *, source: str
+) -> Costs:
     """Return costs with what was measured in place of what was assumed.
 
     Parameters
     ----------
-    core_s, wall_s, memory_mb
-        CPU time [s], run time [s] and peak memory [MB] of single jobs; nothing for what was not measured.
+    jobs
+        Timings of single jobs [s]: ``cpu_s`` and ``total_s`` of the pipeline, ``worker_s`` of the worker, from one
+        answer to the next. What was not measured is left out.
+    memory_mb
+        Peak memory of jobs [MB].
+
+    Notes
+    -----
+    The median CPU time and its scatter are those of the pipeline; all else that a job keeps its worker for goes into
+    ``fixed_s`` such that the mean service time is the measured one: whole exposures take as long as the sum of jobs.
     """
-    cpu = np.array([value for value in core_s if value > 0])
+    cpu = np.array([job["cpu_s"] for job in jobs if job.get("cpu_s", 0.0) > 0])
     if cpu.size == 0:
         return costs
     median = float(np.median(cpu))
-    spread = float(1.4826 * np.median(np.abs(np.log(cpu / median))))
-    measured = costs.model_copy(update={"core_s": median, "spread": min(spread, 2.0), "source": source})
-    waits = [wall - core for wall, core in zip(wall_s, core_s, strict=False) if wall > core > 0]
-    if waits:
-        measured = measured.model_copy(update={"fixed_s": float(np.median(waits))})
+    spread = min(float(1.4826 * np.median(np.abs(np.log(cpu / median)))), 2.0)
+    measured = costs.model_copy(update={"core_s": median, "spread": spread, "source": source})
+    service = [job["worker_s"] for job in jobs if job.get("worker_s", 0.0) > 0]
+    # Of results that older versions stored, the pipeline's own time is all that is known.
+    service = service or [job["total_s"] for job in jobs if job.get("total_s", 0.0) > 0]
+    if service:
+        # One job that waited for a stalled disk says nothing of the next.
+        mean = float(np.mean(np.minimum(service, np.percentile(service, 99))))
+        measured = measured.model_copy(update={"fixed_s": max(mean - median * math.exp(spread**2 / 2), 0.0)})
     if memory_mb:
         measured = measured.model_copy(update={"memory_gb": float(np.percentile(memory_mb, 95)) / 1000})
     return measured

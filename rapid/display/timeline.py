@@ -14,7 +14,7 @@ from rapid.results.models import DetectorResult, ExposureSummary
 
 TAI_MINUS_UTC = timedelta(seconds=37)
 """Since 2017; headers tell TAI."""
-NOT_STEPS = frozenset({"total_s", "cpu_s"})
+NOT_STEPS = frozenset({"total_s", "cpu_s", "worker_s"})
 
 
 class BarKind(StrEnum):

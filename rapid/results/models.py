@@ -75,7 +75,7 @@ class DetectorResult(BaseModel):
     pipeline: str
     metrics: dict[str, Scalar] = Field(default_factory=dict, description="Never NaN: None where not measured.")
     amps: dict[str, dict[str, Scalar]] = Field(default_factory=dict, description="By amp name.")
-    timings: dict[str, float] = Field(default_factory=dict, description="Seconds per step; total_s, cpu_s.")
+    timings: dict[str, float] = Field(default_factory=dict, description="Seconds per step; total_s, cpu_s, worker_s.")
     resources: dict[str, float] = Field(default_factory=dict, description="max_rss_mb, read_bytes, written_bytes.")
     products: dict[str, str] = Field(default_factory=dict, description="Keys in the products store, by kind.")
     verification: dict[str, Any] | None = Field(

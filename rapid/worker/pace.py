@@ -1,9 +1,13 @@
-"""How many jobs a worker takes at once.
+"""How many jobs a worker takes at once, and how long each keeps it.
 
 A job of a CCD takes half a second, and is asked for singly: the next free worker gets the next. A job of
 a millisecond is worth less than the round trip that fetches it; such jobs are taken, and their results
 given, several at a time, as many as fit into a window too short for anybody to notice.
 """
+
+import time
+
+from rapid.worker.messages import ChildAnswer
 
 SMOOTHING = 0.25
 """Weight of the newest job in the running mean."""
@@ -44,3 +48,25 @@ class Pace:
             self._mean_s = each_s
         else:
             self._mean_s += SMOOTHING * (each_s - self._mean_s)
+
+
+class Turn:
+    """Notes how long each job keeps its worker: what a planner needs beside the pipeline's own time.
+
+    From answer to answer where one job follows another, so that the storing and completing of the one before, the
+    way to the board, the raw and the products all count; from the claim, where the worker had been waiting.
+    """
+
+    def __init__(self) -> None:
+        self._since_s = time.monotonic()
+
+    def begin(self) -> None:
+        """Begin to count: a job was claimed after a wait."""
+        self._since_s = time.monotonic()
+
+    def end(self, answer: ChildAnswer | None) -> None:
+        """Note it as ``worker_s`` in the timings of the job's result, if it has one of its own; begin anew."""
+        now_s = time.monotonic()
+        if answer is not None and answer.result is not None and answer.joins is None:
+            answer.result.timings["worker_s"] = round(now_s - self._since_s, 6)
+        self._since_s = now_s

@@ -25,7 +25,7 @@ from rapid.results.store import ResultsStore
 from rapid.worker.facts import tell_memory
 from rapid.worker.messages import ChildAnswer, ChildSettings
 from rapid.worker.metrics import WorkerMetrics
-from rapid.worker.pace import Pace
+from rapid.worker.pace import Pace, Turn
 from rapid.worker.process import ChildDiedError, PayloadChild
 
 log = structlog.get_logger()
@@ -90,6 +90,7 @@ class Worker:
         self._retired: set[asyncio.Task[None]] = set()
         self._mode = WorkerMode.CONSUMING
         self._signed_s = 0.0
+        self._turn = Turn()
         self._restart = asyncio.Event()
         self.ready = asyncio.Event()
 
@@ -107,6 +108,7 @@ class Worker:
                 if self._restart.is_set():
                     await self._start_anew()
                 jobs = await self._claim(stop)
+                self._turn.begin()
                 while jobs:
                     jobs = await self._work(jobs, stop)
         finally:
@@ -191,6 +193,7 @@ class Worker:
                     job_id=job.job_id, exposure_id=job.batch.exposure_id, detector=job.detector
                 ):
                     outcome = await self._run(job, (*waiting, *(said for said, _ in done)), stop)
+                    self._turn.end(outcome.answer)
                     if not outcome.lost:
                         outcome = await self._keep(job, outcome, (*waiting, *(said for said, _ in done)))
                     result = outcome.answer.result if outcome.answer else None

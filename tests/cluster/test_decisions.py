@@ -249,8 +249,23 @@ def test_a_latency_that_cannot_be_had_is_said_to_be():
 
 
 def test_measured_costs_replace_those_assumed():
-    costs = with_measured(Costs(core_s=1.0), [0.2, 0.2, 0.22], [0.25, 0.26, 0.27], [500.0, 510.0], "here")
+    jobs = [{"cpu_s": cpu, "total_s": 0.25, "worker_s": busy} for cpu, busy in ((0.2, 0.29), (0.2, 0.3), (0.22, 0.31))]
+    costs = with_measured(Costs(core_s=1.0), jobs, [500.0, 510.0], source="here")
     assert costs.core_s == pytest.approx(0.2)
-    assert costs.fixed_s == pytest.approx(0.05, abs=0.02)
+    assert costs.fixed_s == pytest.approx(0.1, abs=0.001)
     assert costs.memory_gb == pytest.approx(0.51, abs=0.01)
-    assert with_measured(costs, [], [], [], "nothing").source == "here"
+    assert with_measured(costs, [], [], source="nothing").source == "here"
+
+
+def test_results_of_before_the_workers_time_was_noted_still_give_costs():
+    costs = with_measured(Costs(core_s=1.0), [{"cpu_s": 0.2, "total_s": 0.25}] * 3, [], source="old")
+    assert costs.fixed_s == pytest.approx(0.05)
+
+
+def test_a_whole_exposure_takes_as_long_as_the_sum_of_what_its_jobs_were_measured_to_take():
+    rng = np.random.default_rng(3)
+    cpu = rng.lognormal(np.log(0.3), 0.3, 400)
+    jobs = [{"cpu_s": one, "worker_s": one + 0.05 + rng.exponential(0.05)} for one in cpu]
+    costs = with_measured(Costs(core_s=1.0), jobs, [], source="here").model_copy(update={"gather_s": 0.0})
+    latency = simulate_latency(Demand(detectors=400, cadence_s=1000, arrival_s=0), costs, 4)
+    assert latency.p50_s == pytest.approx(sum(job["worker_s"] for job in jobs) / 4, rel=0.03)
