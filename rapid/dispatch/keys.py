@@ -35,6 +35,7 @@ class KeySpec:
             "DETECTOR": r"\d+",
             "LETTER": r"[\w.-]+",
             "REQUEST": r"\d+-\d+",
+            "EXPOSURE": r"\d+(\.\w+)?",
         }.items():
             text = text.replace(word, expression)
         return re.compile(text)
@@ -90,8 +91,19 @@ KEYS = (
     KeySpec("requests_open", "set", "head", "head", "entries leave when the request ends", "requests that have not ended"),
     KeySpec("requests_recent", "zset", "head", "all", "5000 are kept", "requests by time of acceptance"),
     KeySpec("requests_refused", "list", "head", "all", "500 are kept", "requests that were refused, newest first"),
+    KeySpec("publish_lead", "string", "publish", "publish", "15 s after it was renewed last", "which publish role publishes: another stands by"),
+    KeySpec("publish_lead_wake", "list", "publish", "publish", WAKE_EXPIRY, "the role that published has stopped"),
+    KeySpec("publish_sent:DAY", "hash", "publish", "display", "3 d after the last row", "exposure, pipeline and version: when its row was begun and sent, by destination [ms]"),
     KeySpec("publish_marks", "hash", "publish", "publish", "never; one entry per sink", "sink: up to when it has had everything, so that a restart does not tell it again"),
     KeySpec("publish_status", "string", "publish", "display", "60 s after the last sign of life", "how publishing stands: destinations, what waits, what was given up, JSON"),
+    KeySpec("ingest_queue", "list", "ingest, anyone who may tell", "ingest", "entries leave when taken", "files told of over HTTP, or tried again, that wait to be ingested: URIs"),
+    KeySpec("ingest_taken:WORKER", "list", "ingest", "ingest", "entries leave when dealt with", "files an ingest process has in hand; put back if it dies"),
+    KeySpec("ingest_names", "set", "ingest", "ingest", "entries leave with their process", "ingest processes"),
+    KeySpec("ingest_status:WORKER", "string", "ingest", "all", "60 s after the last sign of life", "how an ingest process stands, JSON"),
+    KeySpec("ingest_set_aside", "hash", "ingest", "person", "5000 are kept", "URI: why a file was not ingested, JSON"),
+    KeySpec("ingest_handled", "zset", "ingest", "ingest", "200000 are kept", "files that handlers outside the repository have taken, by time"),
+    KeySpec("ingested", "stream", "ingest", "all", "about 20000 are kept", "raws that are in the Butler repository, by exposure: consumers wait on it"),
+    KeySpec("ingested:EXPOSURE", "set", "ingest", "all", "3 d after the last raw", "detectors of an exposure that were told to be in the repository"),
 )  # fmt: skip
 
 

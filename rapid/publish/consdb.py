@@ -13,7 +13,8 @@ import math
 import statistics
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from functools import lru_cache
 from importlib import resources
 from typing import Any
@@ -28,7 +29,7 @@ from rapid.errors import ConfigurationError, RefusedError, StoreError
 from rapid.publish.metrics import PublishMetrics
 from rapid.publish.night import dump
 from rapid.publish.outbox import Outbox, Parcel
-from rapid.publish.status import DestinationStatus
+from rapid.publish.status import DestinationStatus, SentRow
 from rapid.results.models import DetectorResult, ExposureSummary
 from rapid.results.store import ResultsStore
 
@@ -288,6 +289,9 @@ class ConsDBSink:
         self._results = results
         self._instrument = instrument
         self._columns = load_columns()
+        self.on_row: Callable[[SentRow], None] = lambda _row: None
+        """Called with every version of a summary whose exposure row was sent."""
+
         self._outbox = Outbox(client, n_parallel=2, max_age_s=max_age_s, metrics=metrics, **outbox)
 
     async def run(self, stop: Any) -> None:
@@ -313,8 +317,26 @@ class ConsDBSink:
                     version=summary.version,
                     rank=(-summary.exposure,),
                     content_type="application/json",
+                    on_sent=self._teller(summary) if table == "exposure_quicklook" else (lambda: None),
                 )
             )
+
+    def _teller(self, summary: ExposureSummary) -> Callable[[], None]:
+        begin_ms = _now_ms()
+
+        def tell() -> None:
+            self.on_row(
+                SentRow(
+                    destination=self.name,
+                    exposure=summary.exposure,
+                    pipeline=summary.pipeline,
+                    version=summary.version,
+                    begin_ms=begin_ms,
+                    end_ms=_now_ms(),
+                )
+            )
+
+        return tell
 
     def _read(self, summary: ExposureSummary) -> list[DetectorResult]:
         return self._results.results(
@@ -335,6 +357,10 @@ class ConsDBSink:
         """How it stands."""
         notes = [f"{table} has no column {', '.join(names)}" for table, names in self._client.dropped.items()]
         return self._outbox.status.model_copy(update={"notes": notes})
+
+
+def _now_ms() -> int:
+    return int(datetime.now(UTC).timestamp() * 1000)
 
 
 def _body(rows: dict[str, dict[str, Value]]) -> bytes | None:

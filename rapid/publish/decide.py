@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from rapid.dispatch.models import BatchState
 from rapid.publish.models import INDICATORS, CameraSpec, Catalogue, ChannelSpec, ColumnSpec
 from rapid.results.models import DetectorState, ExposureSummary
 
@@ -144,6 +145,18 @@ def product_of(spec: ChannelSpec, summary: ExposureSummary) -> tuple[str, str] |
         if key is not None and extension_of(key) is not None:
             return kind, key
     return None
+
+
+def posted_of(state: BatchState) -> Posted:
+    """Return what is known of an exposure before it has a summary."""
+    return Posted(
+        exposure=state.key.exposure_id,
+        seq_num=int(state.info.get("seq_num") or state.key.exposure_id % 100_000),
+        pipeline=state.key.pipeline,
+        image_type=state.image_type,
+        info=state.info,
+        n_expected=len(state.expected),
+    )
 
 
 def extension_of(key: str) -> str | None:

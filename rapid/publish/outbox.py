@@ -29,6 +29,7 @@ from rapid.errors import RapidError, Retry
 from rapid.publish.bucket import checksum
 from rapid.publish.metrics import PublishMetrics
 from rapid.publish.status import DeadParcel, DestinationStatus
+from rapid.publish.threads import in_thread
 
 log = structlog.get_logger()
 
@@ -111,6 +112,10 @@ class Outbox:
         First and longest pause after a failure.
     remember
         How many keys' versions and checksums are remembered.
+    stop_s
+        How long `run` waits for what is being sent when it is told to stop; a call that hangs is left behind then.
+    may_send
+        Asked before each parcel: False while another process sends.
     """
 
     def __init__(
@@ -124,6 +129,8 @@ class Outbox:
         pause_s: float = 0.5,
         pause_max_s: float = 30.0,
         remember: int = 100_000,
+        stop_s: float = 10.0,
+        may_send: Callable[[], bool] = lambda: True,
         metrics: PublishMetrics | None = None,
     ) -> None:
         self._destination = destination
@@ -134,6 +141,8 @@ class Outbox:
         self._pause_s = pause_s
         self._pause_max_s = pause_max_s
         self._remember = remember
+        self._stop_s = stop_s
+        self._may_send = may_send
         self._metrics = metrics or PublishMetrics()
         self._waiting: dict[str, _Waiting] = {}
         self._heap: list[_Waiting] = []
@@ -203,10 +212,14 @@ class Outbox:
         self.is_incomplete = True
         self._metrics.left_out.labels(destination=self._destination.name).inc()
 
+    def wake(self) -> None:
+        """Have `may_send` asked anew."""
+        self._changed.set()
+
     # Sending
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Send until ``stop`` is set; what is being sent is finished."""
+        """Send until ``stop`` is set; what is being sent is finished, if it does not take longer than ``stop_s``."""
         senders = [asyncio.create_task(self._send_all(stop)) for _ in range(self._n_parallel)]
         stopped = asyncio.create_task(stop.wait())
         try:
@@ -215,7 +228,11 @@ class Outbox:
                 if sender.done():
                     sender.result()
             self._changed.set()
-            await asyncio.gather(*senders)
+            ended, hanging = await asyncio.wait(senders, timeout=self._stop_s)
+            for sender in ended:
+                sender.result()
+            if hanging:
+                log.warning("left behind what hangs", destination=self._destination.name, keys=sorted(self._busy))
         finally:
             for task in (*senders, stopped):
                 task.cancel()
@@ -266,7 +283,7 @@ class Outbox:
         now = time.monotonic()
         while self._later and self._later[0][0] <= now:
             heapq.heappush(self._heap, heapq.heappop(self._later)[2])
-        if self._failures_in_a_row and (self._is_probing or now < self._resume_at):
+        if not self._may_send() or (self._failures_in_a_row and (self._is_probing or now < self._resume_at)):
             return None
         put_back = []
         found = None
@@ -290,18 +307,18 @@ class Outbox:
         begin = time.monotonic()
         made = False
         try:
-            data = await asyncio.to_thread(parcel.make)
+            data = await in_thread(parcel.make)
             made = True
             if data is not None:
                 found = checksum(data)
                 if self._sent.get(parcel.key) != found:
-                    await asyncio.to_thread(self._destination.send, parcel, data)
+                    await in_thread(lambda: self._destination.send(parcel, data))
                     self._n_sent += 1
                     self._note_sent(parcel.key, found)
                     self._metrics.sent(self._destination.name, len(data), time.monotonic() - begin)
                     self._note_success()
             for key in parcel.obsolete:
-                await asyncio.to_thread(self._destination.remove, key)
+                await in_thread(lambda key=key: self._destination.remove(key))  # type: ignore[misc]  # a default binds it
             parcel.on_sent()
         except Exception as error:  # noqa: BLE001 - whatever it is, it is this parcel's: noted, logged, tried again or given up
             self._note_failure(waiting, error, is_theirs=made)

@@ -9,9 +9,9 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Protocol
+from typing import Any
 
 import structlog
 
@@ -19,12 +19,15 @@ from rapid.dispatch.board import AsyncBoard
 from rapid.dispatch.models import BatchKey, BatchState, Event, EventKind
 from rapid.errors import RapidError, StoreError
 from rapid.publish.cluster import ClusterView, decide_streams, put_streams
-from rapid.publish.decide import Posted
+from rapid.publish.decide import posted_of
+from rapid.publish.lead import Lead, Turns
 from rapid.publish.metrics import PublishMetrics
 from rapid.publish.outbox import Outbox
 from rapid.publish.rubintv import RubinTVPublisher
-from rapid.publish.status import DestinationStatus, PublishStatus
-from rapid.publish.store import get_marks, put_marks, put_status
+from rapid.publish.sinks import RowSink
+from rapid.publish.status import DestinationStatus, PublishStatus, SentRow
+from rapid.publish.store import get_marks, put_marks, put_sent, put_status
+from rapid.publish.threads import in_thread
 from rapid.results.models import ExposureSummary
 from rapid.results.store import ResultsStore
 
@@ -34,6 +37,9 @@ WAIT_S = 10.0
 """How long one blocking read of the board lasts; events end it at once. Status and cluster are told as often at least."""
 
 RETRY_S = 1.0
+
+SETTLE_S = 240.0
+"""Longer than a PUT of another role may last that lost its right while it was under way: three tries of a minute each."""
 
 N_RECENT = 64
 """Batches read from the board at start: more than are ever in work at once."""
@@ -52,25 +58,6 @@ MARK_MARGIN = timedelta(minutes=10)
 _CHANGES_SUMMARY = frozenset({EventKind.SUMMARY_READY, EventKind.PRODUCTS_ADDED})
 
 
-class RowSink(Protocol):
-    """Whoever else is told of every new summary: ConsDB, metric sinks."""
-
-    name: str
-
-    async def run(self, stop: asyncio.Event) -> None:
-        """Send until told to stop."""
-        ...
-
-    def put(self, summary: ExposureSummary) -> None:
-        """Take in a summary; never waits."""
-        ...
-
-    @property
-    def status(self) -> DestinationStatus:
-        """How it stands."""
-        ...
-
-
 class Publisher:
     """The role's loop.
 
@@ -86,6 +73,10 @@ class Publisher:
         Shortest time between two versions of a night's report [s].
     cluster_s
         Shortest time between two cluster status documents [s]; None to write none.
+    lead
+        The right to publish; whoever does not have it stands by.
+    settle_s
+        After so long the bucket is compared once more [s].
     """
 
     def __init__(
@@ -103,6 +94,8 @@ class Publisher:
         report_s: float = 120.0,
         cluster_s: float | None = 1.0,
         drain_s: float = 20.0,
+        lead: Lead | None = None,
+        settle_s: float = SETTLE_S,
         metrics: PublishMetrics | None = None,
         today: Callable[[], int] | None = None,
     ) -> None:
@@ -118,6 +111,9 @@ class Publisher:
         self._report_s = report_s
         self._cluster_s = cluster_s
         self._drain_s = drain_s
+        self._lead = lead or Lead(board, name)
+        self._settle_s = settle_s
+        self._sent_rows: list[SentRow] = []
         self._metrics = metrics or PublishMetrics()
         self._today = today or _today
         self._as_of = "0-0"
@@ -129,12 +125,17 @@ class Publisher:
         self._behind_s: float | None = None
         self._marks: dict[str, datetime] = {}
         self.ready = asyncio.Event()
-        """Set once the nights are read in."""
+        """Set once the nights are read in, or another role publishes and this one stands by."""
 
     def note_published(self, seconds: float) -> None:
         """Take note of how long it took from a summary to its row in the bucket."""
         self._behind_s = round(seconds, 3)
         self._metrics.behind.observe(seconds)
+
+    def note_row(self, row: SentRow) -> None:
+        """Take note that a row was sent."""
+        self._sent_rows.append(row)
+        self._cluster_due.set()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Publish until ``stop`` is set; what waits then is sent for some seconds more."""
@@ -143,26 +144,41 @@ class Publisher:
         senders = [asyncio.create_task(sink.run(stop_sending)) for sink in self._sinks]
         if self._outbox is not None:
             senders.append(asyncio.create_task(self._outbox.run(stop_sending)))
-        workers = [
-            asyncio.create_task(self._follow()),
-            asyncio.create_task(self._tell_reports()),
-            asyncio.create_task(self._tell_status()),
-        ]
+        turns = Turns(self._lead, self._begin_turn, on_standby=self.ready.set)
+        leading = asyncio.create_task(turns.run())
         stopped = asyncio.create_task(stop.wait())
         log.info("publish ready to begin", n_sinks=len(self._sinks))
         try:
-            done, _ = await asyncio.wait({stopped, *workers, *senders}, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait({stopped, leading, *senders}, return_when=asyncio.FIRST_COMPLETED)
             for task in done - {stopped}:
                 task.result()  # none of them ends by itself: its error is ours
         finally:
-            for task in (stopped, *workers):
-                task.cancel()
-            await asyncio.gather(stopped, *workers, return_exceptions=True)
-            if self._outbox is not None and not await self._outbox.drain(self._drain_s):
+            stopped.cancel()
+            await turns.stop_steps()
+            # What waits is still ours to send: the right to do so is kept until then.
+            if self._outbox is not None and self._lead.is_held() and not await self._outbox.drain(self._drain_s):
                 log.warning("stopped with something left to send; the next start finds it", **self._left())
             stop_sending.set()
-            await asyncio.gather(*senders, return_exceptions=True)
+            leading.cancel()
+            await asyncio.gather(leading, *senders, return_exceptions=True)
+            await self._lead.resign()
         log.info("publish stopped")
+
+    # One at a time
+
+    def _begin_turn(self) -> list[Coroutine[Any, Any, None]]:
+        if self._outbox is not None:
+            self._outbox.wake()
+        return [self._follow(), self._tell_reports(), self._tell_status(), self._look_again()]
+
+    async def _look_again(self) -> None:
+        """Compare with the bucket once more: another role's last PUT may have ended after ours began."""
+        await _pause(self._settle_s)
+        try:
+            await self._read_nights()
+        except StoreError as error:
+            self._trouble(f"the bucket was not compared again: {error.message}")
+        await asyncio.Event().wait()
 
     def _left(self) -> dict[str, int]:
         return {"n_waiting": self._outbox.status.n_waiting} if self._outbox is not None else {}
@@ -215,7 +231,8 @@ class Publisher:
         """
         if self._rubintv is not None:
             try:
-                known = await asyncio.to_thread(self._rubintv.known, day_obs)
+                rubintv = self._rubintv
+                known = await in_thread(lambda: rubintv.known(day_obs))
                 self._rubintv.take_known(known)
             except RapidError as error:
                 # It is sent again then: the same bytes under the same keys.
@@ -306,8 +323,8 @@ class Publisher:
         state = await self._board.state(key)
         if state is None:
             return
-        found = _posted(state)
-        day_obs = int(found.info.get("day_obs") or key.exposure_id // 100_000 % 100_000_000)
+        found = posted_of(state)
+        day_obs = int(found.info.get("day_obs") or _day_of(key.exposure_id))
         self._newest = max(self._newest or 0, day_obs)
         try:
             self._rubintv.put(found, day_obs=day_obs)
@@ -331,7 +348,8 @@ class Publisher:
                 self._changed_nights.discard(day_obs)
                 is_over = day_obs < today
                 try:
-                    last = await asyncio.to_thread(self._rubintv.last_frame, day_obs)
+                    rubintv = self._rubintv
+                    last = await in_thread(lambda: rubintv.last_frame(day_obs))  # noqa: B023 - called in this very turn
                     self._rubintv.offer_report(day_obs, is_over=is_over, last_frame=last)
                 except RapidError as error:
                     self._trouble(f"report of {day_obs}: {error.message}")
@@ -360,6 +378,7 @@ class Publisher:
                     )
                     await self._board.connection.run(put_streams(decide_streams(camera, view)))
                 await self._board.connection.run(put_status(self._board.prefix, await self._status()))
+                await self._keep_sent()
                 await self._note_marks()
             except StoreError as error:
                 log.warning("cluster status waits for the board", error=error.message)
@@ -371,6 +390,13 @@ class Publisher:
             await _pause(self._cluster_s or RETRY_S)
             await _wait_for(self._cluster_due, WAIT_S)
             self._cluster_due.clear()
+
+    async def _keep_sent(self) -> None:
+        """Tell the board when rows were sent."""
+        rows, self._sent_rows = self._sent_rows, []
+        for day_obs in {_day_of(row.exposure) for row in rows}:
+            of_day = [row for row in rows if _day_of(row.exposure) == day_obs]
+            await self._board.connection.run(put_sent(self._board.prefix, day_obs, of_day))
 
     async def _newest_batches(self) -> list[BatchState]:
         found = []
@@ -398,15 +424,8 @@ class Publisher:
         )
 
 
-def _posted(state: BatchState) -> Posted:
-    return Posted(
-        exposure=state.key.exposure_id,
-        seq_num=int(state.info.get("seq_num") or state.key.exposure_id % 100_000),
-        pipeline=state.key.pipeline,
-        image_type=state.image_type,
-        info=state.info,
-        n_expected=len(state.expected),
-    )
+def _day_of(exposure_id: int) -> int:
+    return exposure_id // 100_000 % 100_000_000
 
 
 def _utc(moment: datetime) -> datetime:

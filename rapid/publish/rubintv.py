@@ -25,6 +25,7 @@ from rapid.publish.night import PublishedNight, dump
 from rapid.publish.outbox import Outbox, Parcel
 from rapid.publish.pictures import timeline_picture, witness_picture
 from rapid.publish.report import FIGURES, NightFigure, draw_figure, report_texts
+from rapid.publish.status import SentRow
 from rapid.results.models import ExposureSummary
 from rapid.results.store import ResultsStore
 
@@ -37,6 +38,12 @@ TABLE, PICTURE, EXTRA, NIGHT = 0, 1, 2, 3
 
 OWNERSHIP = 1_000_000
 """More than any number of versions: a picture of a pipeline that comes first replaces any version of another's."""
+
+RECENT_S = 600.0
+"""A version that is older when it is heard of was made before this role began, or while it could not read the stores."""
+
+N_HEARD = 5000
+"""Versions of summaries remembered; a night has some three thousand."""
 
 N_NIGHTS = 3
 """Nights kept at hand; an older one that changes is read again."""
@@ -96,6 +103,11 @@ class RubinTVPublisher:
         self.on_published: Callable[[float], None] = lambda _seconds: None
         """Called with the seconds from an exposure's first summary to its row in the bucket."""
 
+        self.on_row: Callable[[SentRow], None] = lambda _row: None
+        """Called with every version of a summary once the table in the bucket has it."""
+
+        self._unsent: OrderedDict[str, SentRow] = OrderedDict()
+        self._heard: OrderedDict[str, None] = OrderedDict()
         self._counter = itertools.count(1)
         self._owners: dict[str, tuple[str, int]] = {}
         self._movies: dict[str, str] = {}
@@ -151,23 +163,56 @@ class RubinTVPublisher:
     # The table
 
     def _offer_tables(self, night: PublishedNight, found: ExposureSummary | Posted) -> None:
+        if isinstance(found, ExposureSummary):
+            self._note_unsent(found)
         made_at = found.gathered_at if isinstance(found, ExposureSummary) and found.version == 1 else None
         for number, camera in enumerate(self.catalogue.cameras):
             if not camera.columns or (camera.rows == "with_products" and not night.rows_of(camera.name)):
                 continue
+            has: list[SentRow] = []  # what the document told, as of the moment it was made
             self._outbox.offer(
                 Parcel(
                     metadata_key(camera.name, night.day_obs),
-                    lambda name=camera.name: night.document(name),  # type: ignore[misc]  # a default binds it
+                    self._maker_of_table(night, camera.name, has),
                     version=next(self._counter),
                     rank=(TABLE, -night.day_obs, number),
                     content_type="application/json",
-                    on_sent=self._tell(made_at) if number == 0 else (lambda: None),
+                    on_sent=self._teller(made_at, has) if number == 0 else (lambda: None),
                 )
             )
 
-    def _tell(self, made_at: datetime | None) -> Callable[[], None]:
+    def _note_unsent(self, found: ExposureSummary) -> None:
+        """Keep when a version was heard of; the same one again, with plots added, does not count."""
+        now_ms = int(datetime.now(UTC).timestamp() * 1000)
+        heard = SentRow(
+            destination=BucketDestination.name,
+            exposure=found.exposure,
+            pipeline=found.pipeline,
+            version=found.version,
+            begin_ms=now_ms,
+            end_ms=now_ms,
+        )
+        is_recent = found.gathered_at is not None and now_ms / 1000 - _utc(found.gathered_at).timestamp() < RECENT_S
+        if is_recent and heard.field not in self._heard:
+            self._heard[heard.field] = None
+            self._unsent[heard.field] = heard
+        for kept in (self._heard, self._unsent):
+            while len(kept) > N_HEARD:
+                kept.popitem(last=False)
+
+    def _maker_of_table(self, night: PublishedNight, name: str, has: list[SentRow]) -> Callable[[], bytes]:
+        def make() -> bytes:
+            has[:] = [row for row in list(self._unsent.values()) if night.has(row.exposure, row.pipeline)]
+            return night.document(name)
+
+        return make
+
+    def _teller(self, made_at: datetime | None, has: list[SentRow]) -> Callable[[], None]:
         def tell() -> None:
+            now_ms = int(datetime.now(UTC).timestamp() * 1000)
+            for row in has:
+                if self._unsent.pop(row.field, None) is not None:
+                    self.on_row(row.model_copy(update={"end_ms": now_ms}))
             if made_at is not None:
                 self.on_published(max((datetime.now(UTC) - made_at).total_seconds(), 0.0))
 
@@ -323,3 +368,7 @@ class RubinTVPublisher:
         except (StoreError, ValueError, TypeError, KeyError) as error:
             log.warning("movie left out", day_obs=day_obs, error=str(error))
             return None
+
+
+def _utc(moment: datetime) -> datetime:
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)

@@ -48,3 +48,38 @@ class PublishStatus(BaseModel):
     behind_s: float | None = Field(default=None, description="From a summary to its row and images in the bucket [s].")
     destinations: list[DestinationStatus] = Field(default_factory=list)
     troubles: list[str] = Field(default_factory=list, description="What it could not make sense of, newest first.")
+
+
+class SentRow(BaseModel):
+    """When the row of one version of a summary was sent somewhere: for an exposure's timeline."""
+
+    model_config = ConfigDict(frozen=True)
+
+    destination: str
+    exposure: int
+    pipeline: str
+    version: int
+    begin_ms: int = Field(description="When publish heard of the version [ms since the epoch].")
+    end_ms: int = Field(description="When the row was there.")
+
+    @property
+    def field(self) -> str:
+        """What it is of, as the board keeps it."""
+        return f"{self.exposure} {self.pipeline} {self.version} {self.destination}"
+
+    @classmethod
+    def parse(cls, field: str, times: str) -> "SentRow | None":
+        """Return a row as the board keeps it; None for what a newer version may have written."""
+        try:
+            exposure, pipeline, version, destination = field.split(" ")
+            begin_ms, end_ms = times.split(" ")
+            return cls(
+                destination=destination,
+                exposure=int(exposure),
+                pipeline=pipeline,
+                version=int(version),
+                begin_ms=int(begin_ms),
+                end_ms=int(end_ms),
+            )
+        except ValueError:
+            return None

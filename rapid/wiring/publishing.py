@@ -12,10 +12,11 @@ from rapid.wiring.settings import RoleSettings, publishes
 if TYPE_CHECKING:
     from rapid.camera.models import Camera
     from rapid.control.store import AsyncControlStore
+    from rapid.publish.lead import Lead
     from rapid.publish.metrics import PublishMetrics
     from rapid.publish.outbox import Outbox
-    from rapid.publish.role import RowSink
     from rapid.publish.rubintv import RubinTVPublisher
+    from rapid.publish.sinks import RowSink
     from rapid.publish.status import PublishStatus
     from rapid.results.store import ResultsStore
 
@@ -61,6 +62,7 @@ def _make_rubintv(
     results: "ResultsStore",
     metrics: "PublishMetrics",
     witness: "_Witness",
+    lead: "Lead | None" = None,
 ) -> "tuple[RubinTVPublisher | None, Outbox | None]":
     from rapid.products.store import open_products
     from rapid.publish.bucket import open_bucket
@@ -71,7 +73,9 @@ def _make_rubintv(
     if not settings.publish_rubintv:
         return None, None
     bucket = open_bucket(settings.publish_rubintv)
-    outbox = Outbox(BucketDestination(bucket), max_age_s=settings.publish_max_age_s, metrics=metrics)
+    may_send = (lambda: True) if lead is None else lead.is_held
+    age_s = settings.publish_max_age_s
+    outbox = Outbox(BucketDestination(bucket), max_age_s=age_s, metrics=metrics, may_send=may_send)
     links = {}
     if settings.publish_display_url:
         links["This night on our own display"] = settings.publish_display_url.rstrip("/") + NIGHT_PAGE
@@ -89,7 +93,7 @@ def _make_rubintv(
 
 
 def _make_sinks(
-    settings: RoleSettings, camera: "Camera", results: "ResultsStore", metrics: "PublishMetrics"
+    settings: RoleSettings, camera: "Camera", results: "ResultsStore", metrics: "PublishMetrics", lead: "Lead"
 ) -> "tuple[RowSink, ...]":
     """Return whoever else is told of summaries."""
     from rapid.publish.catalogue import load_catalogue
@@ -104,7 +108,8 @@ def _make_sinks(
         raise ConfigurationError("publish_consdb", f"ConsDB has no instrument for {camera.name}; a table can name one")
     token = settings.publish_consdb_token
     client = ConsDBClient(settings.publish_consdb, token=token.get_secret_value() if token is not None else "")
-    consdb = ConsDBSink(client, results, instrument=instrument, max_age_s=settings.publish_max_age_s, metrics=metrics)
+    age_s = settings.publish_max_age_s
+    consdb = ConsDBSink(client, results, instrument=instrument, max_age_s=age_s, metrics=metrics, may_send=lead.is_held)
     return (consdb, *pumps)
 
 
@@ -112,6 +117,8 @@ async def run_publish(settings: RoleSettings, stop: asyncio.Event | None = None)
     """Run the publish role."""
     from rapid.control.store import AsyncControlStore
     from rapid.pipeline.store import default_book
+    from rapid.publish.consdb import ConsDBSink
+    from rapid.publish.lead import Lead
     from rapid.publish.metrics import registered
     from rapid.publish.role import Publisher
 
@@ -124,12 +131,14 @@ async def run_publish(settings: RoleSettings, stop: asyncio.Event | None = None)
     metrics = registered()
     witness = _Witness(camera.witness_detector)
     results = await asyncio.to_thread(open_results, settings.results)
-    rubintv, outbox = _make_rubintv(settings, camera, results, metrics, witness)
     async with _board(settings) as board:
         await board.load()
-        sinks = _make_sinks(settings, camera, results, metrics)
+        name = settings.process_name("publish")
+        lead = Lead(board, name)
+        rubintv, outbox = _make_rubintv(settings, camera, results, metrics, witness, lead)
+        sinks = _make_sinks(settings, camera, results, metrics, lead)
         publisher = Publisher(
-            settings.process_name("publish"),
+            name,
             board,
             results,
             camera=camera.name,
@@ -141,9 +150,14 @@ async def run_publish(settings: RoleSettings, stop: asyncio.Event | None = None)
             cluster_s=1.0 if settings.publish_cluster and rubintv is not None else None,
             drain_s=settings.publish_drain_s,
             metrics=metrics,
+            lead=lead,
         )
         if rubintv is not None:
             rubintv.on_published = publisher.note_published
+            rubintv.on_row = publisher.note_row
+        for sink in sinks:
+            if isinstance(sink, ConsDBSink):
+                sink.on_row = publisher.note_row
         control = AsyncControlStore(board.connection, camera, default_book())
         following = asyncio.create_task(witness.follow(control))
         try:
