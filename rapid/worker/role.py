@@ -310,12 +310,21 @@ class Worker:
 
     async def _run(self, job: Job, others: tuple[Job, ...], stop: asyncio.Event) -> _Outcome:
         """Run a job in the child, watching lease, orders, time limit and stop; others: also in hand."""
+        # From now on: a child takes seconds to start, on a busy machine longer than a lease lasts.
+        lease = asyncio.create_task(self._keep_lease(job, others))
         try:
             child = await self._ensure_child()
         except ChildDiedError as error:
+            await _end(lease)
             return _Outcome(error=error.to_dict())
+        except BaseException:
+            lease.cancel()
+            raise
+        if lease.done():
+            # The child has begun nothing: it waits for the next job.
+            await _end(lease)
+            return _Outcome(lost=True)
         work = asyncio.create_task(child.run(job))
-        lease = asyncio.create_task(self._keep_lease(job, others))
         watchers: set[asyncio.Task[Any]] = {work, lease}
         orders: asyncio.Task[None] | None = None
         if job.priority is Priority.BACKLOG:
@@ -441,3 +450,9 @@ class Worker:
         with contextlib.suppress(RapidError):
             await self._board.leave(self.spec.worker_id)
         log.info("worker stopped")
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    """Cancel a task and wait until it has ended, however it did."""
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
