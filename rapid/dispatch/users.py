@@ -13,7 +13,7 @@ from importlib import resources
 from rapid.dispatch.keys import prefix
 from rapid.errors import ConfigurationError, NotFoundError
 
-ROLES = ("head", "worker", "gather", "publish", "display", "script", "rubintv", "operator", "admin")
+ROLES = ("head", "worker", "gather", "publish", "ingest", "display", "script", "rubintv", "operator", "admin")
 
 MIN_PASSWORD = 16
 """Redis tries passwords as fast as they are sent; a long random one costs nothing, as no person types it."""

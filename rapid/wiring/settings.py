@@ -138,6 +138,58 @@ class RoleSettings(Settings):
     publish_display_url: str = Field(
         default="", description="Address of our display for people, linked from RubinTV's night report; none if empty."
     )
+    butler_repo: str = Field(
+        default="", description="Root of the Butler repository that raws are ingested into; below `data` if empty."
+    )
+    butler_db: str = Field(
+        default="",
+        description="Database of a new Butler repository, e.g. postgresql+psycopg://user@host/db, its password in "
+        "PGPASSWORD or ~/.lsst/db-auth.yaml; SQLite if empty.",
+    )
+    butler_schema: str = Field(default="", description="Schema of a new Butler repository in a PostgreSQL database.")
+    butler_instrument: str = Field(
+        default="",
+        description="Python class a new instrument is registered with, e.g. lsst.obs.lsst.LsstCam; none if empty.",
+    )
+    ingest_run: str = Field(
+        default="", description="RUN collection that raws are ingested into; CAMERA/raw/all if empty."
+    )
+    ingest_transfer: str = Field(
+        default="direct",
+        pattern="^(direct|copy|link|hardlink|symlink|move)$",
+        description="What becomes of an ingested file; direct leaves it where it is.",
+    )
+    ingest_formatter: str = Field(
+        default="",
+        description="Class that reads raws in a repository with a `raw` of its own; the repository's if empty.",
+    )
+    ingest_buckets: str = Field(
+        default="",
+        description="Further buckets, comma separated, whose objects may be told of over HTTP; `raws` always may.",
+    )
+    ingest_queues: str = Field(
+        default="",
+        description="Buckets, comma separated, of which embargo-butler's lists QUEUE:bucket tell, in the same Redis.",
+    )
+    ingest_rules: Path | None = Field(
+        default=None, description="Rules for files that are no raws (YAML): pattern and handler."
+    )
+    ingest_files: str = Field(
+        default="", description="Where files that are no raws arrive: a directory or s3://bucket/prefix; none if empty."
+    )
+    ingest_secret: SecretStr | None = Field(
+        default=None, description="What opaqueData of bucket notifications must say; nothing if unset."
+    )
+    ingest_batch: int = Field(default=250, ge=1, le=5000, description="Most files ingested in one transaction.")
+    ingest_linger_s: float = Field(
+        default=0.05, ge=0, le=60, description="How long the first file of a batch waits for others [s]."
+    )
+    ingest_attempts: int = Field(
+        default=5, ge=1, description="A file that the repository refused so often is set aside."
+    )
+    ingest_max_age_s: float = Field(
+        default=86_400.0, gt=0, description="Set a file aside that could not be ingested for so long [s]."
+    )
     log_format: str = Field(default="json", pattern="^(json|text)$", description="json for machines, text for people.")
     log_level: str = Field(
         default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="Least severe level logged."
@@ -157,6 +209,11 @@ class RoleSettings(Settings):
     def calibs(self) -> Path:
         """Folder of certified calibs."""
         return self.calibs_path or self.data / "calibs"
+
+    @property
+    def butler(self) -> str:
+        """Root of the Butler repository."""
+        return self.butler_repo or str(self.data / "butler")
 
     @property
     def sinks_folder(self) -> Path:

@@ -1,0 +1,57 @@
+"""How the datasets of our storage classes are read from files, and written to them.
+
+A repository's datastore names these classes; whoever reads it needs them installed. Nothing else of us is.
+"""
+
+import io
+from pathlib import Path
+from typing import Any
+
+from astropy.io import fits
+from lsst.daf.butler import FormatterV2
+
+
+class RawFormatter(FormatterV2):  # type: ignore[misc] # the Butler has no types here
+    """Reads a raw as a list of FITS HDUs, or its primary header alone as the component ``header``."""
+
+    default_extension = ".fits"
+    supported_extensions = frozenset({".fits", ".fits.fz", ".fits.gz", ".fz", ".fit", ".gz"})
+    can_read_from_uri = True
+
+    def read_from_uri(self, uri: Any, component: str | None = None, expected_size: int = -1) -> Any:
+        """Return ``astropy.io.fits.HDUList``, whole in memory; for ``header`` an `astropy.io.fits.Header`."""
+        _check_size(uri, expected_size)
+        if component == "header":
+            with uri.as_local() as local:
+                return fits.getheader(local.ospath, 0)
+        return _open_fits(uri.read())
+
+
+class FileFormatter(FormatterV2):  # type: ignore[misc] # the Butler has no types here
+    """Reads any file as its bytes, and writes bytes."""
+
+    default_extension = ""
+    supported_extensions = None
+    can_read_from_uri = True
+
+    def read_from_uri(self, uri: Any, component: str | None = None, expected_size: int = -1) -> bytes:  # noqa: ARG002 - the Butler's
+        """Return the file's content."""
+        _check_size(uri, expected_size)
+        data: bytes = uri.read()
+        return data
+
+    def write_local_file(self, in_memory_dataset: Any, uri: Any) -> None:
+        """Write bytes."""
+        Path(uri.ospath).write_bytes(in_memory_dataset)
+
+
+def _check_size(uri: Any, expected_size: int) -> None:
+    if expected_size >= 0 and (size := uri.size()) != expected_size:
+        raise ValueError(f"{uri} has {size} bytes, and had {expected_size} when it was ingested")
+
+
+def _open_fits(data: bytes) -> fits.HDUList:
+    with fits.open(io.BytesIO(data), memmap=False, lazy_load_hdus=False) as found:
+        for hdu in found:
+            _ = hdu.data  # decoded now: the file is gone afterwards
+        return found
