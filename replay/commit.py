@@ -23,6 +23,7 @@ from replay.faults import (
     Outage,
     PowerCut,
     ProcessFault,
+    S3Outage,
     Slow,
     parse_fault,
 )
@@ -34,12 +35,19 @@ START_TIMEOUT_S = 120.0
 PATIENCE_S = 120.0
 """How long to wait for a worker to take a job, or for a summary."""
 
+ZOMBIE_TRIES = 5
+"""A worker may end its job in the moment in which it is to be frozen: then its next one counts."""
+
 
 class Bucket(Protocol):
     """A bucket that can be out of reach."""
 
     def cut(self, for_s: float) -> None:
         """Answer nothing for so long."""
+        ...
+
+    def wait_until_open(self, timeout_s: float) -> bool:
+        """Wait until it answers; return whether it does."""
         ...
 
 
@@ -65,7 +73,7 @@ class Committer:
     patience_s: float = PATIENCE_S
     committed: list[tuple[datetime, ProcessFault]] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
-    _ends: list[Callable[[], None]] = field(default_factory=list)
+    _ends: list[Callable[[], object]] = field(default_factory=list)
 
     def __call__(self, event: FaultEvent) -> None:
         """Commit what an event says; what cannot be done is a problem, not the end of the night."""
@@ -92,10 +100,8 @@ class Committer:
         """
         if isinstance(fault, ClockSkew):
             self.board.advance_clock(round(fault.by_s * 1000))
-        elif isinstance(fault, Outage) and fault.target == "bucket":
-            if self.bucket is None:
-                raise ConfigurationError("target", "the raws of this system are in no bucket")
-            self.bucket.cut(fault.for_s)
+        elif isinstance(fault, S3Outage):
+            self._cut_off(fault)
         else:
             self._commit_on_process(fault)
         self.committed.append((datetime.now(UTC), fault))
@@ -108,6 +114,9 @@ class Committer:
 
     def _commit_on_process(self, fault: Kill | Freeze | Slow | Outage | PowerCut | FullDisk) -> None:
         name = VALKEY if isinstance(fault, PowerCut) else fault.target
+        if isinstance(fault, Freeze) and fault.given_away:
+            self._make_zombie(fault)
+            return
         if isinstance(fault, Kill | Freeze) and fault.busy:
             self._await_job(name)
         pid = self.supervisor.wait_for_process(name, timeout_s=self.timeout_s)
@@ -130,7 +139,45 @@ class Committer:
                 self.supervisor.wait_for_end(name, pid, timeout_s=self.timeout_s)
                 if isinstance(fault, PowerCut):
                     # It is down for long enough.
-                    processes.cut_newest_log(self.supervisor.data / VALKEY / "appendonlydir", fault.lost_bytes)
+                    since = f".{fault.lost_since}.".encode() if fault.lost_since else b""
+                    log = self.supervisor.data / VALKEY / "appendonlydir"
+                    processes.cut_newest_log(log, lost_bytes=fault.lost_bytes, since=since)
+
+    def _cut_off(self, fault: S3Outage) -> None:
+        bucket = self.bucket
+        if bucket is None:
+            raise ConfigurationError("s3_outage", "the raws of this system are in no bucket that can be cut off")
+        bucket.cut(fault.for_s)
+        self._ends.append(lambda: bucket.wait_until_open(fault.for_s + self.timeout_s))
+
+    def _make_zombie(self, fault: Freeze) -> None:
+        """Freeze a worker with a job in hand until another was given the job, and thaw it: its report comes late."""
+        send = processes.signal_one if fault.what == "role" else processes.signal_group
+        for _ in range(ZOMBIE_TRIES):
+            self._await_job(fault.target)
+            pid = self.supervisor.wait_for_process(fault.target, timeout_s=self.timeout_s)
+            send(pid, signal.SIGSTOP)
+            try:
+                # What it said before it stood may still be on its way: a job that has ended is given to nobody.
+                held = jobs_of(self.witness.heard, fault.target)
+                if self._wait_until_another_has(held, fault):
+                    return
+            finally:
+                processes.signal_group(pid, signal.SIGCONT)
+        raise StoreError(
+            f"{fault.target} had no job that was given to another, {ZOMBIE_TRIES} times in {fault.for_s:g} s"
+        )
+
+    def _wait_until_another_has(self, held: frozenset[tuple[str, int]], fault: Freeze) -> bool:
+        heard = self.witness.heard
+
+        def is_given_away() -> bool:
+            return any(heard.starts[job][-1][1] != fault.target for job in held)
+
+        def is_decided() -> bool:
+            return is_given_away() or not held & jobs_of(heard, fault.target)
+
+        return self.witness.wait_until(is_decided, timeout_s=fault.for_s) and is_given_away()
 
     def _join(self, thread: threading.Thread) -> None:
         self._ends.append(lambda: thread.join(self.timeout_s))
@@ -140,14 +187,21 @@ class Committer:
             self.problems.append(f"{worker} took no job in {self.patience_s:.0f} s")
 
     def _await(self, awaited: Await) -> None:
-        milestone = Milestone(awaited.until, awaited.exposure, awaited.pipeline)
+        milestone = Milestone(awaited.until, awaited.exposure, awaited.of)
         if not self.witness.wait_until(lambda: milestone in self.witness.heard.milestones, timeout_s=self.patience_s):
-            what = f"{awaited.exposure} {awaited.pipeline}".strip()
+            what = f"{awaited.exposure} {awaited.of}".strip()
             self.problems.append(f"exposure {what} was not {awaited.until} in {self.patience_s:.0f} s")
+
+
+def jobs_of(heard: Heard, worker: str) -> frozenset[tuple[str, int]]:
+    """Return the jobs that a worker has begun and that have not ended, by batch and detector."""
+    return frozenset(
+        job
+        for job, starts in heard.starts.items()
+        if starts[-1][1] == worker and heard.ends.get(job, -1) < starts[-1][0]
+    )
 
 
 def has_job(heard: Heard, worker: str) -> bool:
     """Whether a worker has begun a job that has not ended."""
-    return any(
-        starts[-1][1] == worker and heard.ends.get(job, -1) < starts[-1][0] for job, starts in heard.starts.items()
-    )
+    return bool(jobs_of(heard, worker))

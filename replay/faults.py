@@ -5,7 +5,7 @@ by what they touch:
 
 * raws (drop, delay, duplicate, truncate, corrupt): the night itself is changed before it is played (`spoil_night`), so that
   they happen in any target and the books know what was delivered;
-* processes and servers (kill, freeze, slow, outage, power cut, full disk, clock skew): `replay.commit`, on a system of ours;
+* processes and servers (kill, freeze, slow, outages, power cut, full disk, clock skew): `replay.commit`, on a system of ours;
 * payloads (crash, die, hang, leak, slow): `replay.misbehave`, a payload that is put into the night's pipelines.
 
 With a probability, the seed of the recording and the place of the fault in it decide: the same night every time.
@@ -25,7 +25,6 @@ from replay.recording import Recording
 
 VALKEY = "valkey"
 AWAIT = "await"
-SERVER_OR_ROLE = r"^(valkey|bucket|(head|worker|gather|display|publish)(-[a-z0-9-]+)?)$"
 ROLE = r"^(valkey|(head|worker|gather|display|publish)(-[a-z0-9-]+)?)$"
 MAX_S = 86_400.0
 BAD_HEADER = "raw_corrupt"
@@ -64,6 +63,17 @@ class Freeze(_Fault):
         default="all", description="role: it alone; its payload goes on, and its answer waits for the thaw."
     )
     busy: bool = Field(default=False, description="Wait until it has a job in hand.")
+    given_away: bool = Field(
+        default=False,
+        description="Only with a job in hand, and thawed once that was given to another worker: its report is surely "
+        "late. for_s is then how long to wait for that at most.",
+    )
+
+    @model_validator(mode="after")
+    def _is_worker(self) -> "Freeze":
+        if self.given_away and not self.target.startswith("worker"):
+            raise ValueError(f"given_away: only a worker has jobs, {self.target} has none")
+        return self
 
 
 class Slow(_Fault):
@@ -76,10 +86,17 @@ class Slow(_Fault):
 
 
 class Outage(_Fault):
-    """A server is killed and stays down; the raws' bucket answers nothing."""
+    """The board's server, or a role, is killed and stays down."""
 
     kind: Literal["outage"] = "outage"
-    target: str = Field(default=VALKEY, pattern=SERVER_OR_ROLE)
+    target: str = Field(default=VALKEY, pattern=ROLE)
+    for_s: float = Field(gt=0, le=MAX_S, description="Of real time [s].")
+
+
+class S3Outage(_Fault):
+    """The bucket that raws land in answers no role of the system; what is put into it meanwhile is there afterwards."""
+
+    kind: Literal["s3_outage"] = "s3_outage"
     for_s: float = Field(gt=0, le=MAX_S, description="Of real time [s].")
 
 
@@ -88,7 +105,16 @@ class PowerCut(_Fault):
 
     kind: Literal["power_cut"] = "power_cut"
     for_s: float = Field(default=0.5, gt=0, le=MAX_S, description="Of real time [s].")
-    lost_bytes: int = Field(gt=0, description="Of the append-only file, from its end.")
+    lost_bytes: int = Field(default=0, ge=0, description="Of the append-only file, from its end.")
+    lost_since: int = Field(
+        default=0, ge=0, description="An exposure: everything is lost from the first word of it on, its post included."
+    )
+
+    @model_validator(mode="after")
+    def _loses_something(self) -> "PowerCut":
+        if bool(self.lost_bytes) == bool(self.lost_since):
+            raise ValueError("lost_bytes: say what is lost, so many bytes or lost_since an exposure")
+        return self
 
 
 class FullDisk(_Fault):
@@ -149,6 +175,15 @@ class Truncate(_RawFault):
     mended_after_s: float | None = Field(
         default=None, gt=0, le=MAX_S, description="The whole one comes so long after [s of the night]; never if none."
     )
+    after_quarantine: bool = Field(
+        default=False, description="It is mended not before the one that is cut off was set aside."
+    )
+
+    @model_validator(mode="after")
+    def _is_mended(self) -> "Truncate":
+        if self.after_quarantine and self.mended_after_s is None:
+            raise ValueError("after_quarantine: nothing is mended without mended_after_s")
+        return self
 
 
 class Corrupt(_RawFault):
@@ -175,12 +210,13 @@ class PayloadFault(_RawFault):
 
 
 RawFault = Drop | Delay | Duplicate | Truncate | Corrupt
-ProcessFault = Kill | Freeze | Slow | Outage | PowerCut | FullDisk | ClockSkew
+ProcessFault = Kill | Freeze | Slow | Outage | S3Outage | PowerCut | FullDisk | ClockSkew
 Fault = Annotated[
     Kill
     | Freeze
     | Slow
     | Outage
+    | S3Outage
     | PowerCut
     | FullDisk
     | ClockSkew
@@ -202,12 +238,20 @@ class Await(BaseModel):
 
     kind: Literal["await"] = "await"
     exposure: int = Field(gt=0)
-    until: Literal["posted", "summary", "complete"] = Field(
-        default="summary", description="Its first batch is on the board; a summary is out; a complete one is."
+    until: Literal["posted", "result", "summary", "complete", "quarantined"] = Field(
+        default="summary",
+        description="Its first batch is on the board; its first result is in; a summary is out; a complete one is; a raw "
+        "of it was set aside.",
     )
     pipeline: str = Field(
         default="", description="Of this pipeline; of any if empty. `build_flat`: the calibs are there."
     )
+    detector: str = Field(default="", description="Whose raw was set aside; anyone's if empty.")
+
+    @property
+    def of(self) -> str:
+        """Which pipeline, or detector."""
+        return self.detector if self.until == "quarantined" else self.pipeline
 
 
 class _TimedFault(BaseModel):
@@ -378,7 +422,11 @@ def _spoil_arrival(event: RawsEvent, faults: list[tuple[float, RawFault]], seed:
             case Truncate():
                 quarantined[detector] = CUT_OFF
                 if fault.mended_after_s is not None:
-                    later.append(_one(event.exposure, detector, at_s + fault.mended_after_s, problem))
+                    mended = _one(event.exposure, detector, at_s + fault.mended_after_s, problem)
+                    if fault.after_quarantine:
+                        seen = Await(exposure=event.exposure, until="quarantined", detector=detector)
+                        later.append(fault_event(mended.at_s, seen))
+                    later.append(mended)
             case Corrupt():
                 quarantined[detector] = BAD_HEADER if fault.what == "header" else NO_FITS
         kept.append((detector, after_ms))

@@ -100,7 +100,23 @@ def fill_disk(pid: int, for_s: float) -> threading.Timer:
     return timer
 
 
-def cut_newest_log(folder: Path, lost_bytes: int) -> None:
-    """Take the last bytes from a Valkey's append-only file: what had not reached the disk when the power went."""
+def cut_newest_log(folder: Path, *, lost_bytes: int = 0, since: bytes = b"") -> None:
+    """Take the end from a Valkey's append-only file: what had not reached the disk when the power went.
+
+    Parameters
+    ----------
+    lost_bytes
+        From its end.
+    since
+        Or all from the first place on where it says this.
+
+    Raises
+    ------
+    ValueError
+        Raised if it does not say that.
+    """
     newest = max(folder.glob("*.incr.aof"), key=lambda path: path.stat().st_mtime_ns)
-    os.truncate(newest, max(newest.stat().st_size - lost_bytes, 0))
+    size = newest.stat().st_size - lost_bytes
+    if since and (size := newest.read_bytes().find(since)) < 0:
+        raise ValueError(f"{newest.name} says nothing of {since.decode()}")
+    os.truncate(newest, max(size, 0))

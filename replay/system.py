@@ -36,8 +36,9 @@ from replay.pace import measure_loop_s
 from replay.play import Player, PlayProgress
 from replay.promises import Started, check_promises
 from replay.recording import NightSystem, Recording
+from replay.s3_gate import gate_before
 from replay.surroundings import surroundings
-from replay.targets import DirectoryTarget, RawTarget, SystemDoor
+from replay.targets import BucketTarget, DirectoryTarget, RawTarget, SystemDoor
 from replay.witness import Witness
 
 MAX_OPEN = 3
@@ -60,6 +61,8 @@ class SystemOptions:
 
     Attributes
     ----------
+    raws
+        Bucket that raws go to, ``s3://bucket/prefix?endpoint_url=...``; a folder of the system's own if empty.
     straight
         The head runs in this process and is handed the raws: straight to its arrival door.
     settings
@@ -70,6 +73,7 @@ class SystemOptions:
     n_heads: int | None = None
     n_gathers: int | None = None
     with_display: bool = False
+    raws: str = ""
     straight: bool = False
     settings: Mapping[str, Any] | None = None
 
@@ -93,6 +97,11 @@ class ReplaySystem:
         For everything that is written; emptied by nobody.
     camera
         Name of a camera, or path of a definition.
+
+    Raises
+    ------
+    ConfigurationError
+        Raised, naming the field, for options that do not go together, or a bucket that holds something already.
     """
 
     def __init__(self, folder: Path, camera: str, options: SystemOptions | None = None) -> None:
@@ -101,7 +110,14 @@ class ReplaySystem:
         self.raws.mkdir(parents=True, exist_ok=True)
         self.camera: Camera = adopt_camera(camera)
         self.options = (options or SystemOptions()).under(NightSystem())
-        given = {"camera": self.camera.name, "raws": str(self.raws), "data": self.folder / "data", "port": 0}
+        if self.options.straight and self.options.raws:
+            raise ConfigurationError(
+                "straight", "raws that are handed to the head are in no bucket: leave one of them out"
+            )
+        self.gate = gate_before(self.options.raws)
+        """Before the bucket, if its raws are in one that can be cut off."""
+        raws = self.gate.url if self.gate is not None else self.options.raws or str(self.raws)
+        given = {"camera": self.camera.name, "raws": raws, "data": self.folder / "data", "port": 0}
         self.settings: RoleSettings = make_settings(**(given | dict(self.options.settings or {})))
         self.supervisor = Supervisor(
             self.settings,
@@ -124,6 +140,8 @@ class ReplaySystem:
 
     def __enter__(self) -> Self:
         self._loops.append(measure_loop_s())
+        if self.gate is not None:
+            self.gate.__enter__()
         self.supervisor.start()
         try:
             self.results = open_results(self.settings.results)
@@ -137,6 +155,7 @@ class ReplaySystem:
                 self._head = self._start_head(self._door_source)
         except BaseException:
             self.supervisor.stop()
+            self._close_gate()
             raise
         return self
 
@@ -148,7 +167,12 @@ class ReplaySystem:
         self.witness.stop()
         self.board.close()
         self.supervisor.stop()
+        self._close_gate()
         self.results.close()
+
+    def _close_gate(self) -> None:
+        if self.gate is not None:
+            self.gate.__exit__(None, None, None)
 
     def _start_head(self, source: DoorSource) -> HeadThread:
         # RubinTV's page obeys one head on a Redis database; this one is nobody's.
@@ -162,7 +186,9 @@ class ReplaySystem:
 
     @property
     def target(self) -> RawTarget:
-        """Where its raws go."""
+        """Where its raws go; past the gate, if they go to a bucket."""
+        if self.options.raws:
+            return BucketTarget(self.options.raws)
         return self._door_source or DirectoryTarget(self.raws)
 
     def wait_until_up(self, timeout_s: float = START_TIMEOUT_S) -> None:
@@ -381,7 +407,7 @@ def replay_night(
         system.wait_until_up()
         door = system.door
         gate = Gate(system, night, max_open=max_open or recording.manifest.system.max_open, stall_s=stall_s)
-        committer = Committer(system.supervisor, system.board, system.witness, patience_s=stall_s)
+        committer = Committer(system.supervisor, system.board, system.witness, bucket=system.gate, patience_s=stall_s)
         player = Player(
             night,
             around(system, system.target),

@@ -10,14 +10,21 @@ from typing import NamedTuple
 from rapid.dispatch.board import Board
 from rapid.dispatch.models import BatchKey, Event, EventKind
 from rapid.errors import StoreError
+from rapid.exposure.formats import parse_name
 
 
 class Milestone(NamedTuple):
-    """How far an exposure has come: posted, summary or complete; under a pipeline, or any if it is empty."""
+    """How far an exposure has come: posted, result, summary, complete, or a raw of it quarantined.
+
+    Attributes
+    ----------
+    of
+        Under which pipeline; of what is quarantined, whose raw. Any if it is empty.
+    """
 
     name: str
     exposure: int
-    pipeline: str = ""
+    of: str = ""
 
 
 @dataclass
@@ -35,7 +42,7 @@ class Heard:
     """The same by exposure; raws that were quarantined are in it too."""
 
     milestones: set[Milestone] = field(default_factory=set)
-    """How far exposures have come, under each pipeline and under any."""
+    """How far exposures have come, under each pipeline and under any; which raws were set aside."""
 
     @property
     def n_redone(self) -> int:
@@ -60,11 +67,20 @@ class Heard:
             self.settled_of.setdefault(event.exposure_id or 0, set()).add(event.detector)
 
     def _mark(self, event: Event) -> None:
+        if event.kind is EventKind.RAW_QUARANTINED:
+            raw = parse_name(str(event.data.get("uri", "")))
+            if raw is not None and raw.exposure_id is not None:
+                self.milestones |= {
+                    Milestone("quarantined", raw.exposure_id, name) for name in (raw.detector_name or "", "")
+                }
+            return
         if event.batch_id is None or event.exposure_id is None:
             return
         reached = []
         if event.kind is EventKind.EXPOSURE_POSTED:
             reached = ["posted"]
+        elif event.kind is EventKind.JOB_FINISHED:
+            reached = ["result"]
         elif event.kind is EventKind.SUMMARY_READY:
             reached = ["summary", "complete"] if event.data.get("is_complete") else ["summary"]
         pipeline = BatchKey.parse(event.batch_id).pipeline

@@ -65,9 +65,7 @@ def play(
     if system is not None:
         from replay.system import SystemOptions
 
-        if to or redis:
-            raise ConfigurationError("system", "a system of its own has its own raws and board: leave --to and --redis")
-        options = SystemOptions(n_workers=workers, straight=straight)
+        options = SystemOptions(n_workers=workers, straight=straight, raws=_bucket(to, notify, redis))
         _play_in_system(night, system, clock, options, out=out, seed=seed, max_gap_s=max_gap, control=control)
         return
     if not to:
@@ -111,6 +109,19 @@ def _as_faults_make_it(night: "Recording") -> "Recording":
     spoilt = spoil_night(night)
     spoilt.events = [event for event in spoilt.events if not isinstance(event, FaultEvent)]
     return spoilt
+
+
+def _bucket(to: str, notify: str, redis: str | None) -> str:
+    """Return the bucket that a system of its own has its raws in, if it is not a folder."""
+    from rapid.products.s3 import is_s3_uri
+
+    if redis or notify:
+        raise ConfigurationError("system", "a system of its own has its own board and head: leave --redis and --notify")
+    if to and not is_s3_uri(to):
+        raise ConfigurationError(
+            "system", "a system of its own has its own raws: leave --to, or give it a bucket, s3://..."
+        )
+    return to
 
 
 def _rate(text: str) -> float:

@@ -68,4 +68,4 @@ class Injector:
         processes.signal_one(pid, signal.SIGKILL)
         self._supervisor.wait_for_end(fault.target, pid, timeout_s=START_TIMEOUT_S)
         # It is down for long enough.
-        processes.cut_newest_log(self._supervisor.data / fault.target / "appendonlydir", fault.lost_bytes)
+        processes.cut_newest_log(self._supervisor.data / fault.target / "appendonlydir", lost_bytes=fault.lost_bytes)

@@ -83,7 +83,15 @@ def test_nothing_happens_to_what_has_ended(writer):
 
 def test_the_end_of_the_newest_log_is_cut_off(tmp_path):
     (tmp_path / "a.incr.aof").write_bytes(b"x" * 100)
-    processes.cut_newest_log(tmp_path, 30)
+    processes.cut_newest_log(tmp_path, lost_bytes=30)
     assert (tmp_path / "a.incr.aof").stat().st_size == 70
-    processes.cut_newest_log(tmp_path, 300)
+    processes.cut_newest_log(tmp_path, lost_bytes=300)
     assert (tmp_path / "a.incr.aof").stat().st_size == 0
+
+
+def test_a_log_is_cut_where_it_first_says_something(tmp_path):
+    (tmp_path / "a.incr.aof").write_bytes(b"one .2. two .3. three .3. four")
+    processes.cut_newest_log(tmp_path, since=b".3.")
+    assert (tmp_path / "a.incr.aof").read_bytes() == b"one .2. two "
+    with pytest.raises(ValueError, match="says nothing of"):
+        processes.cut_newest_log(tmp_path, since=b".4.")

@@ -79,6 +79,19 @@ def test_what_is_late_comes_after_the_summary_was_awaited(night):
     assert late[1].at_s == pytest.approx(late[0].at_s)
 
 
+def test_what_is_mended_comes_after_the_cut_off_one_was_set_aside(night):
+    cut = {"kind": "truncate", "exposures": [1], "detectors": ["R22_S00"], "mended_after_s": 50}
+    made = spoilt(night, cut | {"after_quarantine": True})
+    awaited, mended = made.events[-2:]
+    assert awaited.fault == {
+        "kind": "await",
+        "exposure": FIRST,
+        "until": "quarantined",
+        "detector": "R22_S00",
+    }
+    assert (mended.detectors, mended.quarantined) == (("R22_S00",), {})
+
+
 def test_a_fault_of_raws_begins_at_its_moment_and_ends(night):
     first_s, second_s = (event.at_s for event in night.events if isinstance(event, RawsEvent))
     assert arrivals(spoilt(night, {"kind": "drop"}, at_s=second_s)).keys() == {FIRST}
@@ -113,6 +126,12 @@ def test_only_faults_of_processes_stay_in_a_night(night):
         pytest.param({"kind": "drop", "probability": 2}, "probability", id="more than certain"),
         pytest.param({"kind": "drop", "detector": "R22_S11"}, "detector", id="a field that is none"),
         pytest.param({"kind": "payload", "does": "sing"}, "does", id="no such misbehaviour"),
+        pytest.param({"kind": "power_cut"}, "lost_bytes", id="nothing that is lost"),
+        pytest.param({"kind": "s3_outage"}, "for_s", id="a bucket away for how long"),
+        pytest.param({"kind": "truncate", "after_quarantine": True}, "mended_after_s", id="mended, but never"),
+        pytest.param(
+            {"kind": "freeze", "target": "head", "for_s": 9, "given_away": True}, "only a worker", id="a head's jobs"
+        ),
     ],
 )
 def test_what_is_no_fault_is_refused_with_its_field(facts, complaint):
