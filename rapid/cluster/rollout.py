@@ -58,7 +58,7 @@ def canary_of(group: Group, camera: Camera) -> Canary:
 
 
 def wait_until_settled(cluster: Cluster, name: str, *, timeout_s: float, first: int = 0) -> None:
-    """Wait until a group's pods are ready and of the version they should be.
+    """Wait until a group's pods are ready and of the version they should be, and those too many have left.
 
     Parameters
     ----------
@@ -74,12 +74,16 @@ def wait_until_settled(cluster: Cluster, name: str, *, timeout_s: float, first: 
 
     def is_settled(pods: list[Pod], groups: list[Group]) -> bool:
         group = next((one for one in groups if one.name == name), None)
-        ours = [pod for pod in pods if pod.group == name and not pod.is_leaving]
-        odd[:] = [f"{pod.name}: {pod.reason or pod.phase}" for pod in ours if not pod.is_ready]
+        ours = [pod for pod in pods if pod.group == name]
+        odd[:] = [
+            f"{pod.name}: {pod.reason or ('leaving' if pod.is_leaving else pod.phase)}"
+            for pod in ours
+            if pod.is_leaving or not pod.is_ready
+        ]
         if group is None or not group.is_settled or len(ours) != group.wanted:
             return False
         new = [pod for pod in ours if _ordinal(pod) >= first]
-        return all(pod.is_ready for pod in ours) and all(pod.revision in {group.revision, ""} for pod in new)
+        return not odd and all(pod.revision in {group.revision, ""} for pod in new)
 
     try:
         cluster.wait_for(is_settled, timeout_s=timeout_s, what=f"{name} settled")
