@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from fastapi import APIRouter
 
     from rapid.arrival.source import RawSource
+    from rapid.camera.models import Camera
 
 
 def stop_on_signals() -> asyncio.Event:
@@ -93,12 +94,24 @@ def checked_thresholds(settings: RoleSettings) -> "Path | None":
     return settings.thresholds.absolute() if settings.thresholds else None
 
 
+def _open_source(settings: RoleSettings, camera: "Camera") -> "RawSource":
+    """Return where raws arrive: a directory, a bucket, or a Butler repository that they are ingested into."""
+    from rapid.arrival.source import open_source
+
+    if not settings.raws.startswith("butler:"):
+        return open_source(settings.raws, camera=camera)
+    from rapid.ingest.triggered import ButlerSource
+
+    # A board of its own: it waits while the head's is busy, and ends with the process.
+    board = AsyncBoard(settings.redis_url, camera.name, outage_s=settings.outage_s)
+    return ButlerSource(settings.raws, camera, board, run=settings.ingest_run or f"{camera.name}/raw/all")
+
+
 async def run_head(
     settings: RoleSettings, stop: asyncio.Event | None = None, *, source: "RawSource | None" = None
 ) -> None:
     """Run a head node; its raws come from where the settings say, unless a source is given."""
     from rapid.arrival.bucket import BucketSource
-    from rapid.arrival.source import open_source
     from rapid.control.keeper import ControlKeeper
     from rapid.control.rubintv import RubinTVDoor
     from rapid.control.store import AsyncControlStore
@@ -112,7 +125,7 @@ async def run_head(
         raise ConfigurationError("raws", "a head node needs to know where raws arrive")
     camera = adopt_camera(settings.camera)
     results = await asyncio.to_thread(open_results, settings.results)
-    source = source or open_source(settings.raws, camera=camera)
+    source = source or _open_source(settings, camera)
     # A bucket's notifications come in by HTTP, at /notify beside the health endpoints; its listing is the safety net.
     routers: tuple[APIRouter, ...] = ()
     if isinstance(source, BucketSource):
