@@ -243,7 +243,7 @@ def scan(data: Any) -> FitsStructure:
     if total == 0:
         raise EmptyRawError("the gzip stream holds nothing")
     if bytes(data[:9]) != b"SIMPLE  =":
-        if total < 9 and b"SIMPLE  =".startswith(bytes(data)):
+        if total < 9 and b"SIMPLE  =".startswith(bytes(data[0:total])):
             raise TruncatedRawError("the file ends inside its first card", got_bytes=total)
         raise NotFitsError(f"not FITS: it begins with {bytes(data[:9])!r}")
     hdus: list[Hdu] = []

@@ -54,3 +54,11 @@ def test_a_file_that_becomes_shorter_meanwhile_is_truncated():
 def test_nothing_is_an_empty_raw():
     with pytest.raises(EmptyRawError):
         read_raw_header(ranged(b"")[0], uri="x.fits", camera=None)
+
+
+@pytest.mark.parametrize("n_bytes", [1, 4, 8])
+def test_a_raw_of_a_few_bytes_is_truncated_also_when_it_is_read_in_ranges(n_bytes: int) -> None:
+    content = b"SIMPLE  ="[:n_bytes]
+    data = RangedBytes(n_bytes, lambda offset, length: content[offset : offset + length])
+    with pytest.raises(TruncatedRawError, match="first card"):
+        read_raw_header(data, uri="MC_O_20261120_000001_R22_S11.fits", camera=None)
