@@ -88,7 +88,7 @@ def check_promises(
         "I1": [*accountant.unsettled(), *accountant.unaccounted()],
         "I2": (f"{job} was begun again after it was done" for job, after_ms in heard.redone if after_ms > forgot_ms),
         "I3": accountant.wrong_products(until_s=plots_until_s),
-        "I4": [*accountant.wrong_batches(), *accountant.wrong_summaries()],
+        "I4": [*accountant.wrong_batches(may_forget=forgot_ms > 0), *accountant.wrong_summaries()],
         "I5": late_starts(heard),
         "I6": unknown_keys(redis_url, camera),
         "I8": (f"{batch} was posted as new once more" for batch, after_ms in heard.reposted if after_ms > forgot_ms),

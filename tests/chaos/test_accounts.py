@@ -9,6 +9,7 @@ import redis
 from astropy.io import fits
 
 from rapid.dispatch.board import Board
+from rapid.dispatch.keys import prefix
 from rapid.dispatch.models import BatchKey, BatchSpec, WorkerSpec
 from rapid.products.directory import DirectoryStore
 from rapid.results.models import DetectorState, DetectorStatus
@@ -27,6 +28,7 @@ class SmallNight:
     """One exposure of two detectors, done and summarised."""
 
     def __init__(self, folder: Path, url: str) -> None:
+        self.url = url
         self.products = DirectoryStore(folder / "products")
         self.results = open_results(str(folder / "results.sqlite"))
         self.board = Board(url, "LSSTCam")
@@ -192,6 +194,18 @@ def test_a_plot_without_a_row_is_excused_by_the_end_of_its_gather_alone(night, s
         interruptions=[Interruption(at_s, at_s)],
     )
     assert (night.problems() == []) is is_excused
+
+
+def test_what_a_power_cut_took_from_the_count_is_excused_and_what_is_counted_twice_is_not(night):
+    assert list(night.accountant.wrong_batches(may_forget=True)) == []
+    with redis.Redis.from_url(night.url) as client:
+        client.hincrby(f"{prefix('LSSTCam')}counters", "finished", -1)
+        assert list(night.accountant.wrong_batches(may_forget=True)) == []
+        assert list(night.accountant.wrong_batches()) == ["1 completions were counted, 2 detectors are finished"]
+        client.hincrby(f"{prefix('LSSTCam')}counters", "finished", 2)
+    assert list(night.accountant.wrong_batches(may_forget=True)) == [
+        "3 completions were counted, 2 detectors are finished"
+    ]
 
 
 def test_what_is_being_drawn_is_not_asked_for_its_row_yet(night):
