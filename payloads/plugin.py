@@ -34,6 +34,10 @@ class Calibs(Protocol):
         ...
 
 
+EXCLUDED = "excluded"
+"""In a calib's table: 1 for an amp that was switched off in all exposures it was built from. The calib has nothing of it."""
+
+
 @dataclass(frozen=True)
 class CalibPlane:
     """One certified calib for one detector.
@@ -133,6 +137,8 @@ class Frame:
     """Of a build: the calib's numbers by amp name; the amps' metrics if None."""
     inputs: "list[Callable[[], Frame]]" = field(default_factory=list)
     """For a payload that combines exposures: calls that load the other frames, one at a time."""
+    excluded_amps: Mapping[str, str] = field(default_factory=dict)
+    """Amps that were switched off when this was taken, with the reason: masked, and not measured."""
 
 
 class Payload(Protocol):

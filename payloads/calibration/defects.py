@@ -65,7 +65,7 @@ def smooth_of(image: NDArray[np.float32], amps: tuple[Amp, ...]) -> NDArray[np.f
     """
     from scipy.ndimage import zoom
 
-    smooth = np.empty_like(image)
+    smooth = np.ones_like(image)
     for amp in amps:
         part = image[amp.trimmed.slices]
         n_y, n_x = max(part.shape[0] // SMOOTHING_PX, 1), max(part.shape[1] // SMOOTHING_PX, 1)
@@ -188,13 +188,18 @@ class BuildDefects:
         for count in counts:
             empty |= count == 0
         planes = [one.image if one is not None else None for one in (dark, flat)]
-        amps = frame.detector.amps
+        off = {amp: why for one in (dark, flat) if one is not None for amp, why in one.excluded_amps.items()}
+        frame.excluded_amps = off
+        amps = tuple(amp for amp in frame.detector.amps if amp.name not in off)
         found = find_defects(planes[0], planes[1], empty, amps, self.config)
         frame.image = found.bits.astype(np.float32)
         frame.variance, frame.mask, frame.unit = None, None, ""
         frame.binned = bin_image((found.bits != 0).astype(np.float32), 8)
         frame.applied.append("find_defects")
         frame.amps, frame.calib_table = {}, {}
+        is_on = np.zeros(found.bits.shape, dtype=bool)
+        for amp in amps:
+            is_on[amp.trimmed.slices] = True
         nearly = self._nearly(planes[0], planes[1], amps) & (found.bits == 0)
         for amp in amps:
             part = found.bits[amp.trimmed.slices]
@@ -210,9 +215,9 @@ class BuildDefects:
                 "n_inputs": len(members),
                 "n_darks": len(darks),
                 "n_flats": len(flats),
-                "n_defects": int(np.count_nonzero(found.bits)),
+                "n_defects": int(np.count_nonzero(found.bits[is_on])),
                 "n_bad_columns": found.n_columns,
-                "defect_fraction": float(np.mean(found.bits != 0)),
+                "defect_fraction": float(np.mean(found.bits[is_on] != 0)) if amps else None,
             }
         )
 

@@ -3,8 +3,9 @@
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
+from payloads.combine.payload import is_calibrated_alike
 from payloads.isr.payload import Isr
-from payloads.plugin import CalibPlane, Calibs, Frame
+from payloads.plugin import EXCLUDED, CalibPlane, Calibs, Frame
 from rapid.errors import PayloadError
 from rapid.exposure.models import ExposureInfo, ImageType
 
@@ -113,14 +114,18 @@ def calibrated(frame: Frame, isr: Isr, members: list[Member]) -> Iterator[Frame]
         isr.run(part)
         if part.image is None or part.mask is None:
             raise PayloadError(f"exposure {part.info.exposure_id} has no image", exposure=part.info.exposure_id)
-        if place == 0 and not frame.applied:
+        is_first = place == 0 and not frame.applied
+        if is_first:
             take_over(frame, part)
-        elif part.applied != frame.applied or part.calib_ids != frame.calib_ids:
+        elif not is_calibrated_alike(part, frame):
             raise PayloadError(
                 f"exposure {part.info.exposure_id} would be calibrated unlike the others "
                 f"({part.calib_ids}, not {frame.calib_ids})",
                 exposure=part.info.exposure_id,
             )
+        off = {amp: str(row[EXCLUDED]) for amp, row in part.amps.items() if row.get(EXCLUDED)}
+        known = off if is_first else frame.excluded_amps
+        frame.excluded_amps = {amp: why for amp, why in known.items() if amp in off}
         yield part
 
 

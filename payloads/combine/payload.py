@@ -22,8 +22,8 @@ from payloads.isr.inputs import AmpLayout, layout_of
 from payloads.isr.payload import Isr, IsrConfig
 from payloads.isr.statistics import clipped_statistics, measure_region
 from payloads.isr.steps import WITHOUT_VALUE
-from payloads.mask import NO_DATA
-from payloads.plugin import Frame, PayloadConfig
+from payloads.mask import BAD, NO_DATA
+from payloads.plugin import EXCLUDED, Frame, PayloadConfig
 from rapid.errors import PayloadError
 
 
@@ -45,6 +45,17 @@ class _Facts:
     scales: list[float] = field(default_factory=list)
     noise: list[NDArray[np.float64]] = field(default_factory=list)
     amp_levels: list[NDArray[np.float64]] = field(default_factory=list)
+    defects: NDArray[np.bool_] | None = None
+    """Pixels that are known to be bad, in every input so far."""
+    excluded: dict[str, str] | None = None
+    """Amps that are switched off in every input so far, with the reason."""
+
+    def note_missing(self, part: Frame, mask: NDArray[np.int32]) -> None:
+        """Note what an input has no value of because it is known to be bad: nobody expects one there."""
+        bad = (mask & BAD) != 0
+        self.defects = bad if self.defects is None else self.defects & bad
+        off = {amp: str(row[EXCLUDED]) for amp, row in part.amps.items() if row.get(EXCLUDED)}
+        self.excluded = off if self.excluded is None else {a: why for a, why in self.excluded.items() if a in off}
 
 
 class _Build:
@@ -108,7 +119,7 @@ class _Build:
                     frame.detector = part.detector
                     frame.applied = list(part.applied)
                     frame.calib_ids = dict(part.calib_ids)
-                elif part.applied != frame.applied or part.calib_ids != frame.calib_ids:
+                elif not is_calibrated_alike(part, frame):
                     raise PayloadError(
                         f"exposure {part.info.exposure_id} would be calibrated unlike the others "
                         f"({part.calib_ids}, not {frame.calib_ids})",
@@ -138,6 +149,7 @@ class _Build:
             return
         if image.shape != stack.shape:
             raise PayloadError(f"exposure {part.info.exposure_id} is of another size", exposure=part.info.exposure_id)
+        facts.note_missing(part, mask)
         useful = (mask & WITHOUT_VALUE) == 0
         found = clipped_statistics(image[::16][useful[::16]])
         if found is None:
@@ -164,6 +176,9 @@ class _Build:
         mean, variance, counts = stack.combine(layout, noise)
         norm = self._normalise(mean, variance)
         missing = counts == 0
+        off = facts.excluded or {}
+        frame.excluded_amps = off
+        unexpected = missing & ~facts.defects if facts.defects is not None else missing
         mean[missing] = self.empty
         variance[missing] = 0.0
         frame.image, frame.variance = mean, variance
@@ -178,6 +193,9 @@ class _Build:
         for place, name in enumerate(layout.names):
             x0, y0 = (int(value) for value in layout.place[place, :2])
             region = (slice(y0, y0 + box.height), slice(x0, x0 + box.width))
+            if name in off:
+                frame.amps[name] = {EXCLUDED: off[name]}
+                continue
             found = measure_region(mean, frame.mask, region)
             rows = (slice(region[0].start, region[0].stop, 16), region[1])
             kept = counts[rows] > 1
@@ -191,7 +209,7 @@ class _Build:
                     f"calib_stdev_{unit}": found[2] if found else None,
                     f"input_scatter_{unit}": scatter,
                     f"expected_scatter_{unit}": float(noise[place]) / norm,
-                    "n_pixels_without_input": int(np.count_nonzero(missing[region])),
+                    "n_pixels_without_input": int(np.count_nonzero(unexpected[region])),
                 }
             )
         whole = measure_region(mean, frame.mask, (slice(0, layout.height), slice(0, layout.width)))
@@ -204,10 +222,12 @@ class _Build:
                 f"input_scatter_{unit}": float(np.median(known)) if known else None,
                 "input_level_mean_electron": float(np.mean(facts.levels)),
                 "input_level_scatter_electron": float(np.std(facts.levels)),
-                "n_pixels_without_input": int(np.count_nonzero(missing)),
-                "n_clipped_fraction": float(1.0 - counts[::16].mean() / stack.n_images),
+                "n_pixels_without_input": int(np.count_nonzero(unexpected)),
+                "n_clipped_fraction": _part_clipped(counts[::16], stack.n_images, facts.defects),
             }
         )
+        if off:
+            frame.metrics["n_excluded_amps"] = len(off)
         frame.tables["inputs"] = {
             "exposure": list(facts.exposures),
             "level_electron": list(facts.levels),
@@ -291,11 +311,25 @@ class BuildFlat(_Build):
         gains = measure_pair_gains(stack, layout, np.array(facts.scales), np.array(facts.noise))
         used = {amp.name: amp.gain for amp in frame.detector.amps}
         for place, name in enumerate(layout.names):
+            if name in (facts.excluded or {}):
+                continue
             ratio = gains[place]
             frame.amps[name]["gain_pair_ratio"] = float(ratio) if np.isfinite(ratio) else None
             frame.amps[name]["gain_pair_electron_per_adu"] = (
                 float(ratio * used[name]) if np.isfinite(ratio) and "ptc" not in frame.calib_ids else None
             )
+
+
+def is_calibrated_alike(one: Frame, other: Frame) -> bool:
+    """Whether two exposures had the same corrections, with the same calibs. An amp may be switched off in one of them."""
+    steps = [[step for step in frame.applied if step != "excluded_amps"] for frame in (one, other)]
+    return steps[0] == steps[1] and one.calib_ids == other.calib_ids
+
+
+def _part_clipped(counts: NDArray[np.int32], n_images: int, defects: NDArray[np.bool_] | None) -> float:
+    """Return the part of the inputs' pixels, of every 16th row, that was left out, pixels known to be bad not counted."""
+    good = counts if defects is None else counts[~defects[::16]]
+    return float(1.0 - good.mean() / n_images) if good.size else 0.0
 
 
 def _number(value: object) -> float | None:

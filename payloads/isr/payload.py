@@ -29,7 +29,7 @@ from payloads.isr.optional import OptionalSteps, OptionalWorkspace, apply_option
 from payloads.isr.readout import Scratch, read_segments
 from payloads.isr.statistics import measure_region
 from payloads.isr.steps import run_steps
-from payloads.plugin import CalibPlane, Frame, Metric
+from payloads.plugin import EXCLUDED, CalibPlane, Frame, Metric
 from payloads.raw.guider import measure_stamps
 from payloads.raw.segments import OpenSegments, SegmentReader
 from rapid.camera.models import Amp, Box
@@ -112,7 +112,7 @@ class Isr:
             return
         frame.detector = raw_detector(structure, frame)
         found = OpenSegments(structure, frame.detector)
-        off = self.config.excluded_amps.get(frame.detector.name, {})
+        off = self._switched_off(frame)
         inputs = self._inputs(frame, found.amps, off)
         # Let go of an image this frame may still hold from an earlier run.
         frame.image = frame.mask = frame.variance = None
@@ -126,6 +126,26 @@ class Isr:
         frame.image, frame.mask, frame.variance = planes.image, planes.mask, planes.variance
         frame.binned = planes.binned
         self._measure(frame, inputs, planes, off)
+
+    def _switched_off(self, frame: Frame) -> dict[str, str]:
+        """Return the amps that are masked and not measured, with the reason: those that are off, and those without calibs.
+
+        A calib that was built while an amp was off has nothing of it. The image of an amp that is on again by now would
+        be taken for a calibrated one, though nothing was subtracted from it.
+        """
+        config = self.config
+        off: dict[str, str] = {}
+        wanted = {
+            "bias": config.bias and config.gain,
+            "dark": config.dark and config.gain,
+            "flat": config.flat,
+        }
+        for kind, is_wanted in wanted.items():
+            calib = frame.calibs.get(kind) if is_wanted else None
+            if calib is not None:
+                why = f"it was switched off when {calib.calib_id} was built"
+                off |= {amp: why for amp, row in calib.table.items() if row.get(EXCLUDED)}
+        return off | config.excluded_amps.get(frame.detector.name, {}) | dict(frame.excluded_amps)
 
     def _calib(self, frame: Frame, kind: str, *, wanted: bool) -> CalibPlane | None:
         calib = frame.calibs.get(kind) if wanted else None
@@ -231,11 +251,13 @@ class Isr:
 
         def make() -> NDArray[np.uint8]:
             bad = np.zeros((layout.height, layout.width), np.uint8)
+            table = defects.table if defects is not None else {}
             if defects is not None:
                 bad[...] = defects.image != 0
             for name, (x0, y0, _, _) in zip(layout.names, layout.place, strict=True):
-                if name in off:
-                    bad[y0 : y0 + layout.data.height, x0 : x0 + layout.data.width] = 1
+                # Of an amp that was off the defects are not known: once on again, it is not all bad for that.
+                if name in off or table.get(name, {}).get(EXCLUDED):
+                    bad[y0 : y0 + layout.data.height, x0 : x0 + layout.data.width] = name in off
             return bad
 
         key = (detector_name, defects and defects.calib_id, tuple(sorted(off)))

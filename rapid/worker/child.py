@@ -13,7 +13,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
@@ -23,7 +23,7 @@ import numpy as np
 import structlog
 from astropy.io import fits
 
-from payloads.plugin import Frame
+from payloads.plugin import EXCLUDED, Frame
 from rapid.arrival.source import read_raw
 from rapid.calibs.store import CalibCache, CalibStore, FrameCalibs, PinnedCalibs
 from rapid.camera.models import Camera
@@ -31,6 +31,7 @@ from rapid.camera.store import load_camera
 from rapid.dispatch.models import Job
 from rapid.errors import PayloadError, PayloadRetryError, RapidError, Retry
 from rapid.exclusions.bad_exposures import BadExposureStore
+from rapid.exclusions.decide import Excluded, begin_utc, choose_excluded
 from rapid.exclusions.store import ExclusionStore
 from rapid.exposure.models import ExposureInfo
 from rapid.pipeline.models import Pipeline, base_of
@@ -38,13 +39,16 @@ from rapid.pipeline.store import load_pipeline
 from rapid.products.naming import detector_key
 from rapid.products.store import ProductsStore, open_products
 from rapid.results.headers import add_provenance
-from rapid.results.models import CalibState
+from rapid.results.models import CalibState, DetectorState
 from rapid.results.store import ResultsStore, open_results
 from rapid.worker.messages import ChildAnswer, ChildSettings
-from rapid.worker.run import PipelineRun, PipelineRunner, RawInput
+from rapid.worker.run import ExcludedFor, PipelineRun, PipelineRunner, RawInput
 from rapid.worker.verify import Verifier
 
 log = structlog.get_logger()
+
+TABLES_OF_CURVES = frozenset({"linearity", "crosstalk"})
+"""Calibs whose tables hold levels and amps as names: an amp that was switched off is not in them."""
 
 
 def describe_error(error: BaseException) -> dict[str, Any]:
@@ -118,7 +122,10 @@ class ChildWorker:
                 message = f"pipeline {pipeline.name} has no payload {error.args[0]}"
                 raise PayloadError(message, pipeline=pipeline.name) from error
         left_out = self._bad.excluded_inputs(job.camera, job.inputs, job.detector) if job.inputs else {}
-        inputs = [(one, self._input(job, one)) for one in job.inputs if one not in left_out]
+        inputs = [
+            (one, uri) for one in job.inputs if one not in left_out and (uri := self._input(job, one, left_out, camera))
+        ]
+        excluded_for = self._excluded_amps_of(camera) if job.inputs else None
         raw = RawInput(uri=job.raw_uri, data=read_raw(job.raw_uri))
         base = base_of(pipeline.name)
         run = self.runner.run(
@@ -128,7 +135,10 @@ class ChildWorker:
             run_label=job.batch.run,
             inputs=[(exposure_id, self._loader(uri)) for exposure_id, uri in inputs],
             calibs=self._calibs_of_result(job, base) if base is not None else None,
+            excluded_for=excluded_for,
         )
+        for amp, why in run.frame.excluded_amps.items() if pipeline.builds else ():
+            run.result.amps[amp] = {EXCLUDED: why}  # whatever a build may say of it
         if left_out:
             run.result.metrics["n_inputs_excluded"] = len(left_out)
             run.result.metrics["inputs_excluded"] = "; ".join(f"{one}: {why}" for one, why in left_out.items())[:1000]
@@ -137,10 +147,9 @@ class ChildWorker:
             return ChildAnswer(result=run.result, joins=base)
         certified = None
         if pipeline.builds:
-            excluded = self._excluded_amps(run.info) if inputs else {}
             newest = self._loader(inputs[-1][1]) if inputs else None
             certified = self._certify(
-                run, pipeline, camera, [one for one, _ in inputs], newest=newest, excluded=excluded
+                run, pipeline, camera, [one for one, _ in inputs], newest=newest, excluded_for=excluded_for
             )
         else:
             self.verifier.verify_exposure(run, pipeline)
@@ -157,10 +166,22 @@ class ChildWorker:
             raise PayloadRetryError(message, exposure=job.batch.exposure_id, detector=job.detector)
         return PinnedCalibs(self.calibs, self.results, job.camera, found[0].provenance.calibs)
 
-    def _input(self, job: Job, exposure_id: int) -> str:
-        """Return where the raw of an input exposure is, as its own result recorded it."""
-        for result in self.results.results(exposure_id, detector=job.detector):
+    def _input(self, job: Job, exposure_id: int, left_out: dict[int, str], camera: Camera) -> str | None:
+        """Return where the raw of an input exposure is, as its own result recorded it.
+
+        None, with the reason noted, if the detector was switched off when it was taken.
+        """
+        for result in self.results.results(exposure_id, camera=job.camera, detector=job.detector):
+            why = self._excluded(camera, result.begin).detectors.get(job.detector)
+            if why is not None:
+                left_out[exposure_id] = why
+                return None
             return result.provenance.raw
+        for summary in self.results.summary_versions(job.camera, exposure_id):
+            status = summary.detectors.get(job.detector)
+            if status is not None and status.state is DetectorState.EXCLUDED:
+                left_out[exposure_id] = status.reason or "the detector was switched off"
+                return None
         message = f"no result of exposure {exposure_id} detector {job.detector} to build from"
         raise PayloadError(message, exposure=exposure_id, detector=job.detector)
 
@@ -191,14 +212,18 @@ class ChildWorker:
             self.products.put(key, json.dumps(facts, sort_keys=True).encode(), content_type="application/json")
             result.products[kind] = key
 
-    def _excluded_amps(self, info: ExposureInfo) -> dict[str, str]:
-        """Return the amps of a detector that are switched off, with the reason."""
-        at = (info.begin or datetime.now(UTC)).replace(tzinfo=UTC)
-        return {
-            one.amp: one.reason
-            for one in self._exclusions.active(info.camera, at)
-            if one.detector == info.detector and one.amp
-        }
+    def _excluded(self, camera: Camera, begin_tai: datetime | None) -> Excluded:
+        """Return what was switched off in an exposure, by the rule by which the head decides."""
+        begin = begin_utc(begin_tai, now=datetime.now(UTC))
+        return choose_excluded(self._exclusions.active(camera.name, begin), camera, begin)
+
+    def _excluded_amps_of(self, camera: Camera) -> ExcludedFor:
+        """Return what tells which amps of an input of a build were switched off."""
+
+        def amps_of(info: ExposureInfo) -> Mapping[str, str]:
+            return self._excluded(camera, info.begin).amps.get(camera.by_id[info.detector].name, {})
+
+        return amps_of
 
     def _certify(
         self,
@@ -208,7 +233,7 @@ class ChildWorker:
         inputs: list[int],
         *,
         newest: Callable[[], RawInput] | None,
-        excluded: dict[str, str],
+        excluded_for: ExcludedFor | None,
     ) -> str | None:
         """Verify what was built, and register it: certified, or refused. Returns its id if it was certified."""
         frame: Frame = run.frame
@@ -221,8 +246,12 @@ class ChildWorker:
             raise PayloadError(message, exposure=info.exposure_id)
         verified = None
         if newest is not None:
-            verified = self.verifier.verify_master(run, pipeline.builds, newest(), tuple(inputs), excluded)
+            verified = self.verifier.verify_master(
+                run, pipeline.builds, newest(), tuple(inputs), frame.excluded_amps, excluded_for=excluded_for
+            )
         table = frame.calib_table if frame.calib_table is not None else _amp_numbers(frame.amps)
+        if pipeline.builds not in TABLES_OF_CURVES:
+            table = {**table, **{amp: {**table.get(amp, {}), EXCLUDED: 1.0} for amp in frame.excluded_amps}}
         record = self.calibs.certify(
             kind=pipeline.builds,
             camera=camera.name,

@@ -32,6 +32,10 @@ KEPT_CONFIGURATIONS = 2
 Each holds the planes of an image, 200 MB for an LSSTCam detector."""
 
 
+ExcludedFor = Callable[[ExposureInfo], Mapping[str, str]]
+"""Gives the amps that were switched off in an exposure of a detector, with the reason."""
+
+
 @dataclass(frozen=True)
 class RawInput:
     """The bytes of a raw and where they are from."""
@@ -210,6 +214,7 @@ class PipelineRunner:
         run_label: str = "prompt",
         inputs: Sequence[tuple[int, Callable[[], RawInput]]] = (),
         calibs: Calibs | None = None,
+        excluded_for: ExcludedFor | None = None,
     ) -> PipelineRun:
         """Run a pipeline on one raw.
 
@@ -223,6 +228,9 @@ class PipelineRunner:
             For a build: exposure id and loader of every raw to combine.
         calibs
             In place of those of the exposure.
+        excluded_for
+            Amps that are switched off in an exposure, with the reason: in each input of a build, or in the raw itself.
+            None if the pipeline's settings have them.
 
         Raises
         ------
@@ -239,10 +247,14 @@ class PipelineRunner:
             frame.calibs = calibs
         elif self.calibs_for is not None:
             frame.calibs = self.calibs_for(info)
+        if excluded_for is not None and not inputs:
+            frame.excluded_amps = excluded_for(info)
         pipeline = pipeline or choose_pipeline(info, dict(frame.header), self.book, purpose=frame.detector.purpose)
         input_sha256: dict[str, str] = {}
         frame.inputs = [
-            self._input_loader(loader, frame, exposure_id=exposure_id, checksums=input_sha256)
+            self._input_loader(
+                loader, frame, exposure_id=exposure_id, checksums=input_sha256, excluded_for=excluded_for
+            )
             for exposure_id, loader in inputs
         ]
         timings["read_header_s"] = time.perf_counter() - start.wall_s
@@ -304,7 +316,13 @@ class PipelineRunner:
         return PipelineRun(result=result, frame=frame, info=info)
 
     def _input_loader(
-        self, load: Callable[[], RawInput], build: Frame, *, exposure_id: int, checksums: dict[str, str]
+        self,
+        load: Callable[[], RawInput],
+        build: Frame,
+        *,
+        exposure_id: int,
+        checksums: dict[str, str],
+        excluded_for: ExcludedFor | None,
     ) -> Callable[[], Frame]:
         """Return what loads an input of a build, with the calibs of the build's newest exposure.
 
@@ -317,8 +335,10 @@ class PipelineRunner:
             raw = load()
             if str(exposure_id) not in checksums:  # a payload may load an input more than once
                 checksums[str(exposure_id)] = hashlib.sha256(raw.data).hexdigest()
-            frame, _ = make_frame(raw, camera=camera)
+            frame, info = make_frame(raw, camera=camera)
             frame.calibs = calibs
+            if excluded_for is not None:
+                frame.excluded_amps = excluded_for(info)
             return frame
 
         return load_frame

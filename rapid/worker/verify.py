@@ -20,7 +20,7 @@ from rapid.results.models import Scalar
 from rapid.verification.decide import Job, verdict_metrics, verify_detector
 from rapid.verification.models import Subject, Verification
 from rapid.verification.thresholds import Thresholds, load_thresholds
-from rapid.worker.run import PipelineRun, PipelineRunner, RawInput
+from rapid.worker.run import ExcludedFor, PipelineRun, PipelineRunner, RawInput
 
 log = structlog.get_logger()
 
@@ -96,6 +96,7 @@ class Verifier:
         newest: RawInput,
         inputs: tuple[int, ...],
         excluded: Mapping[str, str],
+        excluded_for: ExcludedFor | None = None,
     ) -> Verified:
         """Verify a new master, and say so in the result of its build.
 
@@ -105,6 +106,8 @@ class Verifier:
             Raw of the newest exposure in it.
         excluded
             Amps that are switched off, with the reason: not tested.
+        excluded_for
+            Amps that are switched off in the newest exposure.
         """
         frame, result = run.frame, run.result
         metrics: dict[str, Scalar] = dict(result.metrics)
@@ -117,8 +120,11 @@ class Verifier:
                 pipeline=load_pipeline(kind),
                 camera=frame.camera,
                 calibs=Candidate(kind, plane, self._calibs_for(run.info)),
+                excluded_for=excluded_for,
             )
             for name, row in checked.result.amps.items():
+                if name in excluded:
+                    continue
                 numbers = {
                     key: value
                     for key, value in row.items()

@@ -153,7 +153,7 @@ def test_an_amp_that_is_switched_off_keeps_no_bias_from_being_certified(make):
     )  # fmt: skip
     found = verdict(lab.build("bias", [*exposures, lab.take("bias")]))
     assert found.outcome.is_success, found.failures
-    assert found.excluded == {"C10": "dead"}
+    assert found.excluded == {"C10": "dead (pat, since 2026-11-20 00:00 UTC)"}
     assert "C10" not in found.amps
 
 
