@@ -113,6 +113,23 @@ def _ring_level(image, mask, y, x, values):  # type: ignore[no-untyped-def] # no
 
 
 @njit(nogil=True, cache=True)
+def _is_ring_above(image, y, x, level):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+    """Tell whether so few ring pixels are below a level that `_ring_level` is not, whichever of them are usable."""
+    height, width = image.shape
+    if not (RING_PX <= y < height - RING_PX and RING_PX <= x < width - RING_PX):
+        return False
+    level = np.float32(level)
+    n_below = np.int32(0)
+    low, high = image[y - RING_PX, x - RING_PX :], image[y + RING_PX, x - RING_PX :]
+    for i in range(2 * RING_PX + 1):
+        n_below += np.int32(low[i] <= level) + np.int32(high[i] <= level)
+    for dy in range(1 - RING_PX, RING_PX):
+        n_below += np.int32(image[y + dy, x - RING_PX] <= level) + np.int32(image[y + dy, x + RING_PX] <= level)
+    # The quartile of at least MIN_RING of them has as many below it at least.
+    return n_below <= MIN_RING // 4
+
+
+@njit(nogil=True, cache=True)
 def _is_ring_between(image, mask, y, x, low, high):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
     """Tell whether `_ring_level` can lie between two levels; by counting, which is faster than sorting."""
     height, width = image.shape
@@ -179,12 +196,14 @@ def _is_hit(  # type: ignore[no-untyped-def] # noqa: ANN202
     """Judge one pixel; see `find_cosmic_rays`."""
     value = np.float64(image[y, x])
     own_variance = np.float64(variance[y, x])
-    # Most of those asked about lie in stars, and that is told soonest.
+    # Most of those asked about are noise, most of the others lie in stars: that is told soonest.
+    most = _most_background(value, max(own_variance, 0.0), per_photon, height_sigma)
+    if _is_ring_above(image, y, x, most):
+        return False
     reach = contrast_sigma * np.sqrt(max(own_variance, 0.0))
     least = _least_background(image, y, x, side, diagonal, reach)
     if least >= value or (mask[y, x] & (UNUSABLE | CR)) != 0:
         return False
-    most = _most_background(value, max(own_variance, 0.0), per_photon, height_sigma)
     if not _is_ring_between(image, mask, y, x, least, most):
         return False
     background = _ring_level(image, mask, y, x, values)

@@ -7,7 +7,7 @@ from amp_raws import DictCalibs, amp_pixels, detector, expose, frame_of, raw_byt
 from astropy.io import fits
 
 from payloads.isr.assemble import AssembleRaw, bin_image
-from payloads.isr.payload import Isr, IsrConfig
+from payloads.isr.payload import N_PLANES_KEPT, Isr, IsrConfig
 from payloads.mask import INTRP, SAT, SUSPECT
 from payloads.plugin import CalibPlane
 from rapid.camera.store import load_camera
@@ -253,3 +253,55 @@ def test_guider_stamps(payload):
     table = frame.tables["stamps"]
     assert len(table["stamp"]) == frame.metrics["n_stamps"] == 102
     assert frame.image is None
+
+
+def test_what_is_derived_from_calibs_is_kept_for_those_used_last():
+    payload, made = plain_isr(), []
+
+    def derive(kind, key):
+        def make():
+            made.append((kind, key))
+            return object()
+
+        return payload._derive(kind, key, make)
+
+    first = derive("defects", 0)
+    for key in range(1, N_PLANES_KEPT):
+        derive("defects", key)
+    assert derive("defects", 0) is first
+    derive("defects", "one more")
+    assert derive("defects", 0) is first, "it was used after the others"
+    assert made == [("defects", key) for key in (*range(N_PLANES_KEPT), "one more")]
+    derive("defects", 1)
+    assert made[-1] == ("defects", 1), "the one that was not used for longest was let go of"
+    derive("linearity", 0)
+    assert made[-1] == ("linearity", 0), "each kind has its own"
+
+
+def test_detectors_that_alternate_are_each_calibrated_with_their_own():
+    rng = np.random.default_rng(5)
+    raws, found = {}, {}
+    for number in (0, 94):
+        det = detector(detector_id=number)
+        raws[number] = raw_bytes(det, expose(det, rng.poisson(900, (det.height, det.width)).astype(float), rng=rng))
+    payload = plain_isr(parallel_overscan=False)
+
+    def calibrated(number, isr):
+        det = detector(detector_id=number)
+        bad = np.zeros((det.height, det.width), np.float32)
+        bad[number % 7, 3] = 1
+        curves = {amp.name: {0.0: 0.0, 2e5: float(10 * number)} for amp in det.amps}
+        calibs = DictCalibs(
+            defects=CalibPlane(f"defects-{number}", bad),
+            linearity=CalibPlane(f"linearity-{number}", np.empty((0, 0), np.float32), table=curves),
+        )
+        frame = frame_of(raws[number], detector_id=number, calibs=calibs)
+        isr.run(frame)
+        return frame.image.copy(), frame.mask.copy()
+
+    for number in (0, 94):
+        found[number] = calibrated(number, plain_isr(parallel_overscan=False))
+    for number in (0, 94, 0, 94):
+        image, mask = calibrated(number, payload)
+        assert np.array_equal(image, found[number][0])
+        assert np.array_equal(mask, found[number][1])
