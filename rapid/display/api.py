@@ -27,6 +27,7 @@ from rapid.display.reader import Reader
 from rapid.display.settings import DisplaySettings
 from rapid.display.timeline import Timeline
 from rapid.gather.rollup import NightRollup
+from rapid.nightlog.store import NightLog
 from rapid.results.models import ExposureSummary
 
 DayObs = Annotated[int, Path(ge=19900101, le=99991231, description="Observing day, YYYYMMDD.")]
@@ -40,7 +41,9 @@ ERRORS: dict[int | str, dict[str, Any]] = {
 }
 
 
-def api_routes(settings: DisplaySettings, archive: Archive, reader: Reader, hub: Hub) -> APIRouter:
+def api_routes(
+    settings: DisplaySettings, archive: Archive, reader: Reader, hub: Hub, nightlog: NightLog
+) -> APIRouter:
     """Return the routes below ``/api``, and the health checks."""
     router = APIRouter(responses=ERRORS)
 
@@ -66,8 +69,10 @@ def api_routes(settings: DisplaySettings, archive: Archive, reader: Reader, hub:
 
     @router.get("/api/nights/{day_obs}/csv", tags=["exposures"], summary="A night as CSV", response_class=Response)
     async def night_csv(day_obs: DayObs) -> Response:
-        """Return every column of every exposure, oldest first."""
-        text = night_as_csv((await archive.night(day_obs)).exposures)
+        """Return every column of every exposure, oldest first, with the night log's flags and comments."""
+        view = await archive.night(day_obs)
+        log = await reader.ask_results(lambda: nightlog.entries(archive.camera.name, day_obs=day_obs))
+        text = night_as_csv(view.exposures, log)
         name = f"{archive.camera.name}_{day_obs}.csv"
         headers = {"Content-Disposition": f'attachment; filename="{name}"'}
         return Response(text, media_type="text/csv; charset=utf-8", headers=headers)

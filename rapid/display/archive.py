@@ -30,6 +30,7 @@ from rapid.errors import NotFoundError, StoreError
 from rapid.gather.rollup import NightRollup, roll_up
 from rapid.products.naming import night_key
 from rapid.products.store import ProductsStore
+from rapid.publish.store import get_sent
 from rapid.results.models import DetectorState, ExposureSummary, QuarantineRecord
 from rapid.results.store import ResultsStore
 
@@ -156,6 +157,11 @@ class Archive:
         camera, run = self.camera.name, self._settings.run
         results = await self._reader.ask_results(lambda: self._results.results(exposure_id, camera=camera, run=run))
         is_live = exposure_id in self._reader.night.tracks
+        board = self._reader.board
+        try:
+            sent = await self._reader.ask_board(board.connection.run(get_sent(board.prefix, view.row.day_obs)))
+        except StoreError:
+            sent = []  # the rest of it is in the results store
         return make_timeline(
             exposure_id,
             [result for result in results if not result.pipeline.startswith("build_")],
@@ -163,6 +169,7 @@ class Archive:
             info=view.info,
             # A night read from the store was first seen when its summary was made, which tells nothing of the queue.
             posted=view.row.first_seen if is_live and view.row.first_seen != view.row.updated else None,
+            sent=sent,
         )
 
     async def detector(self, exposure_id: int, detector: int) -> DetectorView:

@@ -56,11 +56,19 @@ QUANTITIES: tuple[QuantityView, ...] = (
 
 
 def _tile(
-    ident: str, title: str, unit: str, decimals: int, *keys: str, notes: tuple[QuantityView, ...] = ()
+    ident: str,
+    title: str,
+    unit: str,
+    decimals: int,
+    *keys: str,
+    notes: tuple[QuantityView, ...] = (),
+    is_optional: bool = False,
 ) -> TileView:
     # A gather names the focal plane's number after the detectors': psf_fwhm_arcsec -> psf_fwhm_arcsec_median.
     wanted = [name for key in keys for name in (f"{key}_median", key)]
-    return TileView(id=ident, title=title, unit=unit, decimals=decimals, keys=wanted, notes=list(notes))
+    return TileView(
+        id=ident, title=title, unit=unit, decimals=decimals, keys=wanted, notes=list(notes), is_optional=is_optional
+    )
 
 
 TILES: dict[str, tuple[TileView, ...]] = {
@@ -108,7 +116,15 @@ TILES: dict[str, tuple[TileView, ...]] = {
                 _sequential("moon_separation_deg", "moon", "°", 0),
             ),
         ),
-        _tile("mount", "Mount motion", "″", 3, "mount_motion_arcsec"),
+        _tile(
+            "mount",
+            "Mount motion",
+            "″",
+            3,
+            "mount_motion_image_degradation_arcsec",
+            "mount_motion_arcsec",
+            is_optional=True,
+        ),
     ),
     "calibration": (
         _tile("level", "Level", "e⁻", 1, "mean_e", "median", notes=(_sequential("mean_e_scatter", "spread", "e⁻", 2),)),

@@ -248,6 +248,7 @@ class TileView(_Answer):
     title: str
     unit: str
     decimals: int
+    is_optional: bool = Field(default=False, description="Shown only in nights in which it was measured.")
     keys: list[str] = Field(description="Metrics of the summary, the first that is there is shown.")
     notes: list[QuantityView] = Field(default_factory=list, description="Numbers shown small below it.")
     low: float | None = None

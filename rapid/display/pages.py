@@ -92,6 +92,7 @@ def page_routes(settings: DisplaySettings, archive: Archive) -> APIRouter:
         kind = tile_set(view.exposure)
         tiles = archive.camera_view.tiles[kind]
         metrics = view.exposure.row.metrics if view.exposure is not None else {}
+        values = [(tile, shown_tile(tile, metrics)) for tile in tiles]
         return render_page(
             "now.html",
             settings,
@@ -100,7 +101,8 @@ def page_routes(settings: DisplaySettings, archive: Archive) -> APIRouter:
             day_obs=view.day_obs,
             day=shown_day(view.day_obs),
             row=view.exposure.row if view.exposure is not None else None,
-            tiles=[(tile, shown_tile(tile, metrics)) for tile in tiles],
+            tiles=values,
+            n_tiles=sum(not tile.is_optional or value != DASH for tile, value in values),
             boot=boot_data(camera=archive.camera_view, now=view, heartbeat_s=settings.heartbeat_s),
         )
 

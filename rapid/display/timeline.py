@@ -1,4 +1,4 @@
-"""The way of an exposure through the system, as bars in time: arrival, queue, each payload, gather, plots.
+"""The way of an exposure through the system, as bars in time: arrival, queue, each payload, gather, plots, publishing.
 
 Pure: made of what results and summaries say of themselves.
 """
@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from rapid.publish.status import SentRow
 from rapid.results.models import DetectorResult, ExposureSummary
 
 TAI_MINUS_UTC = timedelta(seconds=37)
@@ -30,6 +31,11 @@ class BarKind(StrEnum):
     """Of a job, what no payload took: reading, writing products."""
 
     GATHER = "gather"
+    PLOTS = "plots"
+    """Drawn after the summary is out."""
+
+    PUBLISH = "publish"
+    """From when publish heard of the summary to when its row was there."""
 
 
 class Bar(BaseModel):
@@ -88,6 +94,7 @@ def make_timeline(
     *,
     info: Mapping[str, Any],
     posted: datetime | None,
+    sent: Iterable[SentRow] = (),
 ) -> Timeline:
     """Return the way of an exposure through the system.
 
@@ -95,7 +102,10 @@ def make_timeline(
     ----------
     posted
         When the board heard of the exposure; None if nobody remembers: then no job's time in the queue is told.
+    sent
+        When rows were sent to others, those of other exposures too.
     """
+    rows = [row for row in sent if row.exposure == exposure_id]
     begin, end = utc_of_tai(info.get("begin")), utc_of_tai(info.get("end"))
     lanes = []
     if begin is not None and end is not None and end >= begin:
@@ -106,7 +116,7 @@ def make_timeline(
         lanes.append(Lane(name="exposure", bars=bars))
     jobs = [lane for result in results if (lane := _job(result, posted)) is not None]
     lanes += sorted(jobs, key=lambda lane: (lane.bars[0].begin, lane.bars[-1].end, lane.name))
-    lanes += [lane for one in sorted(summaries, key=lambda s: (s.pipeline, s.version)) if (lane := _gather(one))]
+    lanes += [lane for one in sorted(summaries, key=lambda s: (s.pipeline, s.version)) if (lane := _gather(one, rows))]
     close = end is not None and posted is not None and timedelta() <= posted - end < timedelta(hours=1)
     first = min((bar.begin for lane in lanes if lane.name != "exposure" for bar in lane.bars), default=None)
     zero, zero_is = (end, "shutter closed") if close else (posted or first, "posted" if posted else "first job")
@@ -148,11 +158,24 @@ def _job(result: DetectorResult, posted: datetime | None) -> Lane | None:
     )
 
 
-def _gather(summary: ExposureSummary) -> Lane | None:
+def _gather(summary: ExposureSummary, sent: Iterable[SentRow]) -> Lane | None:
     total_s = summary.timings.get("total_s")
     if summary.gathered_at is None or total_s is None:
         return None
     end = _aware(summary.gathered_at)
     name = f"{summary.reason.value}, {summary.n_finished} of {summary.n_expected}"
-    bar = Bar(kind=BarKind.GATHER, name=name, begin=end - timedelta(seconds=total_s), end=end)
-    return Lane(name=f"gather {summary.pipeline} v{summary.version}", pipeline=summary.pipeline, bars=[bar])
+    bars = [Bar(kind=BarKind.GATHER, name=name, begin=end - timedelta(seconds=total_s), end=end)]
+    plots_s, after_s = summary.timings.get("plots_s"), summary.timings.get("plots_after_s")
+    if plots_s is not None and after_s is not None:
+        begin = end + timedelta(seconds=max(after_s, 0.0))
+        bars.append(Bar(kind=BarKind.PLOTS, name="plots", begin=begin, end=begin + timedelta(seconds=plots_s)))
+    bars += [
+        Bar(kind=BarKind.PUBLISH, name=f"to {row.destination}", begin=_moment(row.begin_ms), end=_moment(row.end_ms))
+        for row in sent
+        if (row.pipeline, row.version) == (summary.pipeline, summary.version) and row.end_ms >= row.begin_ms
+    ]
+    return Lane(name=f"gather {summary.pipeline} v{summary.version}", pipeline=summary.pipeline, bars=bars)
+
+
+def _moment(ms: int) -> datetime:
+    return datetime.fromtimestamp(ms / 1000, tz=UTC)

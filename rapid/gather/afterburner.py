@@ -11,6 +11,7 @@ from rapid.gather.decide import focal_plane_metrics
 from rapid.products.naming import summary_key
 from rapid.products.store import ProductsStore
 from rapid.results.models import DetectorResult, ExposureSummary, Scalar
+from rapid.results.provenance import afterburners_of
 from rapid.results.store import ResultsStore
 
 
@@ -26,11 +27,14 @@ def afterburner_metrics(results: Iterable[DetectorResult]) -> tuple[int, dict[st
 
 def add_afterburner(summary: ExposureSummary, results: ResultsStore, products: ProductsStore) -> ExposureSummary | None:
     """Bring a stored summary up to what has joined its results; return it, or None if there was nothing to add."""
-    found = results.results(summary.exposure, camera=summary.camera, run=summary.run, pipeline=summary.pipeline)
-    n_afterburned, metrics = afterburner_metrics(one for one in found if one.detector in summary.detectors)
+    stored = results.results(summary.exposure, camera=summary.camera, run=summary.run, pipeline=summary.pipeline)
+    found = [one for one in stored if one.detector in summary.detectors]
+    n_afterburned, metrics = afterburner_metrics(found)
     if not n_afterburned:
         return None
-    changed = results.add_to_summary(summary, metrics=metrics, n_afterburned=n_afterburned)
+    changed = results.add_to_summary(
+        summary, metrics=metrics, n_afterburned=n_afterburned, afterburners=afterburners_of(found)
+    )
     if changed is not None:
         key = summary_key(changed, kind="summary", extension="json")
         products.put(key, changed.model_dump_json().encode(), content_type="application/json")

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -11,6 +12,7 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
+import rapid
 from rapid.camera.store import load_camera
 from rapid.dispatch.board import AsyncBoard
 from rapid.dispatch.models import EventKind, GatherJob
@@ -31,6 +33,7 @@ from rapid.pipeline.models import base_of
 from rapid.products.naming import summary_key
 from rapid.products.store import ProductsStore
 from rapid.results.models import DetectorResult, ExposureSummary
+from rapid.results.provenance import provenance_of
 from rapid.results.store import ResultsStore
 
 log = structlog.get_logger()
@@ -203,6 +206,12 @@ class Gatherer:
         summary.timings["total_s"] = time.perf_counter() - begin
         summary.timings = {name: round(value, 4) for name, value in summary.timings.items()}
         summary.gathered_at = datetime.now(UTC)
+        summary.provenance = provenance_of(
+            summary.pipeline,
+            (result for result in found if result.detector in gather.finished),
+            software_version=rapid.__version__,
+            host=socket.gethostname(),
+        )
         key = summary_key(summary, kind="summary", extension="json")
         self._products.put(key, summary.model_dump_json().encode(), content_type="application/json")
         self._results.put_summary(summary)

@@ -6,8 +6,10 @@ its answer; the process goes on. It ends when its input does.
 
 import os
 import sys
+import time
 import traceback
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from typing import TextIO
 
 import structlog
@@ -43,6 +45,12 @@ log = structlog.get_logger()
 NICENESS = 10
 """Plots wait for exposures, never the other way round."""
 MAX_NIGHT = 10_000
+PLOTS, PLOTS_AFTER = "plots_s", "plots_after_s"
+"""Timings added to a summary: how long its plots took, and how long after it was out they were begun [s]."""
+
+
+def _utc(moment: datetime) -> datetime:
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
 
 
 class Artist:
@@ -60,6 +68,7 @@ class Artist:
     # -- plots -------------------------------------------------------------------------------------
 
     def _draw(self, task: PlotTask) -> dict[str, str]:
+        began, begin = datetime.now(UTC), time.perf_counter()
         summary = next(
             (
                 one
@@ -84,8 +93,11 @@ class Artist:
             for kind, extension, data in self._plots(camera, summary, psf_map, {r.detector: r.metrics for r in results})
         }
         if made:
+            timings = {PLOTS: round(time.perf_counter() - begin, 4)}
+            if summary.gathered_at is not None:
+                timings[PLOTS_AFTER] = round((began - _utc(summary.gathered_at)).total_seconds(), 4)
             # The row of this version alone: a later one has, or will have, its own.
-            self._results.add_to_summary(summary, products=made)
+            self._results.add_to_summary(summary, products=made, timings=timings)
         return made
 
     def _plots(

@@ -207,11 +207,14 @@ class ResultsStore(CalibRegistry):
         *,
         products: Mapping[str, str] | None = None,
         metrics: Mapping[str, Scalar] | None = None,
+        timings: Mapping[str, float] | None = None,
         n_afterburned: int | None = None,
+        afterburners: Mapping[str, str] | None = None,
     ) -> ExposureSummary | None:
         """Add to one version of a summary what was made after it, in one transaction; return it as it stands then.
 
-        Several do so, each with something else: plots, an afterburner's numbers. None if there is no such version.
+        Several do so, each with something else: plots, an afterburner's numbers with their origin. None if there is no
+        such version.
         """
         t = schema.exposure_summary.c
         same = (
@@ -228,10 +231,15 @@ class ResultsStore(CalibRegistry):
                 if row is None:
                     return None
                 stored = read_summary(row)
+                origin = stored.provenance
+                if origin is not None and afterburners is not None:
+                    origin = origin.model_copy(update={"afterburners": dict(afterburners)})
                 changed = stored.model_copy(
                     update={
+                        "provenance": origin,
                         "products": {**stored.products, **(products or {})},
                         "metrics": {**stored.metrics, **(metrics or {})},
+                        "timings": {**stored.timings, **(timings or {})},
                         "n_afterburned": stored.n_afterburned if n_afterburned is None else n_afterburned,
                     }
                 )

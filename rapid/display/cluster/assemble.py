@@ -11,12 +11,14 @@ from rapid.display.cluster.models import (
     DeadLetterView,
     DetectorWork,
     JobInHand,
+    PublishView,
     QueueView,
     Spread,
     WorkerCondition,
     WorkerView,
 )
 from rapid.operations.models import ClusterOrder, SupervisorRecord
+from rapid.publish.status import PublishStatus
 
 _ORDER = (
     WorkerCondition.MISSING,
@@ -38,6 +40,7 @@ def cluster_view(
     supervisors: list[SupervisorRecord],
     orders: list[ClusterOrder],
     viewers: int,
+    publish: PublishStatus | None = None,
 ) -> ClusterView:
     """Return the cluster at one moment."""
     workers = [
@@ -68,6 +71,9 @@ def cluster_view(
         ],
         latencies=latencies,
         dead_letters=[_letter(letter, camera) for letter in letters],
+        publish=None
+        if publish is None
+        else PublishView(status=publish, age_s=max(status.now_ms - publish.at_ms, 0) / 1000),
         counters=status.counters,
         supervisors=supervisors,
         orders=orders,

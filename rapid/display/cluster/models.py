@@ -6,6 +6,7 @@ from enum import StrEnum
 from pydantic import BaseModel, ConfigDict, Field
 
 from rapid.operations.models import ClusterOrder, SupervisorRecord
+from rapid.publish.status import PublishStatus
 
 
 class _Answer(BaseModel):
@@ -99,6 +100,13 @@ class DeadLetterView(_Answer):
     at: datetime = Field(description="UTC.")
 
 
+class PublishView(_Answer):
+    """How publishing stands."""
+
+    status: PublishStatus = Field(description="As the role told it last.")
+    age_s: float = Field(description="How long ago that was, by the board's clock [s].")
+
+
 class ClusterView(_Answer):
     """The cluster at one moment."""
 
@@ -116,6 +124,7 @@ class ClusterView(_Answer):
     queues: list[QueueView]
     latencies: list[Spread] = Field(description="Of what the board still remembers, some ten thousand events.")
     dead_letters: list[DeadLetterView] = Field(description="Newest first, at most 100.")
+    publish: PublishView | None = Field(default=None, description="Null if nobody publishes.")
     counters: dict[str, int]
     supervisors: list[SupervisorRecord] = Field(description="Whoever starts workers here and can be told how many.")
     orders: list[ClusterOrder] = Field(description="What was ordered lately, newest first.")

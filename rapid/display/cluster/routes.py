@@ -18,6 +18,7 @@ from rapid.display.reader import Reader
 from rapid.errors import NotFoundError, StoreError
 from rapid.operations.models import ClusterOrder, OrderError, OrderKind, OrderSpec, check_order
 from rapid.operations.store import OperationsStore
+from rapid.publish.store import get_status
 
 N_LETTERS = 100
 N_ORDERS = 30
@@ -52,6 +53,7 @@ def cluster_routes(access: Access, store: OperationsStore, reader: Reader, hub: 
         status = await reader.ask_board(reader.board.status())
         facts = await reader.ask_board(reader.board.connection.run(read_worker_facts(reader.board.prefix)))
         letters = await reader.ask_board(reader.board.dead_letters(N_LETTERS))
+        publish = await reader.ask_board(reader.board.connection.run(get_status(reader.board.prefix)))
         supervisors = await reader.ask_results(lambda: store.supervisors(camera.name, now=now))
         orders = await reader.ask_results(lambda: store.recent(camera.name, limit=N_ORDERS))
         return cluster_view(
@@ -63,6 +65,7 @@ def cluster_routes(access: Access, store: OperationsStore, reader: Reader, hub: 
             supervisors=supervisors,
             orders=orders,
             viewers=hub.n_viewers,
+            publish=publish,
         )
 
     @router.get("/api/cluster/orders", summary="What was ordered, newest first")

@@ -1,7 +1,8 @@
 """What is painted and written before any script runs."""
 
+import csv
 import json
-from datetime import date
+from datetime import UTC, date, datetime
 
 import pytest
 from pydantic import ValidationError
@@ -12,6 +13,7 @@ from rapid.display.night_csv import night_as_csv, safe_cell
 from rapid.display.pages import boot_data, shown_day, shown_tile
 from rapid.display.settings import Tolerance
 from rapid.errors import ConfigurationError
+from rapid.nightlog.models import Flag, LogEntry
 
 
 def make_row(seq_num: int, **changes) -> ExposureRow:
@@ -91,9 +93,25 @@ def test_a_day_is_shown_with_dashes():
 def test_a_csv_has_a_column_for_every_metric_and_no_formula():
     rows = [make_row(2, metrics={"b": 2.0}), make_row(1, metrics={"a": None}, object_name="=HYPERLINK(1)")]
     header, first, second = night_as_csv(rows).splitlines()
-    assert header.endswith("n_expected,n_excluded,n_later,n_excluded_amps,a,b")
+    assert header.endswith("n_expected,n_excluded,n_later,n_excluded_amps,flag,comments,a,b")
     assert first.startswith("2026112000001,20261120,1,science,,'=HYPERLINK(1)")
-    assert second.endswith(",9,0,9,0,0,0,,2.0")
+    assert second.endswith(",9,0,9,0,0,0,,,,2.0")
+
+
+def test_a_csv_has_what_observers_said():
+    def said(number, **more):
+        when = datetime(2026, 11, 21, 4, number, tzinfo=UTC)
+        return LogEntry(id=number, camera="LSSTCam", day_obs=20261120, author="ann", created_at=when, **more)
+
+    log = [
+        said(1, exposure_id=2026112000001, text="satellite\ntrail", flag=Flag.QUESTIONABLE),
+        said(2, exposure_id=2026112000001, text="=two of them"),
+        said(3, text="the wind rises"),  # of the night: no line's
+    ]
+    rows = [make_row(2), make_row(1)]
+    first, second = csv.DictReader(night_as_csv(rows, log).splitlines())
+    assert (first["flag"], first["comments"]) == ("questionable", "ann: satellite trail | ann: =two of them")
+    assert (second["flag"], second["comments"]) == ("", "")
 
 
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-x", "@x", "\tx"])

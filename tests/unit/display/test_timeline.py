@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from rapid.display.timeline import BarKind, make_timeline, utc_of_tai
+from rapid.publish.status import SentRow
 from rapid.results.models import Provenance
 from tests.support.records import make_result, make_summary
 
@@ -76,3 +77,34 @@ def test_results_without_times_leave_no_lane():
 @pytest.mark.parametrize("value", [None, 5, "yesterday", ""])
 def test_what_is_no_time_is_none(value):
     assert utc_of_tai(value) is None
+
+
+def test_what_comes_after_a_summary_follows_it():
+    gathered = CLOSED + timedelta(seconds=7)
+    timings = {"total_s": 0.5, "plots_after_s": 0.25, "plots_s": 2.0}
+    one = make_summary(1, timings=timings, gathered_at=gathered)
+    two = make_summary(1, version=2, timings={"total_s": 0.5}, gathered_at=gathered + timedelta(seconds=30))
+    ms = int(gathered.timestamp() * 1000)
+
+    def sent(**changes):
+        facts = {"destination": "rubintv", "exposure": one.exposure, "pipeline": "quicklook", "version": 1}
+        return SentRow(**(facts | {"begin_ms": ms + 100, "end_ms": ms + 600} | changes))
+
+    others = [sent(exposure=one.exposure + 1), sent(pipeline="other"), sent(version=2, begin_ms=9, end_ms=8)]
+    found = make_timeline(one.exposure, [], [one, two], info=INFO, posted=CLOSED, sent=[sent(), *others])
+    first, second = [lane for lane in found.lanes if lane.name.startswith("gather")]
+    assert spans(first) == [
+        (BarKind.GATHER, "complete, 1 of 1", 6.5, 7.0),
+        (BarKind.PLOTS, "plots", 7.25, 9.25),
+        (BarKind.PUBLISH, "to rubintv", 7.1, 7.6),
+    ]
+    assert [bar.kind for bar in second.bars] == [BarKind.GATHER]
+
+
+@pytest.mark.parametrize("field", ["", "1 quicklook 1", "x quicklook 1 rubintv", "1 quick look 1 rubintv"])
+def test_a_sent_row_that_makes_no_sense_is_none(field):
+    assert SentRow.parse(field, "1 2") is None
+    assert SentRow.parse("1 quicklook 1 rubintv", "later") is None
+    assert SentRow.parse("1 quicklook 1 rubintv", "1 2") == SentRow(
+        destination="rubintv", exposure=1, pipeline="quicklook", version=1, begin_ms=1, end_ms=2
+    )

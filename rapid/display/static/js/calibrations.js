@@ -66,6 +66,7 @@ async function showMatrix() {
     return;
   }
   chosen = keyOf(subject);
+  setText($("#plane-note"), `${title(subject)} ${seq(subject.seq_num)}: reading…`);
   matrix = await getJSON(`/api/calibrations/matrix/${subject.exposure_id}/${subject.pipeline}`);
   const select = $("#test");
   const before = select.value;

@@ -118,6 +118,25 @@ function showRest() {
   fill("#latencies", [["Pipeline"], ["What"], ["n", "num"], ["Median [s]", "num"], ["99 % [s]", "num"], ["Longest [s]", "num"]], view.latencies.map((one) => row(one.name, step[one.step], String(one.n), number(one.p50_s, 2), number(one.p99_s, 2), number(one.max_s, 2))), "No job yet");
 }
 
+function showPublish() {
+  const told = view.publish;
+  const status = told?.status;
+  const late = told && told.age_s > 30 ? `, heard ${span(told.age_s * 1000)} ago` : "";
+  setText($("#publish-note"), status ? [`${status.name}${late}`, status.behind_s === null ? "" : `a row ${number(status.behind_s, 1)} s after its summary`].filter(Boolean).join(" · ") : "");
+  fill("#publish", [["Destination"], ["State"], ["Waiting", "num"], ["Oldest", "num"], ["Sent", "num"], ["Given up", "num"], ["Last sent UTC"], ["Remarks", "wrap"]],
+    (status?.destinations ?? []).map((one) => row(one.name, state(one.is_up ? "up" : "down", one.is_up ? "up" : `down since ${clock(utcMs(one.down_since))}`), String(one.n_waiting), one.n_waiting ? span(one.oldest_s * 1000) : DASH,
+      String(one.n_sent), String(one.n_dead), clock(utcMs(one.last_sent)), [one.is_up ? "" : one.error, one.is_incomplete ? "some were left out for want of room; they come later" : "", ...one.notes].filter(Boolean).join("; "))),
+    status ? "It has no destination" : "Nobody publishes");
+  const dead = (status?.destinations ?? []).flatMap((one) => one.dead.map((letter) => [one.name, letter]));
+  const troubles = status?.troubles ?? [];
+  const lines = [...dead.map(([name, letter]) => el("p", {}, el("span", { class: "state", "data-state": "failed" }, `${name} given up`), ` ${letter.key}: ${letter.error} `, el("span", { class: "dim" }, `${letter.failures} tries, ${clock(utcMs(letter.at))} UTC`))),
+    ...troubles.map((text) => el("p", {}, el("span", { class: "state", "data-state": "warn" }, text)))];
+  const text = JSON.stringify([dead, troubles]);
+  if ($("#publish-dead").dataset.text === text) return;
+  $("#publish-dead").dataset.text = text;
+  $("#publish-dead").replaceChildren(...(lines.length ? [el("details", {}, el("summary", {}, `${dead.length} given up, ${troubles.length} not understood`), ...lines)] : []));
+}
+
 function showSourceTable(sources) {
   fill("#source-table", [["Source"], ["State"], ["Since UTC"], ["Reason"]], sources.map((source) => row(source.name, state(source.is_up ? "up" : "down"), clock(utcMs(source.since)), source.reason)), "Not asked yet");
 }
@@ -127,6 +146,7 @@ async function load() {
   showCounts();
   showPlane();
   showRest();
+  showPublish();
   showWorkers();
   showLetters();
   showOrders();

@@ -15,6 +15,7 @@ import { startReprocess } from "./reprocess.js";
 import { ScaleBar } from "./scale.js";
 import { startShell } from "./shell.js";
 import { LiveStream, showSources } from "./stream.js";
+import { summaryNumbers } from "./summarynumbers.js";
 
 const data = boot();
 const { camera } = data;
@@ -27,6 +28,7 @@ const scaleBar = new ScaleBar($("#scale"));
 const plane = new FocalPlane($("#plane"), camera, { onPick: open, onScale: (...args) => scaleBar.show(...args) });
 const menu = new MetricMenu($("#metric"), camera, (key) => {
   plane.setMetric(key);
+  drawLegend($("#legend"), view.detectors, key);
   showTable();
 });
 const viewer = new MosaicViewer($("#mosaic"), camera, id, plane, { onPick: open });
@@ -38,6 +40,7 @@ function showOverview() {
   const count = (title, value, unit) => el("div", {}, el("h2", {}, title), el("b", {}, value, unit && el("small", {}, ` ${unit}`)));
   const tiles = camera.tiles[["bias", "dark", "flat"].includes(row.image_type) ? "calibration" : "sky"];
   const numbers = tiles.map((tile) => [tile, tile.keys.map((key) => row.metrics[key]).find((value) => typeof value === "number")])
+    .filter(([tile, value]) => !tile.is_optional || value !== undefined)
     .map(([tile, value]) => count(tile.title, `${number(value, tile.decimals)}`, value === undefined ? "" : tile.unit));
   const state = el("div", {}, el("h2", {}, "State"), el("b", { class: "state", "data-state": row.state }, `${row.n_finished}/${row.n_expected}`),
     el("span", { class: "dim" }, [row.state, row.version ? `version ${row.version}` : "no summary yet", excludedWords(row)].filter(Boolean).join(", ")));
@@ -53,13 +56,26 @@ function showPicture() {
   if (table) Object.assign($("#visit-summary"), { href: productUrl(table), download: `${camera.name}_${id}_${table.split("/").pop()}` });
 }
 
+let timeline = { lanes: [] };
+let wholeTimeline = false;
+
 async function showGantt() {
-  const timeline = await getJSON(`/api/exposures/${id}/timeline`);
+  timeline = await getJSON(`/api/exposures/${id}/timeline`);
+  drawGantt();
+}
+
+function drawGantt() {
   $("#gantt-panel").hidden = !timeline.lanes.length;
-  const colours = gantt.show(timeline);
+  const colours = gantt.show(timeline, { whole: wholeTimeline });
+  const button = $("#gantt-whole");
+  button.hidden = !gantt.nLater && !wholeTimeline;
+  button.setAttribute("aria-pressed", String(wholeTimeline));
+  setText(button, wholeTimeline ? "up to the first summary" : `and ${gantt.nLater} later`);
   setText($("#gantt-note"), timeline.zero ? `0 s: ${timeline.zero_is}, ${clock(Date.parse(timeline.zero))} UTC` : "");
+  const kinds = new Set(gantt.lanes.flatMap((lane) => lane.bars.map((bar) => bar.kind)));
   $("#gantt-legend").replaceChildren(...colours.map(([name, colour]) => el("span", {}, el("i", { style: `background:${colour};border:0` }), name)),
-    el("span", {}, el("i", { class: "thin" }), "waiting"), el("span", {}, el("i", { style: "background:var(--accent);border:0" }), "gather"));
+    el("span", {}, el("i", { class: "thin" }), "waiting"),
+    ...[["gather", "accent"], ["plots", "good"], ["publish", "text"]].filter(([kind]) => kinds.has(kind)).map(([kind, colour]) => el("span", {}, el("i", { style: `background:var(--${colour});border:0` }), kind)));
 }
 
 // ---- the table of detectors -----------------------------------------------------------------------
@@ -132,7 +148,7 @@ async function showAbout() {
     facts("Exposure", [["begin UTC", clock(fromBegin)], ...Object.entries(view.info).filter(shownFact).map(([name, value]) => [["begin", "end"].includes(name) ? `${name} TAI` : name.replaceAll("_", " "), word(value)])]),
     facts("Dispatched under", dispatched()),
     facts("Excluded", excluded()),
-    focalPlaneNumbers(view.row.metrics),
+    summaryNumbers(view.row.metrics, camera.quantities),
   ].filter(Boolean));
 }
 
@@ -148,30 +164,11 @@ function excluded() {
   return [...view.row.excluded.map((one) => [one.name, one.reason ?? ""]), ...amps];
 }
 
-/** The summary's numbers: a line for each quantity, a column for each way it was put together over the detectors. */
-function focalPlaneNumbers(metrics) {
-  const lines = new Map();
-  const kinds = [];
-  for (const [key, value] of Object.entries(metrics)) {
-    const [, base, kind = ""] = /^(.*?)(?:_(median|mean|scatter|total))?$/.exec(key);
-    if (!kinds.includes(kind)) kinds.push(kind);
-    lines.set(base, { ...lines.get(base), [kind]: value });
-  }
-  if (!lines.size) return null;
-  const body = [...lines].map(([base, values]) => {
-    const quantity = quantityOf(base, camera.quantities);
-    const title = quantity.unit ? `${quantity.title} [${quantity.unit}]` : quantity.title;
-    return el("tr", {}, el("td", { title: base }, title), kinds.map((kind) => el("td", { class: "num" }, kind in values ? number(values[kind], quantity.decimals + (kind === "scatter" ? 1 : 0)) : "")));
-  });
-  return el("div", { class: "span" }, el("h2", {}, "Focal plane"), el("table", { class: "grid" },
-    el("thead", {}, el("tr", {}, el("th", {}, "Quantity"), kinds.map((kind) => el("th", { class: "num" }, kind || "value")))), el("tbody", {}, body)));
-}
-
 function showAll() {
   menu.offer(view.detectors);
   plane.quantity = menu.key ? quantityOf(menu.key, camera.quantities) : null;
   plane.setCells(view.detectors);
-  drawLegend($("#legend"), view.detectors);
+  drawLegend($("#legend"), view.detectors, menu.key);
   showOverview();
   showPicture();
   showTable();
@@ -190,6 +187,10 @@ async function neighbour(by) {
   if (next) location.assign(`/exposure/${next.exposure_id}`);
 }
 
+$("#gantt-whole").addEventListener("click", () => {
+  wholeTimeline = !wholeTimeline;
+  drawGantt();
+});
 const loadComments = mountComments($("#comments"), id);
 let due = 0;
 let shownVersion = view.row.version;
@@ -208,7 +209,7 @@ const stream = new LiveStream({
       menu.offer(view.detectors);
       if (!plane.quantity && menu.key) plane.setMetric(menu.key);
       plane.update(ours);
-      drawLegend($("#legend"), view.detectors);
+      drawLegend($("#legend"), view.detectors, menu.key);
       showOverview();
       showTable();
       if (update.products) {

@@ -15,6 +15,7 @@ export function number(value, decimals = 2) {
 }
 
 const ENDINGS = [
+  ["_arcsec_per_deg2", "″/deg²"], ["_arcsec_per_deg", "″/deg"], ["_mag_per_deg", "mag/deg"], ["_mag_arcsec2", "mag/″²"], ["_mag", "mag"], ["_px2", "px²"],
   ["_arcsec", "″"], ["_electron_per_adu", "e⁻/ADU"], ["_e_per_s", "e⁻/s"], ["_electron", "e⁻"], ["_adu", "ADU"], ["_um", "µm"], ["_px", "px"], ["_deg", "°"],
   ["_mm", "mm"], ["_nm", "nm"], ["_mb", "MB"], ["_ms", "ms"], ["_percent", "%"], ["_s", "s"], ["_e", "e⁻"], ["_c", "°C"],
 ];

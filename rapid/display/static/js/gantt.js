@@ -7,6 +7,15 @@ const [LEFT, RIGHT, FOOT] = [92, 12, 20];
 const STEPS = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600];
 const HUES = ["#2a9d8f", "#e9b44c", "#9b5de5", "#e76f51", "#7cb518", "#4895ef"];
 
+/** When a lane's work begins: waiting is no work. */
+const startOf = (lane) => Math.min(...lane.bars.filter((bar) => bar.kind !== "queue").map((bar) => bar.from));
+
+/** When the first summaries were out, drawn and published; Infinity before there is one. */
+function lastOfFirst(lanes) {
+  const first = lanes.filter((lane) => / v1$/.test(lane.name) && lane.bars.some((bar) => bar.kind === "gather"));
+  return first.length ? Math.max(...first.flatMap((lane) => lane.bars.map((bar) => bar.to))) : Infinity;
+}
+
 export class Gantt {
   constructor(canvas, { onPick = () => {} } = {}) {
     Object.assign(this, { canvas, onPick, lanes: [] });
@@ -20,10 +29,14 @@ export class Gantt {
     });
   }
 
-  show(timeline) {
+  /** @param whole: also what was done long after the first summary: jobs that were left for later, and the summaries they changed. */
+  show(timeline, { whole = false } = {}) {
     this.zero = Date.parse(timeline.zero);
     this.zeroIs = timeline.zero_is;
-    this.lanes = timeline.lanes.map((lane) => ({ ...lane, bars: lane.bars.map((bar) => ({ ...bar, from: (Date.parse(bar.begin) - this.zero) / 1000, to: (Date.parse(bar.end) - this.zero) / 1000 })) }));
+    const all = timeline.lanes.map((lane) => ({ ...lane, bars: lane.bars.map((bar) => ({ ...bar, from: (Date.parse(bar.begin) - this.zero) / 1000, to: (Date.parse(bar.end) - this.zero) / 1000 })) }));
+    const until = whole ? Infinity : lastOfFirst(all);
+    this.lanes = all.filter((lane) => startOf(lane) <= until);
+    this.nLater = all.length - this.lanes.length;
     const bars = this.lanes.flatMap((lane) => lane.bars);
     this.range = bars.reduce(([from, to], bar) => [Math.min(from, bar.from), Math.max(to, bar.to)], [Infinity, -Infinity]);
     this.steps = [...new Set(bars.filter((bar) => bar.kind === "payload").map((bar) => bar.name))];
@@ -43,7 +56,7 @@ export class Gantt {
 
   colour(look, bar) {
     if (bar.kind === "payload") return HUES[this.steps.indexOf(bar.name) % HUES.length];
-    return { exposing: look.dim, arrival: look.line, queue: look.line, gather: look.accent, other: look.dim }[bar.kind] ?? look.dim;
+    return { exposing: look.dim, arrival: look.line, queue: look.line, gather: look.accent, plots: look.good, publish: look.text, other: look.dim }[bar.kind] ?? look.dim;
   }
 
   draw() {

@@ -45,12 +45,15 @@ export class MetricMenu {
 
 const STATES = ["finished", "running", "queued", "waiting", "failed", "quarantined", "superseded", "excluded"];
 
-export function drawLegend(box, cells) {
+/** @param key the number that colours the cells: a detector that finished without it is told apart. */
+export function drawLegend(box, cells, key = null) {
   const counts = new Map();
+  const without = key ? cells.filter((cell) => cell.state === "finished" && typeof cell.metrics[key] !== "number").length : 0;
   for (const cell of cells) counts.set(cell.state, (counts.get(cell.state) ?? 0) + 1);
   const shown = STATES.filter((state) => counts.has(state));
-  const text = shown.map((state) => `${state} ${counts.get(state)}`).join();
+  const text = [...shown.map((state) => `${state} ${counts.get(state)}`), without].join();
   if (box.dataset.text === text) return;
   box.dataset.text = text;
-  box.replaceChildren(...shown.map((state) => el("span", {}, el("i", { "data-state": state }), `${state} ${counts.get(state)}`)));
+  const plain = without ? [el("span", {}, el("i", { "data-state": "queued" }), `${without} of them without this number`)] : [];
+  box.replaceChildren(...shown.flatMap((state) => [el("span", {}, el("i", { "data-state": state }), `${state} ${counts.get(state)}`), ...(state === "finished" ? plain : [])]));
 }

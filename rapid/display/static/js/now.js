@@ -29,7 +29,10 @@ const plane = new FocalPlane($("#plane"), camera, {
   onPick: (detector) => shown && location.assign(`/exposure/${shown.row.exposure_id}?detector=${detector}`),
   onScale: (colours, quantity, marked) => scaleBar.show(colours, quantity, marked),
 });
-const menu = new MetricMenu($("#metric"), camera, (key) => plane.setMetric(key));
+const menu = new MetricMenu($("#metric"), camera, (key) => {
+  plane.setMetric(key);
+  drawLegend($("#legend"), shown?.detectors ?? [], key);
+});
 const frame = new PlaneFrame($("#plane-frames"), plane, {
   frame: new URLSearchParams(location.search).get("frame"),
   onChange: () => history.replaceState(null, "", addressOf(follows ? null : shown?.row.exposure_id)),
@@ -78,9 +81,16 @@ function showTiles() {
     });
   }
   const row = shown?.row;
-  boxes.forEach((box, at) => showTile(box, tiles[at], row));
+  boxes.forEach((box, at) => {
+    box.hidden = tiles[at].is_optional && !isMeasured(tiles[at]);
+    showTile(box, tiles[at], row);
+  });
+  $("#tiles").style.setProperty("--n-tiles", boxes.filter((box) => !box.hidden).length);
   showPipeline(row);
 }
+
+/** Whether any exposure of the night has a tile's number: what nobody measures here has no place on the wall. */
+const isMeasured = ({ keys }) => firstOf(shown?.row.metrics, keys) !== null || order.some((row) => firstOf(row.metrics, keys) !== null);
 
 function showTile(box, tile, row) {
   const value = firstOf(row?.metrics, tile.keys);
@@ -103,7 +113,6 @@ function showTile(box, tile, row) {
   }
   if (value !== null && row.is_provisional) notes.push(`of ${row.n_finished} so far`);
   if (tile.id === "seeing" && row?.airmass) notes.push(`airmass ${number(row.airmass, 2)}`);
-  if (value === null && tile.id === "mount") notes.unshift("no mount data");
   setText(note, notes.join(" · "));
 }
 
@@ -206,7 +215,7 @@ function showPlane() {
   plane.quantity = menu.key ? quantityOf(menu.key, camera.quantities) : null;
   plane.setCells(cells);
   frame.show(shown?.row ?? null);
-  drawLegend($("#legend"), cells);
+  drawLegend($("#legend"), cells, menu.key);
 }
 
 /** Everything anew: another exposure is on show. */
@@ -257,7 +266,7 @@ function merge(update) {
   menu.offer(shown.detectors, shown.row.image_type);
   if (menu.key !== before) plane.quantity = quantityOf(menu.key, camera.quantities);
   plane.update(update.cells.filter((cell) => cells.get(cell.detector) === cell));
-  drawLegend($("#legend"), shown.detectors);
+  drawLegend($("#legend"), shown.detectors, menu.key);
   if (update.products) {
     shown.products = update.products;
     showMosaic();
