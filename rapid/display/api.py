@@ -41,9 +41,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
 }
 
 
-def api_routes(
-    settings: DisplaySettings, archive: Archive, reader: Reader, hub: Hub, nightlog: NightLog
-) -> APIRouter:
+def api_routes(settings: DisplaySettings, archive: Archive, reader: Reader, hub: Hub, nightlog: NightLog) -> APIRouter:
     """Return the routes below ``/api``, and the health checks."""
     router = APIRouter(responses=ERRORS)
 

@@ -11,7 +11,9 @@ from astropy.table import Table
 from playwright.sync_api import expect
 
 from rapid.dispatch.models import BatchKey, EventKind
+from rapid.display.images.calibrated import calibrate
 from rapid.display.settings import Tolerance
+from rapid.gather.pieces import read_binned
 from rapid.gather.pyramid import Pyramid
 from rapid.worker.run import PipelineRunner, RawInput
 from tests.display.real_exposure import RealExposure
@@ -74,7 +76,7 @@ def test_mosaics_and_fits_come_with_the_summary_and_plots_later_under_its_versio
     assert {"mosaic", "psf_map"} <= newest.products.keys()
 
 
-def test_pixels_over_http_are_those_of_the_pipeline_and_what_is_gone_is_named(exposure, address):
+def test_pixels_over_http_are_those_of_the_pipeline_and_what_is_gone_is_named(exposure, summary, address):
     detector = exposure.camera.witness_detector
     expected = pixels_of(exposure, detector)
     base = f"/api/exposures/{exposure.exposure_id}/detectors/{detector}"
@@ -86,6 +88,18 @@ def test_pixels_over_http_are_those_of_the_pipeline_and_what_is_gone_is_named(ex
     tile = get(address, f"/api/images/{image['image_id']}/{detector}/1/0/0")
     assert tile.headers["content-type"] == "image/jpeg"
     assert "immutable" in tile.headers["cache-control"]
+
+    calibrated = get(address, f"{base}/image?calibrated=true").json()
+    assert (image["is_calibrated"], calibrated["is_calibrated"]) == (False, True)
+    assert calibrated["image_id"] != image["image_id"]
+    found = get(address, f"/api/images/{calibrated['image_id']}/pixels?x=100&y=40&width=20&height=10").json()
+    info = Pyramid(exposure.stage.products.get(summary.products["mosaic_calibrated_tiles"])).info
+    (result,) = exposure.stage.results.results(exposure.exposure_id, detector=detector)
+    binned = read_binned(exposure.stage.products.get(result.products["binned"]))
+    without = calibrate(expected, binned, factor=info.factors[detector])
+    assert found["unit"] == calibrated["unit"] == info.unit
+    np.testing.assert_allclose(np.array(found["values"]), without[40:50, 100:120], rtol=1e-4, atol=2e-3)
+    assert abs(np.median(without)) < 0.2 * abs(np.median(expected) * info.factors[detector]), "the sky is gone"
 
     for path, status in MISSING:
         answer = get(address, path)
@@ -105,9 +119,10 @@ def test_a_page_goes_from_the_focal_plane_to_a_pixels_value(exposure, summary, a
     detector = exposure.camera.witness_detector
     page = open_page(f"{address}/exposure/{exposure.exposure_id}?detector={detector}")
     expect(page.locator("#kinds button[aria-pressed=true]")).to_have_text("post-ISR")
+    page.locator("#kinds button[data-kind=mosaic]").click()
     page.locator("#zoom-detector").click()
     expect(page.locator("#mosaic")).to_have_attribute("data-images", re.compile(rf"\b{detector}\b"), timeout=TIMEOUT_MS)
-    expect(page.locator("#zoom-note")).to_contain_text("calibrated anew from its raw")
+    expect(page.locator("#zoom-note")).to_contain_text("post-ISR, made anew from its raw")
     box = page.locator("#mosaic canvas").bounding_box()
     assert box is not None
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
@@ -119,7 +134,24 @@ def test_a_page_goes_from_the_focal_plane_to_a_pixels_value(exposure, summary, a
     assert value == pytest.approx(float(expected[y, x]), abs=0.06)
     expect(page.locator("#stars tbody tr").first).to_be_visible()
     page.locator("#kinds button[data-kind=mosaic_calibrated]").click()
+    expect(page.locator("#zoom-note")).to_contain_text("calibrated: without sky", timeout=TIMEOUT_MS)
+    page.mouse.move(box["x"] + box["width"] / 2 + 1, box["y"] + box["height"] / 2)
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    unit = Pyramid(exposure.stage.products.get(summary.products["mosaic_calibrated_tiles"])).info.unit
+    expect(page.locator("#value")).to_contain_text(unit, timeout=TIMEOUT_MS)
+    expect(page.locator("#value")).not_to_have_text(" ".join(words))
     expect(page.locator("#mosaic-open")).to_have_attribute("href", f"/products/{summary.products['mosaic_calibrated']}")
+
+
+def test_a_detectors_image_is_the_calibrated_one_unless_somebody_chose(exposure, summary, address, open_page):
+    detector = exposure.camera.witness_detector
+    page = open_page(f"{address}/exposure/{exposure.exposure_id}?detector={detector}")
+    expect(page.locator("#kinds button[aria-pressed=true]")).to_have_text("post-ISR")
+    page.locator("#zoom-detector").click()
+    expect(page.locator("#kinds button[aria-pressed=true]")).to_have_text("calibrated")
+    expect(page.locator("#zoom-note")).to_contain_text("calibrated: without sky", timeout=TIMEOUT_MS)
+    expect(page.locator("#mosaic")).to_have_attribute("data-images", re.compile(rf"\b{detector}\b"))
+    expect(page.locator("#stars tbody tr").first).to_be_visible()
 
 
 def test_plots_appear_on_an_open_page(exposure, address, open_page, summary):

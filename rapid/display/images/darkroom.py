@@ -11,6 +11,7 @@ import os
 import sys
 import tempfile
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,7 @@ class Darkroom:
         self._kept: OrderedDict[str, Developed] = OrderedDict()
         self._asked: dict[str, asyncio.Task[Developed]] = {}
         self._turn = asyncio.Lock()
+        self._deriving = asyncio.Lock()
         self._process: asyncio.subprocess.Process | None = None
 
     def known(self, image_id: str) -> Developed:
@@ -111,6 +113,29 @@ class Darkroom:
             task.add_done_callback(lambda done: done.cancelled() or done.exception())
         return await asyncio.shield(task)
 
+    async def derived(
+        self, image_id: str, base: Developed, make: Callable[[NDArray[np.float32]], NDArray[np.float32]], *, unit: str
+    ) -> Developed:
+        """Return an image that is made of another one, and keep it as well.
+
+        Parameters
+        ----------
+        make
+            Called in a thread with the pixels of ``base``.
+        """
+        if image_id in self._kept:
+            return self.known(image_id)
+        if self._folder is None:
+            raise NotFoundError("image", base.image_id)
+        target = Path(self._folder.name) / f"{image_id}.npy"
+        answer = base.answer.model_copy(update={"unit": unit})
+        # One at a time: each has whole planes in hand, and two that ask for the same one get one.
+        async with self._deriving:
+            if image_id not in self._kept:
+                made = await asyncio.to_thread(_derive, image_id, base, make, target, answer)
+                self._keep(made)
+        return self.known(image_id)
+
     async def close(self) -> None:
         """End the child and remove the images."""
         for task in list(self._asked.values()):
@@ -142,12 +167,16 @@ class Darkroom:
             raise DevelopError(f"cannot make the image: {answer.error.get('message', 'no reason given')}")
         answer.notes += differences(result, answer)
         made = await asyncio.to_thread(_open, image_id, target, answer, is_sky=not _is_calibration(result))
-        self._kept[image_id] = made
+        self._keep(made)
+        return made
+
+    def _keep(self, made: Developed) -> None:
+        assert self._folder is not None  # noqa: S101 - it was made there
+        self._kept[made.image_id] = made
         while len(self._kept) > self._n_kept:
             oldest, _ = self._kept.popitem(last=False)
             # Whoever still reads it has it mapped: the name goes at once, the pages when the last reader has done.
             (Path(self._folder.name) / f"{oldest}.npy").unlink(missing_ok=True)
-        return made
 
     async def _ask(self, task: DevelopTask) -> DevelopAnswer:
         process = await self._running()
@@ -213,6 +242,20 @@ def differences(result: DetectorResult, answer: DevelopAnswer) -> list[str]:
         if missing:
             notes.append(f"corrections differ: {', '.join(missing)}")
     return notes
+
+
+def _derive(
+    image_id: str,
+    base: Developed,
+    make: Callable[[NDArray[np.float32]], NDArray[np.float32]],
+    target: Path,
+    answer: DevelopAnswer,
+) -> Developed:
+    part = target.with_suffix(".part")
+    with part.open("wb") as file:
+        np.save(file, make(base.pixels))
+    part.replace(target)
+    return _open(image_id, target, answer, is_sky=True)
 
 
 def _is_calibration(result: DetectorResult) -> bool:

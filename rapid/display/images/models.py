@@ -36,7 +36,7 @@ class DevelopAnswer(BaseModel):
 
 
 class ImageView(BaseModel):
-    """A detector's calibrated image at full resolution, as a viewer shows it."""
+    """A detector's image at full resolution, as a viewer shows it."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -53,6 +53,7 @@ class ImageView(BaseModel):
     median: float
     noise: float = Field(description="Robust scatter of the pixels.")
     unit: str
+    is_calibrated: bool = Field(description="Without sky and on the calibrated mosaic's scale; else post-ISR.")
     applied: list[str] = Field(description="Corrections that were applied, in order.")
     calibs: dict[str, str] = Field(description="Calib ids used, by kind.")
     notes: list[str] = Field(description="How it differs from what the result was measured on, if it does.")

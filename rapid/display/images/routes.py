@@ -8,15 +8,18 @@ from typing import Annotated
 import cv2
 import numpy as np
 from fastapi import APIRouter, Path, Query
+from numpy.typing import NDArray
 from starlette.responses import Response
 
 from rapid.camera.models import Detector
 from rapid.display.api import ERRORS, DetectorId, ExposureId
 from rapid.display.archive import Archive
-from rapid.display.images.darkroom import Darkroom, Developed
+from rapid.display.images.calibrated import calibrate, calibrated_id
+from rapid.display.images.darkroom import Darkroom, Developed, DevelopError
 from rapid.display.images.models import ImageView, PixelsView
 from rapid.errors import NotFoundError
 from rapid.gather.mosaic import to_jpeg, upright
+from rapid.gather.pieces import read_binned
 from rapid.gather.pyramid import QUALITY, TILE_PX, Pyramid, PyramidInfo
 from rapid.gather.stretch import Curve, Stretch
 from rapid.products.naming import is_safe_key
@@ -64,6 +67,26 @@ def image_routes(archive: Archive, products: ProductsStore, darkroom: Darkroom) 
     router = APIRouter(responses=ERRORS, tags=["pictures"])
     pyramids = Pyramids(products)
 
+    async def calibrated_of(result: DetectorResult, developed: Developed) -> Developed:
+        """Take out of an image what the calibrated mosaic of its exposure takes out."""
+        summaries = (await archive.exposure(result.exposure)).summaries
+        summary = next((one for one in summaries if one.pipeline == result.pipeline), None)
+        key = summary.products.get("mosaic_calibrated_tiles") if summary is not None else None
+        binned_key = result.products.get("binned")
+        if key is None or binned_key is None:
+            raise NotFoundError("calibrated mosaic of exposure", result.exposure)
+        info = (await asyncio.to_thread(pyramids.of, key)).info
+        factor = info.factors.get(result.detector, 1.0)
+        image_id = calibrated_id(developed.image_id, binned_key=binned_key, factor=factor, unit=info.unit)
+
+        def make(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+            return calibrate(pixels, read_binned(products.get(binned_key)), factor=factor)
+
+        try:
+            return await darkroom.derived(image_id, developed, make, unit=info.unit)
+        except ValueError as error:
+            raise DevelopError(f"cannot make the image: its sky is not known, {error}") from error
+
     @router.get("/tiles/{key:path}/info", summary="What a mosaic's tiles are")
     async def info(key: str) -> PyramidInfo:
         """Return scales, sizes and the stretch of a tile pyramid, by the key that an exposure names."""
@@ -92,10 +115,15 @@ def image_routes(archive: Archive, products: ProductsStore, darkroom: Darkroom) 
         pipeline: Annotated[
             str | None, Query(description="Whose image; that of the exposure's numbers if left out.")
         ] = None,
+        calibrated: Annotated[
+            bool, Query(description="Without sky and on the scale of the calibrated mosaic; else post-ISR.")
+        ] = False,
     ) -> ImageView:
-        """Make the calibrated image of a detector from its raw, or find it made, and return what a viewer needs."""
+        """Make the image of a detector from its raw, or find it made, and return what a viewer needs."""
         result = await _result_of(archive, exposure_id, detector, pipeline)
         developed = await darkroom.image_of(result)
+        if calibrated:
+            developed = await calibrated_of(result, developed)
         place = archive.camera.by_id[detector]
         height, width = developed.pixels.shape[:: -1 if place.n_quarter % 2 else 1]
         return ImageView(
@@ -112,6 +140,7 @@ def image_routes(archive: Archive, products: ProductsStore, darkroom: Darkroom) 
             median=developed.median,
             noise=developed.noise,
             unit=developed.answer.unit,
+            is_calibrated=calibrated,
             applied=developed.answer.applied,
             calibs=developed.answer.calibs,
             notes=developed.answer.notes,
@@ -160,7 +189,7 @@ def image_routes(archive: Archive, products: ProductsStore, darkroom: Darkroom) 
         width: Annotated[int, Query(ge=1, le=MAX_PATCH_PX)] = 64,
         height: Annotated[int, Query(ge=1, le=MAX_PATCH_PX)] = 64,
     ) -> PixelsView:
-        """Return the values of a rectangle of the calibrated image."""
+        """Return the values of a rectangle of an image."""
         developed = darkroom.known(image_id)
         patch = np.asarray(developed.pixels[y : y + height, x : x + width])
         if patch.size == 0:

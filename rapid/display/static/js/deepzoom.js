@@ -38,9 +38,15 @@ export class DeepZoom {
   }
 
   /** Show the pyramid of a key, or say why there is none; the view stays where it is if the world is the same. */
-  async show(key, { empty = "No mosaic yet" } = {}) {
+  async show(key, { empty = "No mosaic yet", calibrated = false } = {}) {
     if (key === this.key) return;
     this.key = key;
+    if (this.images.choose(calibrated)) {
+      this.stretch = null; // the other kind has other levels
+      this.box.dataset.images = "";
+      this.onState("");
+      this.onValue("");
+    }
     if (!key) {
       this.info = null;
       this.note.textContent = empty;
@@ -67,7 +73,7 @@ export class DeepZoom {
     this.world = { width: (x1 - x0) / info.pixel_mm, height: (y1 - y0) / info.pixel_mm };
     this.tiles.begin();
     if (!before || !this.view) this.home();
-    else this.paint();
+    else this.moved(); // what is in view is asked for in the kind that is shown
   }
 
   home() {

@@ -10,6 +10,7 @@ export class FineImages {
   /** @param onState is called with a line about what is going on; onImage once a detector's image, or the reason for none, has come. */
   constructor(camera, exposureId, { onState = () => {}, onImage = () => {} } = {}) {
     Object.assign(this, { camera, exposureId, onState, onImage });
+    this.calibrated = false; // without sky, on one scale of flux; else post-ISR
     this.images = new Map(); // by detector: an ImageView, or {error}
     this.asked = new Set();
   }
@@ -28,18 +29,29 @@ export class FineImages {
   async ask(detector) {
     if (this.asked.has(detector)) return;
     this.asked.add(detector);
+    const { calibrated } = this;
     const name = this.camera.detectors.find((place) => place.id === detector)?.name ?? detector;
     this.onState(`making ${name} at full resolution…`);
     try {
-      const image = await getJSON(`/api/exposures/${this.exposureId}/detectors/${detector}/image`, { timeoutMs: TIMEOUT_MS });
+      const image = await getJSON(`/api/exposures/${this.exposureId}/detectors/${detector}/image?calibrated=${calibrated}`, { timeoutMs: TIMEOUT_MS });
+      if (calibrated !== this.calibrated) return; // the other one is looked at now
       this.images.set(detector, image);
-      this.onState([`${name} calibrated anew from its raw in ${number(image.took_s, 2)} s`, ...image.notes].join(" · "));
+      this.onState([`${name}, ${image.is_calibrated ? "calibrated: without sky" : "post-ISR"}, made anew from its raw in ${number(image.took_s, 2)} s`, ...image.notes].join(" · "));
     } catch (error) {
+      if (calibrated !== this.calibrated) return;
       this.images.set(detector, { error: error.message });
       this.onState(`${name}: ${error.message}`);
       if (error.status === 503 || !error.status) setTimeout(() => this.asked.delete(detector), AGAIN_MS);
     }
     this.onImage();
+  }
+
+  /** Look at the other kind of images from now on; returns whether it is another. */
+  choose(calibrated) {
+    if (calibrated === this.calibrated) return false;
+    this.calibrated = calibrated;
+    this.forget();
+    return true;
   }
 
   forget() {

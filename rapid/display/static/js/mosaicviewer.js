@@ -6,9 +6,10 @@ import { linkPictureAndPlane, mosaicOf, Picture, productUrl } from "./picture.js
 
 export class MosaicViewer {
   constructor(box, camera, exposureId, plane, { onPick }) {
-    Object.assign(this, { box, camera, exposureId, plane, kind: "mosaic", onPick });
+    Object.assign(this, { box, camera, exposureId, plane, kind: "mosaic", isChosen: false, onPick });
     document.querySelectorAll("#kinds button").forEach((button) => button.addEventListener("click", () => {
       this.kind = button.dataset.kind;
+      this.isChosen = true;
       this.apply();
     }));
     const middle = () => [box.clientWidth / 2, box.clientHeight / 2];
@@ -32,7 +33,7 @@ export class MosaicViewer {
     const tiles = products[`${this.kind}_tiles`];
     const name = products[this.kind] ? this.kind : mosaicOf(products);
     const empty = row.version ? "This summary has no mosaic" : "The mosaic comes with the summary";
-    if (tiles || !name) this.deep().show(tiles ?? null, { empty });
+    if (tiles || !name) this.deep().show(tiles ?? null, { empty, calibrated: this.kind === "mosaic_calibrated" });
     else this.flat(productUrl(products[name]), empty);
     setText($("#mosaic-note"), name && row.n_finished < row.n_expected ? `partial, ${row.n_finished} of ${row.n_expected} detectors` : "");
     $("#mosaic-open").hidden = !name;
@@ -74,6 +75,10 @@ export class MosaicViewer {
   look(detector) {
     const place = this.camera.detectors.find((one) => one.id === detector);
     if (!place || !this.zoomer?.isShown) return;
+    if (!this.isChosen && this.products.mosaic_calibrated_tiles) {
+      this.kind = "mosaic_calibrated"; // what a detector's numbers are about, unless somebody chose the other
+      this.apply();
+    }
     this.zoomer.look(place);
     this.box.scrollIntoView({ block: "nearest" });
   }

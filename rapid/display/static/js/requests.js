@@ -45,6 +45,7 @@ function words(spec) {
     parts.push([...ranges, ...singles].join(", ") + (ids.length > 6 && !isRun(ids) ? ` and ${ids.length - 6} more` : ""));
   } else if (select.group) parts.push(`group ${select.group.group_id}`);
   else if (select.next) parts.push(`next ${select.next.n} ${select.next.image_type ?? "exposures"}`);
+  else if (select.campaign) parts.push(`campaign ${spec.run}: ${select.campaign.nights.map((one) => (one.first === one.last ? one.first : `${one.first}–${one.last}`)).join(", ")}${select.campaign.where ? ` where ${select.campaign.where}` : ""}${select.campaign.holes ? `, holes of ${select.campaign.of}` : ""}`);
   else if (select.sequence) parts.push(`sequence of ${shortId(select.sequence.of)}`);
   if (spec.combine) parts.unshift(spec.combine.replaceAll("_", " "));
   if (spec.pipeline) parts.push(spec.pipeline);
@@ -85,6 +86,7 @@ function headline(answer) {
   if (answer.focus) parts.push(`best focus ${number(answer.focus.best_focus_mm, 3)} ± ${number(answer.focus.best_focus_error_mm, 3)} mm`);
   if (answer.donut_pair) parts.push(Object.entries(answer.donut_pair).filter(([, value]) => typeof value === "number").slice(0, 2).map(([key, value]) => quantityText(key, value)).join(", "));
   if (answer.calib) parts.push(answer.calib.passed ? `● ${answer.calib.kind} passed, ${answer.calib.n_amps} amps` : `✕ ${answer.calib.kind} failed: ${Object.keys(answer.calib.failing_amps).length} detectors`);
+  if (answer.campaign) parts.push(`${answer.campaign.n_done} of ${answer.campaign.n_exposures} exposures, ${answer.campaign.n_failed} detectors without a result`);
   if (!parts.length) parts.push(`${answer.exposures.length} ${answer.exposures.length === 1 ? "exposure" : "exposures"}, ${answer.is_complete ? "complete" : "partial"}`);
   if (answer.missing.length || answer.lacking?.n_exposures) parts.push(`${answer.missing.length || answer.lacking.n_exposures} missing`);
   return parts.join(", ");
@@ -148,6 +150,7 @@ function details(record) {
     if (answer.donut_pair) parts.push(facts("Donut pair", Object.entries(answer.donut_pair).map(([key, value]) => [key.replaceAll("_", " "), scalar(value)])));
     if (answer.calib) parts.push(calib(answer.calib));
     if (answer.missing.length || answer.lacking) parts.push(didNotCome(answer));
+    if (answer.campaign) parts.push(facts("Campaign", [["nights", answer.campaign.nights.join(", ")], ["results", String(answer.campaign.n_results)], ...Object.entries(answer.campaign.not_done).slice(0, 40)]));
     if (answer.notes.length) parts.push(facts("Notes", answer.notes.map((note) => ["", note])));
     if (answer.exposures.length) parts.push(exposures(answer.exposures));
   } else if (record.members.length) {
