@@ -56,6 +56,36 @@ class Provenance(BaseModel):
     )
 
 
+class SummaryProvenance(BaseModel):
+    """How a summary came to be: of what, and what that was made with. Each detector's own result says it in full.
+
+    Detectors are told as ranges, "0-93,95-204": nearly always all of them are alike.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    software_version: str = Field(description="Of whoever made the summary.")
+    pipeline: str
+    results: dict[str, str] = Field(default_factory=dict, description="Software version of the results: detectors.")
+    pipeline_versions: dict[str, str] = Field(default_factory=dict, description="Pipeline version: detectors.")
+    config_hashes: dict[str, str] = Field(
+        default_factory=dict, description="sha256 over the pipeline's resolved configuration: detectors."
+    )
+    payloads: dict[str, list[str]] = Field(default_factory=dict, description="Versions of each payload, by name.")
+    calibs: dict[str, dict[str, str]] = Field(
+        default_factory=dict, description="By kind, calib id with * for the detector's number: detectors."
+    )
+    raw_sha256: dict[int, str] = Field(default_factory=dict, description="Checksum of each detector's raw.")
+    raws_sha256: str = Field(
+        default="", description="One checksum of these: sha256 over lines of detector, space, checksum."
+    )
+    inputs: list[int] = Field(default_factory=list, description="Exposures combined, for a build.")
+    afterburners: dict[str, str] = Field(
+        default_factory=dict, description="Configuration hash of the afterburner whose numbers are in it: detectors."
+    )
+    host: str = ""
+
+
 class DetectorResult(BaseModel):
     """What a pipeline found on one detector of one exposure."""
 
@@ -150,6 +180,9 @@ class ExposureSummary(BaseModel):
     )
     products: dict[str, str] = Field(default_factory=dict, description="Keys in the products store: mosaic, plots.")
     timings: dict[str, float] = Field(default_factory=dict)
+    provenance: SummaryProvenance | None = Field(
+        default=None, description="Of the results it is made of; None in summaries of before it was written down."
+    )
     gathered_at: datetime | None = Field(default=None, description="UTC.")
 
 

@@ -1,7 +1,7 @@
 """Make what sinks send out of results and summaries. Pure."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -39,23 +39,67 @@ def documents_of(summary: ExposureSummary, results: Iterable[DetectorResult]) ->
     }
     moment = begin or summary.gathered_at or datetime(1970, 1, 1, tzinfo=UTC)
     counts: dict[str, Scalar] = {"n_finished": summary.n_finished, "n_expected": summary.n_expected}
-    documents = [_document("exposure", shared, moment, {**counts, **summary.metrics}, {})]
+    documents = [_document("exposure", shared, moment, {**counts, **summary.metrics}, _origin_of_summary(summary))]
     for result in results:
         place = {**shared, "detector": result.detector, "detector_name": result.detector_name}
-        origin = result.provenance
-        provenance = {
-            "software_version": origin.software_version,
-            "pipeline_version": origin.pipeline_version,
-            "config_hash": origin.config_hash,
-            "raw_sha256": origin.raw_sha256,
-            "calibs": " ".join(sorted(origin.calibs.values())),
-        }
+        provenance = _origin_of_result(result)
         when = begin or result.finished_at or moment
         documents.append(_document("detector", place, when, result.metrics, provenance))
         documents += [
             _document("amp", {**place, "amp": amp}, when, values, provenance) for amp, values in result.amps.items()
         ]
     return documents
+
+
+def _origin_of_result(result: DetectorResult) -> dict[str, str]:
+    """Return how a detector's numbers came to be, in words."""
+    origin = result.provenance
+    words = {
+        "software_version": origin.software_version,
+        "pipeline_version": origin.pipeline_version,
+        "config_hash": origin.config_hash,
+        "payloads": _versions({name: [version] for name, version in origin.payloads.items()}),
+        "applied": " ".join(origin.applied),
+        "raw_sha256": origin.raw_sha256,
+        "calibs": " ".join(sorted(origin.calibs.values())),
+    }
+    if origin.inputs:
+        words["inputs"] = " ".join(map(str, origin.inputs))
+        words["input_sha256"] = " ".join(origin.input_sha256.get(str(one), "unknown") for one in origin.inputs)
+    if (added := origin.afterburner) is not None:
+        words |= {
+            "afterburner_software_version": added.software_version,
+            "afterburner_pipeline_version": added.pipeline_version,
+            "afterburner_config_hash": added.config_hash,
+            "afterburner_payloads": _versions({name: [version] for name, version in added.payloads.items()}),
+            "afterburner_metrics": " ".join(sorted({*added.metrics, *added.amp_metrics})),
+        }
+    return words
+
+
+def _origin_of_summary(summary: ExposureSummary) -> dict[str, str]:
+    """Return how the numbers of a focal plane came to be, in words. Several versions of a thing stand side by side."""
+    origin = summary.provenance
+    if origin is None:  # made before it was written down
+        return {}
+    words = {
+        "software_version": origin.software_version,
+        "results_software_version": " ".join(origin.results),
+        "pipeline_version": " ".join(origin.pipeline_versions),
+        "config_hash": " ".join(origin.config_hashes),
+        "payloads": _versions(origin.payloads),
+        "raws_sha256": origin.raws_sha256,
+        "calibs": " ".join(sorted({calib_id for used in origin.calibs.values() for calib_id in used})),
+    }
+    if origin.inputs:
+        words["inputs"] = " ".join(map(str, origin.inputs))
+    if origin.afterburners:
+        words["afterburner_config_hash"] = " ".join(origin.afterburners)
+    return words
+
+
+def _versions(payloads: Mapping[str, Sequence[str]]) -> str:
+    return " ".join(f"{name}={'/'.join(versions)}" for name, versions in sorted(payloads.items()))
 
 
 def _document(

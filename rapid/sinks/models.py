@@ -37,7 +37,9 @@ class MetricDocument(BaseModel):
     )
     reasons: dict[str, str] = Field(default_factory=dict, description="Of the values that are None.")
     provenance: dict[str, str] = Field(
-        default_factory=dict, description="software_version, pipeline_version, config_hash, raw_sha256, calibs."
+        default_factory=dict,
+        description="software_version, pipeline_version, config_hash, payloads, calibs, raw_sha256 (of an exposure "
+        "raws_sha256, one of all), applied; of a build inputs with input_sha256; afterburner_... of what came later.",
     )
 
     @property
