@@ -234,8 +234,13 @@ def _make(lsst: Any, root: str, settings: RepositorySettings) -> None:
     except FileExistsError:
         log.info("another process made the repository", root=root)
         return
-    except (ValueError, KeyError, TypeError) as error:
-        raise ConfigurationError("butler_db", f"cannot make the repository: {error}") from error
+    except Exception as error:
+        if _is_local(root):
+            # Its configuration is written first: left behind, it would pass for a repository.
+            (Path(root) / "butler.yaml").unlink(missing_ok=True)
+        if isinstance(error, ValueError | KeyError | TypeError | RuntimeError | ImportError):
+            raise ConfigurationError("butler_db", f"cannot make the repository: {error}") from error
+        raise
     log.info("Butler repository made", root=root)
 
 

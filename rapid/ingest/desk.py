@@ -15,7 +15,7 @@ from rapid.butler.repository import Repository
 from rapid.camera.models import Camera
 from rapid.errors import NotFoundError, PayloadError, RapidError, RawError, Retry, StoreError, WrongCameraError
 from rapid.ingest.decide import Failure
-from rapid.ingest.files import FileHandler, FileRule, FoundFile, filled, find_rule, handler_of
+from rapid.ingest.files import FileHandler, FileRule, FoundFile, filled, find_rule, handler_of, is_day
 from rapid.ingest.look import look_at_raw, size_of
 from rapid.ingest.models import Fate, Item
 
@@ -167,8 +167,8 @@ class IngestDesk:
         if rule.handler == "ignore":
             return Outcome(item, fate=Fate.IGNORED)
         try:
-            fields = {**fields, "day_obs": filled(rule.day_obs, fields, what="day_obs")}
             if rule.handler == "dataset":
+                fields = {**fields, "day_obs": filled(rule.day_obs, fields, what="day_obs")}
                 self.open()
                 assert self._repository is not None  # noqa: S101 - open leaves it so
                 is_new = ingest_file(self._repository, _plain(item.uri, rule, fields), transfer=self._transfer)
@@ -195,7 +195,7 @@ class IngestDesk:
 
 def _plain(uri: str, rule: FileRule, fields: dict[str, str]) -> PlainFile:
     day_obs = fields["day_obs"]
-    if not (day_obs.isdecimal() and len(day_obs) == 8):
+    if not is_day(day_obs):
         raise PayloadError(f"day_obs {day_obs!r} is no day as YYYYMMDD")
     return PlainFile(
         uri=uri,

@@ -24,6 +24,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -119,7 +120,7 @@ def load_rules(path: Path | None) -> tuple[FileRule, ...]:
         return ()
     try:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return _Rules.model_validate(document or {}).rules
+        return _Rules.model_validate({} if document is None else document).rules
     except OSError as error:
         raise ConfigurationError("ingest_rules", f"{path} cannot be read: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -159,6 +160,20 @@ def filled(template: str, fields: dict[str, str], *, what: str) -> str:
         return template.format(**fields)
     except (KeyError, IndexError, ValueError) as error:
         raise PayloadError(f"{what} {template!r}: the pattern has no field {error}") from None
+
+
+def is_day(text: str) -> bool:
+    """Whether a text is a day as YYYYMMDD.
+
+    Examples
+    --------
+    >>> is_day("20261120"), is_day("20269920")
+    (True, False)
+    """
+    try:
+        return len(text) == 8 and text.isdecimal() and bool(date.fromisoformat(f"{text[:4]}-{text[4:6]}-{text[6:]}"))
+    except ValueError:
+        return False
 
 
 def handler_of(rule: FileRule) -> FileHandler | None:

@@ -170,7 +170,12 @@ class ButlerSource:
         lsst = daf_butler()
         try:
             refs = self._butler.query_datasets(
-                kind, collections=self._run, data_id=where, limit=None, explain=False, order_by=["-exposure", "detector"]
+                kind,
+                collections=self._run,
+                data_id=where,
+                limit=None,
+                explain=False,
+                order_by=["-exposure", "detector"],
             )
         except (lsst.MissingDatasetTypeError, lsst.MissingCollectionError):
             self._butler.close()
