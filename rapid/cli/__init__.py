@@ -7,6 +7,7 @@ import typer
 from rapid.cli import (
     acl,
     calib,
+    campaign,
     catalogue,
     cluster,
     control,
@@ -48,6 +49,7 @@ for module in (
     exclude,
     patterns,
     request,
+    campaign,
     control,
     acl,
     catalogue,

@@ -30,7 +30,8 @@ async def redo(connection: AsyncConnection, instrument: str, key: BatchKey, raws
     Parameters
     ----------
     raws
-        URI of the raw, by detector. A detector that is queued or running stays as it is.
+        URI of the raw, by detector. A detector that is queued or running stays as it is; one that is switched off is
+        the caller's to leave out.
 
     Returns
     -------

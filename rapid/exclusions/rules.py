@@ -96,6 +96,10 @@ class Rule:
                 )
         return None
 
+    def meets(self, facts: Facts) -> bool:
+        """Whether facts meet the expression: those of an exposure, for example."""
+        return self._test(facts)
+
 
 _ABOUT = frozenset({"detector", "raft", "amp", "image_type", "pipeline", "exposure", "day_obs", "seq_num"})
 
@@ -118,8 +122,13 @@ def _facts_of(result: DetectorResult) -> Iterator[tuple[str | None, dict[str, Sc
         yield amp, {**result.metrics, **values, **about, "amp": amp}
 
 
-def parse_rule(text: str) -> Rule:
+def parse_rule(text: str, *, about_exposures: bool = False) -> Rule:
     """Return a rule.
+
+    Parameters
+    ----------
+    about_exposures
+        It chooses exposures: it need not name a metric.
 
     Raises
     ------
@@ -131,7 +140,7 @@ def parse_rule(text: str) -> Rule:
     >>> parse_rule("bias_mean_adu > 5 and detector in R22").names
     ('bias_mean_adu', 'detector')
     """
-    return _Parser(text).whole()
+    return _Parser(text).whole(needs_metric=not about_exposures)
 
 
 class _Parser:
@@ -177,14 +186,14 @@ class _Parser:
     def _at(self, *texts: str) -> bool:
         return self._next[0] in {"WORD", "SIGN"} and self._next[1] in texts
 
-    def whole(self) -> Rule:
+    def whole(self, *, needs_metric: bool) -> Rule:
         if self._next[0] == "END":
             self._fail("is empty", 1)
         test = self._either()
         kind, text, column = self._next
         if kind != "END":
             self._fail(f"expected and, or, or the end, not {text[:40]!r}", column)
-        if not set(self._names) - _ABOUT:
+        if needs_metric and not set(self._names) - _ABOUT:
             self._fail("names no metric: exposures are excluded by their number, detectors by their name", 1)
         return Rule(self._text.strip(), tuple(self._names), test)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rapid.camera.models import Camera, Purpose
+from rapid.campaign.plan import Listing
 from rapid.dispatch.board import AsyncBoard
 from rapid.dispatch.models import BatchKey, BatchSpec
 from rapid.head.builds import apply_rules
@@ -38,6 +39,8 @@ class Means:
         Board time when the lead began.
     thresholds
         A site's own thresholds of verifications.
+    listing
+        Where raws are looked up by night, for campaigns; None if nobody said where raws are.
     """
 
     camera: Camera
@@ -49,6 +52,7 @@ class Means:
     lead_token: int
     began_ms: int = 0
     thresholds: Path | None = None
+    listing: Listing | None = None
 
 
 async def begin_build(

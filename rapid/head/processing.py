@@ -128,8 +128,10 @@ class Processing:
         wanted = frozenset(statuses) if self._detectors is None else wanted
         return Target(key=key, stage=Stage.PROCESS, is_own=False, wanted=wanted, done=set(finished & wanted))
 
-    async def post_own(self, known: KnownExposure, pipeline: Pipeline, wanted: frozenset[int], now_ms: int) -> Target:
-        """Post a batch under the request's own run."""
+    async def post_own(
+        self, known: KnownExposure, pipeline: Pipeline, wanted: frozenset[int], now_ms: int, *, again: bool = False
+    ) -> Target:
+        """Post a batch under the request's own run; ``again``: also if all its detectors have ended."""
         camera = self._means.camera
         raws = known.guiders if pipeline.name == "guider" else known.raws
         expected = wanted
@@ -151,10 +153,10 @@ class Processing:
             target.has_ended = True
             return target
         stored = await self.summary_of(target.key)
-        if stored is not None and target.is_settled_in(stored):
+        if stored is not None and target.is_settled_in(stored) and not again:
             target.take(stored)
             return target
-        off = await self._means.exclusions.of(_begin_of(known))
+        off = await self._means.exclusions.of(begin_of(known))
         target.spec = BatchSpec(
             key=target.key,
             camera=camera.name,
@@ -235,7 +237,7 @@ class Processing:
         )
 
 
-def _begin_of(known: KnownExposure) -> datetime | None:
+def begin_of(known: KnownExposure) -> datetime | None:
     """Return when an exposure began [TAI], as its facts say."""
     begin = known.info.get("begin")
     try:

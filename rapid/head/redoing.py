@@ -16,6 +16,7 @@ from rapid.errors import RapidError
 from rapid.exclusions.decide import merge_config
 from rapid.head.acting import CalibFulfilment
 from rapid.head.building import Means
+from rapid.head.campaign import CampaignFulfilment
 from rapid.head.fulfil import Fulfilment, RequestFailedError
 from rapid.head.redo_plan import (
     NotBadError,
@@ -319,7 +320,7 @@ class RedoFulfilment:
         return self.record.model_copy(update=changes)
 
 
-AnyFulfilment = Fulfilment | RedoFulfilment | CalibFulfilment
+AnyFulfilment = Fulfilment | RedoFulfilment | CalibFulfilment | CampaignFulfilment
 
 
 def make_fulfilment(record: RequestRecord, detectors: frozenset[int] | None, means: Means) -> AnyFulfilment:
@@ -328,4 +329,6 @@ def make_fulfilment(record: RequestRecord, detectors: frozenset[int] | None, mea
         return RedoFulfilment(record, means)
     if record.spec is not None and record.spec.select.calibs is not None:
         return CalibFulfilment(record, means)
+    if record.spec is not None and record.spec.select.campaign is not None:
+        return CampaignFulfilment(record, detectors, means)
     return Fulfilment(record, detectors, means)

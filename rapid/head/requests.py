@@ -14,6 +14,7 @@ from pathlib import Path
 import structlog
 
 from rapid.camera.models import Camera
+from rapid.campaign.plan import Listing
 from rapid.control.store import AsyncControlStore
 from rapid.dispatch.board import AsyncBoard
 from rapid.dispatch.models import Event, EventKind
@@ -27,7 +28,7 @@ from rapid.head.redoing import AnyFulfilment, make_fulfilment
 from rapid.pipeline.models import PipelineBook
 from rapid.requests.archive import KEEP_MS as ARCHIVE_KEEP_MS
 from rapid.requests.archive import RequestArchive
-from rapid.requests.checks import check_spec
+from rapid.requests.checks import check_run, check_spec
 from rapid.requests.commands import KEEP_MS, Post
 from rapid.requests.decide import ExposureFacts, may_belong
 from rapid.requests.faults import BadRequestError, QueueFullError, fault_of
@@ -78,6 +79,7 @@ class RequestDesk:
         lead_token: int,
         max_open: int = MAX_OPEN,
         thresholds: Path | None = None,
+        listing: Listing | None = None,
     ) -> None:
         self._camera = camera
         self._board = board
@@ -93,6 +95,7 @@ class RequestDesk:
             Exclusions(camera, results),
             lead_token,
             thresholds=thresholds,
+            listing=listing,
         )
         self._max_open = max_open
         self._open: dict[str, AnyFulfilment] = {}
@@ -314,8 +317,7 @@ class RequestDesk:
         detectors = await self._check(spec)
         if spec.run is not None:
             other = await asyncio.to_thread(self._archive.by_run, self._camera.name, spec.run)
-            if other is not None:
-                raise BadRequestError("run", f"{spec.run} is the name of request {other.request_id}")
+            check_run(spec, other, is_open=other is not None and other.request_id in self._open)
         record = draft.model_copy(
             update={
                 "state": RequestState.ACCEPTED,

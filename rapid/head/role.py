@@ -17,6 +17,7 @@ import structlog
 
 from rapid.arrival.models import Arrival, ExpectedSensors, RawArrived, RawHeader, RawQuarantined
 from rapid.camera.models import Camera
+from rapid.campaign.plan import Listing
 from rapid.control.keeper import ControlKeeper
 from rapid.control.rubintv import RubinTVDoor
 from rapid.control.store import AsyncControlStore
@@ -73,6 +74,8 @@ class Head:
         How long gathers wait unless the control state says otherwise.
     thresholds
         A site's own thresholds, for requests to verify calibs.
+    listing
+        Where raws are looked up by night, for campaigns.
     """
 
     def __init__(
@@ -92,6 +95,7 @@ class Head:
         rubintv: RubinTVDoor | None = None,
         build_calibs: bool = True,
         thresholds: Path | None = None,
+        listing: Listing | None = None,
         metrics: HeadMetrics | None = None,
     ) -> None:
         self._id = head_id
@@ -104,6 +108,7 @@ class Head:
         self._batch_wait_s = batch_wait_s
         self._build_calibs = build_calibs
         self._thresholds = thresholds
+        self._listing = listing
         self._control = control or AsyncControlStore(board.connection, camera, book)
         self._waits = waits or Waits()
         self._keeper = keeper
@@ -168,6 +173,7 @@ class Head:
             self._exposures,
             lead_token=token,
             thresholds=self._thresholds,
+            listing=self._listing,
         )
         await desk.prepare()
         self._desk = desk

@@ -16,7 +16,7 @@ from rapid.pipeline.models import Pipeline, PipelineBook
 from rapid.pipeline.store import load_pipeline
 from rapid.plugins import PAYLOADS, load_entry
 from rapid.requests.faults import BadRequestError
-from rapid.requests.models import RequestSpec
+from rapid.requests.models import RequestRecord, RequestSpec
 
 
 def wanted_detectors(
@@ -122,3 +122,36 @@ def check_spec(
         if guiders:
             raise BadRequestError("detectors", f"{guiders[0]} is a guider: no calib is built for it")
     return detectors
+
+
+def check_run(spec: RequestSpec, other: RequestRecord | None, *, is_open: bool) -> None:
+    """Check that results can be stored under the name that a request gives them.
+
+    Parameters
+    ----------
+    other
+        The newest request of that name, or None.
+    is_open
+        Whether that one has not ended.
+
+    Raises
+    ------
+    BadRequestError
+        Raised if the name is another request's; a campaign may go on with its own.
+    """
+    campaign = spec.select.campaign
+    if other is None:
+        if campaign is not None and campaign.resume:
+            raise BadRequestError("run", f"there is no campaign {spec.run} to resume")
+        return
+    before = other.spec.select.campaign if other.spec is not None else None
+    if campaign is None or before is None or not campaign.resume:
+        hint = "; resume goes on with it" if campaign is not None and before is not None else ""
+        raise BadRequestError("run", f"{spec.run} is the name of request {other.request_id}{hint}")
+    if is_open:
+        raise BadRequestError("run", f"campaign {spec.run} is under way ({other.request_id})")
+    if before.model_copy(update={"resume": True}) != campaign or other.spec is None:
+        raise BadRequestError("select.campaign", f"is not what campaign {spec.run} was begun with")
+    for name in ("pipeline", "config", "detectors"):
+        if getattr(other.spec, name) != getattr(spec, name):
+            raise BadRequestError(name, f"is not what campaign {spec.run} was begun with")

@@ -13,6 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from rapid.exposure.models import ImageType
 from rapid.pipeline.models import NAME as PIPELINE_NAME
 from rapid.requests.calibs import MAX_CALIBS, Action, CalibStanding
+from rapid.requests.campaigns import CampaignAnswer, CampaignSelection
 from rapid.requests.completion import Lacking, OnMissing
 from rapid.results.models import Scalar
 
@@ -154,7 +155,7 @@ class CalibSelection(_Message):
 
 
 class Selection(_Message):
-    """Which exposures, or calibs: exactly one of the six ways."""
+    """Which exposures, or calibs: exactly one of the seven ways."""
 
     exposures: tuple[ExposureItem, ...] | None = Field(
         default=None,
@@ -167,10 +168,13 @@ class Selection(_Message):
     sequence: SequenceExposures | None = None
     affected: AffectedExposures | None = None
     calibs: CalibSelection | None = None
+    campaign: CampaignSelection | None = Field(
+        default=None, description="Exposures of whole nights, as backlog under a run of their own."
+    )
 
     @model_validator(mode="after")
     def _one_way(self) -> "Selection":
-        ways = ("exposures", "group", "next", "sequence", "affected", "calibs")
+        ways = ("exposures", "group", "next", "sequence", "affected", "calibs", "campaign")
         given = [name for name in ways if getattr(self, name) is not None]
         if len(given) != 1:
             raise ValueError(f"give exactly one of {', '.join(ways)}; got {', '.join(given) or 'none'}")
@@ -315,6 +319,12 @@ class RequestSpec(_Message):
             raise ValueError("arrival_s: say how long to wait before what is there is processed")
         if self.arrival_s is not None and self.arrival_s >= self.deadline_s:
             raise ValueError(f"arrival_s: must be shorter than deadline_s, {self.deadline_s:g} s")
+        if self.select.campaign is not None:
+            for name in ("combine", "guaranteed", "when_whole", "arrival_s"):
+                if getattr(self, name):
+                    raise ValueError(f"{name}: a campaign processes exposures one by one")
+            if self.run is None:
+                raise ValueError("run: a campaign needs a name, under which its results are stored")
         if self.run == PROMPT:
             raise ValueError(f"run: {PROMPT} is what the night's own processing is called")
         if self.combine is not None and self.combine.builds is not None and self.pipeline is not None:
@@ -440,6 +450,7 @@ class RequestAnswer(_Message):
     calib: CalibAnswer | None = None
     calibs: tuple[CalibStanding, ...] = Field(default=(), description="Where the named calibs stand now.")
     redo: RedoAnswer | None = None
+    campaign: CampaignAnswer | None = None
     notes: tuple[str, ...] = ()
 
 

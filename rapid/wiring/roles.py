@@ -112,6 +112,7 @@ async def run_head(
 ) -> None:
     """Run a head node; its raws come from where the settings say, unless a source is given."""
     from rapid.arrival.bucket import BucketSource
+    from rapid.arrival.listing import RawListing
     from rapid.control.keeper import ControlKeeper
     from rapid.control.rubintv import RubinTVDoor
     from rapid.control.store import AsyncControlStore
@@ -152,6 +153,7 @@ async def run_head(
             ),
             build_calibs=settings.build_calibs,
             thresholds=checked_thresholds(settings),
+            listing=RawListing(settings.raws, camera) if settings.raws and "butler:" not in settings.raws else None,
         )
         await _with_health(settings, board, head.ready, lambda: head.run(stop), routers=routers, tells_of_board=True)
     results.close()

@@ -1,6 +1,6 @@
 -- Redo ------------------------------------------------------------------------------
 
--- redo: ARGV batch, raws (JSON: detector, URI). Finished or failed detectors run again, as backlog, under new leases; all
+-- redo: ARGV batch, raws (JSON: detector, URI). Detectors that have ended run again, as backlog, under new leases; all
 -- others of the batch stay as they are, and one new summary follows. Nothing is done while a gather of the batch runs,
 -- which would take the old results for the new ones. Returns how many were queued; -1 for an unknown batch, -2 for one
 -- that is being gathered.
@@ -17,7 +17,9 @@ redis.register_function('rapid_v1_redo', function(keys, args)
   local detectors = {}
   for detector, uri in pairs(cjson.decode(args[2])) do
     local reason = redis.call('HGET', P .. 'reasons:' .. batch, detector)
-    local has_failed = reason and string.sub(reason, 1, 6) == 'failed'
+    -- Ended without a result, and in no queue: failed, taken off by who had asked for it, or too old for the backlog.
+    local has_failed = reason and (string.sub(reason, 1, 6) == 'failed' or string.sub(reason, 1, 8) == 'excluded'
+      or string.sub(reason, 1, 27) == 'superseded|left the backlog')
     if has_failed or redis.call('SISMEMBER', P .. 'finished:' .. batch, detector) == 1 then
       redis.call('SREM', P .. 'finished:' .. batch, detector)
       redis.call('HDEL', P .. 'metrics:' .. batch, detector)
