@@ -131,9 +131,10 @@ class NotFoundError(RapidError):
 
     code = "not_found"
 
-    def __init__(self, kind: str, name: object, known: str = "") -> None:
+    def __init__(self, kind: str, name: object, known: str = "", *, owner: str = "") -> None:
         hint = f" (known: {known})" if known else ""
-        super().__init__(f"no {kind} named {name!s}{hint}", kind=kind, name=str(name))
+        whose = f"{owner} has no {kind}" if owner else f"no {kind} named"
+        super().__init__(f"{whose} {name!s}{hint}", kind=kind, name=str(name))
 
 
 class StoreError(RapidError):

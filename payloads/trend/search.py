@@ -11,6 +11,9 @@ from payloads.trend.change_points import MIN_AFTER_LARGE, MIN_BEFORE, Change, Sh
 from payloads.trend.decompose import Decomposition, Level, Scale, decompose, scaled
 from payloads.trend.kernels import clean_columns, column_medians, scan_columns
 
+MIN_TO_KNOW = 30
+"""Numbers from which the scatter within a day is known; before, five biases of a first afternoon alarm for their rounding."""
+
 CONTEXT_DAYS = 15
 """Days before and after, that one day's number is held against."""
 
@@ -295,11 +298,13 @@ def _within_days(
             for k in many
         ]
     )
+    if len(rows) < MIN_TO_KNOW:
+        return []
     parts = decompose(away, base, numbers.detectors, Scale.DIFFERENCE)
     findings: list[Finding] = []
     days = numbers.days[rows]
     for level in parts.levels:
-        spread = 1.4826 * column_medians(np.abs(level.values))
+        spread = _spread_within_days(level.values, int(count[many].min()))
         searcher = _LevelSearch(level, parts, days, scale, config)
         _, sigma = searcher._noise(spread, np.full(len(spread), np.nan))
         with np.errstate(invalid="ignore"):
@@ -318,6 +323,27 @@ def _within_days(
             )
             findings.append(replace(finding, row=int(rows[row])))
     return findings
+
+
+def _spread_within_days(away: NDArray[np.float64], n_in_day: int) -> NDArray[np.float64]:
+    """Return the scatter of each series about the median of its day.
+
+    Parameters
+    ----------
+    away : ndarray of shape (n_exposures, n_series), float64
+    n_in_day
+        Exposures of the shortest day: one of so few is the median itself, and the scatter about it too small.
+
+    Notes
+    -----
+    Where most numbers are alike to the last bit (a count that is nearly always the same), the median of the deviations is
+    none: their root mean square is taken, and a rare other value stands out only once it is as rare as one in a hundred.
+    """
+    size = np.abs(away)
+    spread = 1.4826 * (1.0 + 1.0 / n_in_day) * column_medians(np.ascontiguousarray(size))
+    known = np.isfinite(size)
+    rms = np.sqrt(np.where(known, size**2, 0.0).sum(axis=0) / np.maximum(known.sum(axis=0), 1))
+    return np.where(spread > 1e-6 * rms, spread, rms)
 
 
 def _missing(numbers: Numbers, days: NDArray[np.int64], parts: Decomposition, begin: int) -> list[Finding]:

@@ -73,6 +73,11 @@ class _Desk:
             found |= dict.fromkeys(sorted(matches))
         return list(found)
 
+    def in_state(self, calib_ids: list[str], state: str) -> list[str]:
+        """Return those of some calibs that are in a state; what is not there is left to whoever is asked to change it."""
+        known = {record.calib_id: record.state.value for record in self.results.calibs(self.camera.name, state=None)}
+        return [calib_id for calib_id in calib_ids if known.get(calib_id) == state]
+
     def tell(self, what: str, calib_ids: list[str]) -> None:
         """Tell displays; that the board is away does not undo what was stored."""
         from rapid.dispatch.board import Board
@@ -239,12 +244,16 @@ def _exposure(
     ]
     names = sorted({result.pipeline for result in results})
     if not results:
-        raise NotFoundError("verification of exposure", exposure, desk.camera.name)
+        others = sorted({one.pipeline for one in desk.results.results(exposure, camera=desk.camera.name, run=run)})
+        if not others:
+            raise ConfigurationError("what", f"{desk.camera.name} has no results of exposure {exposure}")
+        what = f"under {pipeline}" if pipeline else f"it was processed by {', '.join(others)}"
+        raise ConfigurationError("what", f"exposure {exposure} has no verification: {what}")
     chosen = next((name for name in names if not name.startswith("build_")), names[0])
     results = [result for result in results if result.pipeline == chosen]
     verdict = roll_up_results(results, camera=desk.camera, thresholds=load_thresholds(desk.settings.thresholds))
     if verdict is None:
-        raise NotFoundError("verification of exposure", exposure, desk.camera.name)
+        raise NotFoundError("verification of exposure", exposure, owner=desk.camera.name)
     document = exposure_layout(verdict)
     document["DETECTORS"] = {
         r.detector_name: detector_layout(Verification.from_stored(r.verification)) for r in results
@@ -270,11 +279,13 @@ def certify(
 
     desk = _Desk(camera, data, redis)
     chosen = desk.matching(ids)
+    unchanged = desk.in_state(chosen, "certified")
     records = certify_calibs(
         desk.results, desk.camera.name, chosen, author=by or whoami(), reason=reason, override=override
     )
     desk.tell("certify", chosen)
     _print(records, as_json=as_json)
+    _say_unchanged(unchanged, "certified")
 
 
 def reject(
@@ -291,9 +302,16 @@ def reject(
 
     desk = _Desk(camera, data, redis)
     chosen = desk.matching(ids)
+    unchanged = desk.in_state(chosen, "rejected")
     records = reject_calibs(desk.results, desk.camera.name, chosen, author=by or whoami(), reason=reason)
     desk.tell("reject", chosen)
     _print(records, as_json=as_json)
+    _say_unchanged(unchanged, "rejected")
+
+
+def _say_unchanged(calib_ids: list[str], state: str) -> None:
+    for calib_id in calib_ids[:MAX_SHOWN]:
+        print(f"rapid: {calib_id} was {state} before: nothing changed", file=sys.stderr)
 
 
 def list_(
@@ -335,6 +353,10 @@ def list_(
         state=wanted,
         limit=limit,
     )
+    if not records:  # a mistyped word must not pass for an answer; a site's own kind is known by its calibs
+        for option, word, words in (("kind", kind, KINDS), ("filter", physical_filter, desk.camera.filters)):
+            if word and words and word not in words:
+                raise ConfigurationError(option, f"{word!r} is none of {', '.join(words)}")
     _print(records, as_json=as_json)
 
 

@@ -1,7 +1,10 @@
 """`rapid calib trend`: numbers of the calibrations over months, their drift, and alarms."""
 
 import re
+from collections import Counter
+from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,13 +14,13 @@ from rapid.cli.exclude import whoami
 from rapid.cli.output import print_json
 from rapid.cli.roles import CameraName, Data
 from rapid.cli.undo import calib_group
-from rapid.errors import ConfigurationError, NotFoundError
+from rapid.errors import ConfigurationError
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
 
     from rapid.camera.models import Camera
-    from rapid.trends.models import Alarm, SeriesHistory
+    from rapid.trends.models import Alarm, SeriesFacts, SeriesHistory
 
 ALARMS_OPEN = 3
 """Exit status of `--alarms` if any is open: a script can ask."""
@@ -68,7 +71,7 @@ def detector_of(camera: "Camera", text: str) -> int:
     for detector in camera.detectors:
         if text in {detector.name, str(detector.id)}:
             return detector.id
-    raise NotFoundError("detector", text, camera.name)
+    raise ConfigurationError("--detector", f"{camera.name} has no detector {text}")
 
 
 def _alarm_lines(alarms: "list[Alarm]") -> list[str]:
@@ -180,16 +183,33 @@ def trend(
         if as_json:
             print_json([one.model_dump(mode="json") for one in facts])
         else:
-            print("\n".join(f"{f.title:60} {f.n_exposures:6} exposures  {f.first_day} to {f.last_day}" for f in facts)
-                  or f"no calibration of {known.name} has been measured yet")  # fmt: skip
+            print("\n".join(_metric_lines(facts)) or f"no calibration of {known.name} has been measured yet")
         return
     if number is None:
+        if not watch.trends.keys(known.name, metric=metric):
+            raise ConfigurationError(
+                "metric", f"{known.name} has no trend of {metric!r}; `rapid calib trend` lists them"
+            )
         raise ConfigurationError("--detector", "name the detector, or ask for --map")
     histories = watch.trends.history(
         known.name, metric, detector=number, amp=amp, image_type=image_type, condition=condition, pipeline=pipeline,
         first_day=first, last_day=last,
     )  # fmt: skip
     _print_history(watch, known, histories, plot, picture, as_json=as_json)
+
+
+def _metric_lines(facts: "Sequence[SeriesFacts]") -> list[str]:
+    """Return a line for each number: in which images it is measured, and since when."""
+    lines = []
+    for metric, several in groupby(facts, lambda one: one.metric):
+        found = list(several)
+        kinds = Counter(
+            f"master {one.image_type}" if one.pipeline.startswith("build_") else one.image_type for one in found
+        )
+        where = ", ".join(f"{kind} ({n} conditions)" if n > 1 else kind for kind, n in kinds.items())
+        days = f"{min(one.first_day for one in found)} to {max(one.last_day for one in found)}"
+        lines.append(f"{metric:34} {days}  {where}")
+    return lines
 
 
 def _list_alarms(
@@ -238,7 +258,7 @@ def _print_history(
     from rapid.trends.events import EventStore
 
     if not histories:
-        raise NotFoundError("number", "in these days", "see `rapid calib trend`")
+        raise ConfigurationError("--since", "nothing was measured in these days")
     events = EventStore(watch.trends.engine).events(known.name, histories)
     if plot is not None:
         from rapid.trends.plot import plot_history

@@ -103,6 +103,11 @@ def exclude(
         return
     for one in changed:
         print(f"{one.calib_id}  {one.state.value}")
+    for calib_id in sorted(set(ids) - {one.calib_id for one in changed})[:MAX_SHOWN]:
+        print(
+            f"rapid: {calib_id} {'was not withdrawn' if undo else 'was withdrawn before'}: nothing changed",
+            file=sys.stderr,
+        )
     print(f"{len(changed)} of {len(ids)} calibs {'are in look-ups again' if undo else 'withdrawn'}")
 
 

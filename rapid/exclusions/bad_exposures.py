@@ -208,7 +208,7 @@ class BadExposureStore(SqlStore):
         """Return one of them; raises `NotFoundError` if the camera has none of that number."""
         found = self._where(_T.camera == camera, _T.id == number)
         if not found:
-            raise NotFoundError("exposure exclusion", number, camera)
+            raise NotFoundError("exposure exclusion", number, owner=camera)
         return found[0]
 
     def excluded_inputs(self, camera: str, exposures: Iterable[int], detector: int) -> dict[int, str]:

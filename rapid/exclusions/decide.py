@@ -254,7 +254,7 @@ def check_reason(reason: str) -> str:
     """
     trimmed = reason.strip()
     if not trimmed:
-        raise ExclusionError("reason", "must say why: whoever sees the hatched detector will ask")
+        raise ExclusionError("reason", "must say why: whoever finds it later will ask")
     if len(trimmed) > MAX_REASON:
         raise ExclusionError("reason", f"is longer than {MAX_REASON} characters")
     if UNPRINTABLE.search(trimmed):

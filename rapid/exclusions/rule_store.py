@@ -135,7 +135,7 @@ class RuleStore(SqlStore):
         """Return a rule; raises `NotFoundError` if the camera has none of that number."""
         found = self._where(_T.camera == camera, _T.id == number)
         if not found:
-            raise NotFoundError("exclusion rule", number, camera)
+            raise NotFoundError("exclusion rule", number, owner=camera)
         return found[0]
 
     def listed(self, camera: str, *, with_history: bool = False) -> list[ExclusionRule]:

@@ -270,6 +270,13 @@ class RedoFulfilment:
             return
         rebuilt = await asyncio.to_thread(calibs_in_place, self._means.results, self._means.camera, plan.affected)
         self._make_answer(rebuilt)
+        n_done = self._n_before + sum(len(target.done) for target in plan.targets)
+        if plan.targets and plan.not_redone and not n_done:
+            # Whoever asked would take "done" for a repair.
+            why = next(iter(plan.not_redone.values()))
+            fault = RequestFault(code="nothing_redone", message=f"none of it could be done again: {why}"[:1000])
+            await self.end(RequestState.FAILED, fault, reason=fault.message)
+            return
         await self.end(RequestState.DONE, None)
 
     def _make_answer(self, rebuilt: dict[str, str]) -> None:

@@ -107,6 +107,8 @@ class ProvenanceStore(SqlStore):
             )
             builds = {row.result for row in users if detectors is None or row.detector in detectors}
             roots = direct
+            if not roots and not builds:
+                self._check_exposure(camera, exposure)
         children = self._descendants(roots)
         stages = stages_of(roots, children)
         if exposure is not None:
@@ -134,6 +136,12 @@ class ProvenanceStore(SqlStore):
             built=tuple(sorted(built, key=lambda one: (one.stage, one.calib_id))),
             batches=tuple(self._batches(camera, stages, builds)),
         )
+
+    def _check_exposure(self, camera: str, exposure: int | None) -> None:
+        """Raise `AffectedError` for an exposure of which there is nothing: a mistyped one has touched nothing, too."""
+        r = schema.detector_result.c
+        if not self._fetch(sa.select(r.id).where(r.camera == camera, r.exposure == exposure).limit(1)):
+            raise AffectedError("exposure", f"{camera} has no results of exposure {exposure}")
 
     def _descendants(self, roots: Iterable[int]) -> dict[int, list[int]]:
         """Return, by calib, those built with it, for all that can be reached."""

@@ -20,6 +20,9 @@ from rapid.verification.thresholds import load_thresholds
 MAX_CALIBS = 5000
 """Detectors of the largest camera times its filters: what one sentence may change."""
 
+BY_VERIFICATION = "verification:"
+"""Begin of the reason for which the verification of a new calib rejects it."""
+
 Action = Literal["verify", "certify", "reject"]
 
 
@@ -76,11 +79,21 @@ def certify_calibs(
     NotFoundError
         Raised if there is no such calib.
     CalibRefusedError
-        Raised, naming the calib and what failed, if it did not pass and there is no override with a reason.
+        Raised, naming the calib and what failed, if it did not pass and there is no override with a reason; or if somebody
+        had found it bad, and there is no reason for taking it back.
     """
     records = [results.calib(camera, calib_id) for calib_id in dict.fromkeys(calib_ids)]
     for record in records:
-        if record.state is CalibState.CERTIFIED or _has_passed(record):
+        if record.state is CalibState.CERTIFIED:
+            continue
+        if _has_passed(record):
+            if not reason.strip() and not record.state_reason.startswith(BY_VERIFICATION):
+                # Somebody has found it bad: a pattern that takes it in must not bring it back unseen.
+                raise CalibRefusedError(
+                    record.calib_id,
+                    f"{record.calib_id} was {record.state.value} ({record.state_reason or 'no reason given'}): "
+                    "say why it is good again",
+                )
             continue
         why = ", ".join(record.failures[:10]) or (record.outcome or "it was never verified").replace("_", " ")
         if not override:

@@ -140,7 +140,7 @@ class CalibRegistry(SqlStore):
                 here = (t.c.camera == camera) & (t.c.calib_id == calib_id)
                 row = connection.execute(sa.select(_text(t.c.document)).where(here)).fetchone()
                 if row is None:
-                    raise NotFoundError("calib", calib_id, camera)
+                    raise NotFoundError("calib", calib_id, owner=camera)
                 before = CalibRecord.model_validate_json(row.document)
                 if before.state is state:
                     return before
@@ -188,7 +188,7 @@ class CalibRegistry(SqlStore):
                 self._lock(connection, CALIB_LOCK)
                 row = connection.execute(sa.select(_text(t.c.document)).where(here)).fetchone()
                 if row is None:
-                    raise NotFoundError("calib", calib_id, camera)
+                    raise NotFoundError("calib", calib_id, owner=camera)
                 changes = {"outcome": outcome, "failures": list(failures), "verification": dict(document)}
                 after = CalibRecord.model_validate_json(row.document).model_copy(update=changes)
                 connection.execute(t.update().where(here).values(document=finite(after.model_dump(mode="json"))))
@@ -261,7 +261,7 @@ class CalibRegistry(SqlStore):
         t = schema.calib.c
         rows = self._fetch(sa.select(_text(t.document)).where(t.camera == camera, t.calib_id == calib_id))
         if not rows:
-            raise NotFoundError("calib", calib_id, camera)
+            raise NotFoundError("calib", calib_id, owner=camera)
         return CalibRecord.model_validate_json(rows[0].document)
 
     def calib_events(

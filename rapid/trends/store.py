@@ -141,14 +141,14 @@ class TrendStore(TrendFeed):
         """
         keys = self.keys(camera, metric=metric, image_type=image_type, condition=condition, pipeline=pipeline, run=run)
         if not keys:
-            raise NotFoundError("trend", metric, camera)
+            raise NotFoundError("trend of", metric, owner=camera)
         places = self.channels(camera).of_detector(detector)
         if not places:
-            raise NotFoundError("trend of detector", detector, camera)
+            raise NotFoundError("trend of detector", detector, owner=camera)
         if amp is not None:
             places = [place for place in places if place.amp == amp]
             if not places:
-                raise NotFoundError("amp", amp, f"detector {detector}")
+                raise NotFoundError("trend of amp", amp, owner=f"detector {detector}")
         low = min(place.position for place in places)
         n = max(place.position for place in places) + 1 - low
         # The database cuts: 64 bytes of a row come over, not 13 000.
@@ -229,7 +229,7 @@ class TrendStore(TrendFeed):
         )
         counts = {row.series: row.n for row in self._fetch(count)} if keys else {}
         if not counts:
-            raise NotFoundError("trend", metric, camera)
+            raise NotFoundError("trend of", metric, owner=camera)
         series = max(counts, key=lambda one: (counts[one], -one))
         channels = self.channels(camera)
         found = self.numbers(series, keys[series], first_day=first_day, last_day=last_day, n_channels=len(channels))

@@ -62,3 +62,8 @@ def test_a_master_is_certified_then_withdrawn_and_what_it_touched_is_asked_for_a
         page.locator("#redo").click()
         page.wait_for_url(re.compile(r"/requests\?id="), timeout=1000 * WAIT_S)
         expect(page.locator("main")).to_contain_text(f"redo {CALIB}")
+        # It was the only bias: there is nothing to do it again with, and whoever asked is told so.
+        expect(page.locator("main")).to_contain_text("there is no certified bias in the place of")
+        assert (
+            stage.results.results(DAY_OBS * 100_000 + 1, camera=stage.camera.name)[0].provenance.calibs["bias"] == CALIB
+        )

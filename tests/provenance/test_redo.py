@@ -227,7 +227,9 @@ async def test_without_anything_in_its_place_results_stay_and_the_answer_says_so
     only = f"{stage.camera.name}-*-flat-*"
     for calib_id in ProvenanceStore(stage.results.engine).matching_calibs(stage.camera.name, only):
         stage.results.set_calib_state(stage.camera.name, calib_id, CalibState.WITHDRAWN, author="ann", reason="bad")
-    record = await stage.state_of(await redo(stage, calib=only), "done")
+    record = await stage.state_of(await redo(stage, calib=only), "failed")
+    assert record.error.code == "nothing_redone"
+    assert "there is no certified flat in the place of" in record.error.message
     assert not record.answer.is_complete
     assert record.answer.redo.n_redone == 0
     assert all("no certified flat" in why for why in record.answer.redo.not_redone.values())
