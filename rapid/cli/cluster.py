@@ -177,6 +177,8 @@ def drain(
     """Ask pods to leave, as their disruption budgets allow; each finishes its job first, or gives it back.
 
     Example: rapid cluster drain --node summit-node-7
+
+    A node that is to stay empty has to be cordoned before (kubectl cordon): else pods come back to it.
     """
     from rapid.cluster.rollout import drain as drain_pods
 
@@ -217,9 +219,15 @@ def rollout(
     from rapid.results.store import open_results
     from rapid.wiring.settings import make_settings
 
+    if not image.strip() or any(character.isspace() for character in image):
+        raise ConfigurationError("image", f"{image!r} names no image")
     cluster, instrument = _cluster(namespace, context), _camera(camera)
     found = _group(cluster, group)
     _refuse_if_not_a_set(found)
+    if found.image == image:
+        raise ConfigurationError(
+            "image", f"{found.name} has {image} already; rapid cluster restart {group} starts it anew"
+        )
     canary = canary_of(found, instrument)
     board = _board(camera, redis)
     results = open_results(make_settings(camera=camera, redis_url=redis).results)

@@ -15,7 +15,7 @@ from urllib3.exceptions import HTTPError
 
 from rapid.cluster.models import Group, GroupKind, Pod
 from rapid.cluster.reading import read_group, read_pod
-from rapid.errors import ConfigurationError, NotFoundError, RefusedError, StoreError
+from rapid.errors import ConfigurationError, NotFoundError, RefusedError, Retry, StoreError
 
 log = structlog.get_logger()
 
@@ -27,7 +27,19 @@ LONGEST_PAUSE_S = 15.0
 CONFLICT, GONE, CROWDED = 409, 410, 429
 OWN_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
+HINTS = {
+    401: "; the token of the kubeconfig is not, or no longer, accepted: log in again",
+    403: "; roles rapid-observer and rapid-operator (k8s/components/operator) hold what is needed",
+}
+
 T = TypeVar("T")
+
+
+class NotNowError(RefusedError):
+    """A disruption budget does not let a pod go for the moment."""
+
+    code = "disruption_budget"
+    retry = Retry.LATER
 
 
 class Cluster:
@@ -183,8 +195,10 @@ class Cluster:
 
         Raises
         ------
+        NotNowError
+            Raised, without another attempt, if the budget does not allow it now.
         RefusedError
-            Raised if the budget does not allow it, even after waiting.
+            Raised if another pod has its name by now, or we may not ask.
         """
         body = client.V1Eviction(
             metadata=client.V1ObjectMeta(name=pod.name, namespace=self.namespace),
@@ -194,7 +208,8 @@ class Cluster:
         )
         with contextlib.suppress(NotFoundError):  # it has gone by itself
             self._call(
-                lambda: self._core.create_namespaced_pod_eviction(pod.name, self.namespace, body, **self._limits)
+                lambda: self._core.create_namespaced_pod_eviction(pod.name, self.namespace, body, **self._limits),
+                is_eviction=True,
             )
 
     # How we ask
@@ -203,13 +218,15 @@ class Cluster:
     def _limits(self) -> dict[str, Any]:
         return {"_request_timeout": (self._request_s, self._request_s)}
 
-    def _call(self, ask: Callable[[], T]) -> T:
+    def _call(self, ask: Callable[[], T], *, is_eviction: bool = False) -> T:
         for attempt, pause_s in enumerate(self._pauses(), start=1):
             is_last = attempt == self._attempts
             try:
                 return ask()
             except ApiException as error:
                 status = int(error.status or 0)
+                if is_eviction and status == CROWDED:
+                    raise NotNowError(_reason(error)) from error
                 if status in {CONFLICT, CROWDED} or status >= 500:
                     if is_last:
                         if status in {CONFLICT, CROWDED}:
@@ -218,12 +235,15 @@ class Cluster:
                     asked = _retry_after(error)
                     pause_s = pause_s if asked is None else asked
                 elif status == 404:
-                    raise NotFoundError("object of the Kubernetes API", _reason(error)) from error
+                    kind, name = _missing(error)
+                    raise NotFoundError(kind, name, owner=f"namespace {self.namespace}") from error
                 else:
-                    raise RefusedError(f"the Kubernetes API refuses ({status}): {_reason(error)}") from error
+                    message = f"the Kubernetes API refuses ({status}): {_reason(error)}{HINTS.get(status, '')}"
+                    raise RefusedError(message) from error
             except (HTTPError, OSError) as error:
                 if is_last:
-                    raise StoreError(f"the Kubernetes API does not answer: {type(error).__name__}") from error
+                    where = self._core.api_client.configuration.host
+                    raise StoreError(f"the Kubernetes API at {where} does not answer: {_why(error)}") from error
             log.info("Kubernetes API asked again", attempt=attempt, pause_s=round(pause_s, 2))
             self._never.wait(pause_s)
         raise StoreError("the Kubernetes API was never asked")  # attempts < 1
@@ -273,6 +293,19 @@ def _retry_after(error: ApiException) -> float | None:
         return min(max(float(text), 0.0), LONGEST_PAUSE_S)
     except (TypeError, ValueError):
         return None
+
+
+def _why(error: BaseException) -> str:
+    """Return what kept an answer away: urllib3 wraps the cause, and repeats address and path in its own text."""
+    return f"{type(error).__name__} {str(error).rpartition(': ')[2]}"[:200]
+
+
+def _missing(error: ApiException) -> tuple[str, str]:
+    """Return kind and name of what is not there."""
+    with contextlib.suppress(ValueError, TypeError, AttributeError, KeyError):
+        details = json.loads(error.body or "")["details"]
+        return str(details["kind"]), str(details["name"])
+    return "object", _reason(error)
 
 
 def _reason(error: ApiException) -> str:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from rapid.errors import RapidError
+
 HALF = 0.5
 
 
@@ -152,18 +154,24 @@ class Controller:
     set_size: Callable[[str, int], None]
     is_dry: bool = False
 
-    def step(self) -> list[Decision]:
-        """Decide once for every group, and carry it out; returns the decisions.
+    def step(self) -> tuple[list[Decision], list[RapidError]]:
+        """Decide once for every group, and carry it out.
 
-        Raises
-        ------
-        RapidError
-            Raised if board or API are away; what was decided before that is done.
+        Returns
+        -------
+        decisions
+            One for each group that could be asked about and set.
+        faults
+            One for each other: its size stays as it is, and the others are decided on all the same.
         """
-        decisions = []
+        decisions, faults = [], []
         for sizer in self.sizers:
-            decision = sizer.decide(self.read_size(sizer.policy.group), self.ask(sizer.policy))
-            if decision.is_change and not self.is_dry:
-                self.set_size(decision.group, decision.size)
-            decisions.append(decision)
-        return decisions
+            try:
+                decision = sizer.decide(self.read_size(sizer.policy.group), self.ask(sizer.policy))
+                if decision.is_change and not self.is_dry:
+                    self.set_size(decision.group, decision.size)
+            except RapidError as error:
+                faults.append(error)
+            else:
+                decisions.append(decision)
+        return decisions, faults

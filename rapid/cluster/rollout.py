@@ -4,10 +4,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from rapid.camera.models import Camera
-from rapid.cluster.api import Cluster
+from rapid.cluster.api import Cluster, NotNowError
 from rapid.cluster.compare import Comparison
 from rapid.cluster.models import Group, Pod
-from rapid.errors import RapidError, StoreError
+from rapid.errors import RapidError, RefusedError, StoreError
 from rapid.patterns.placement import pinned_detectors
 
 Tell = Callable[[str], None]
@@ -99,24 +99,38 @@ def restart(cluster: Cluster, name: str, *, stamp: str, timeout_s: float) -> Non
 
 
 def drain(cluster: Cluster, pods: Sequence[Pod], *, timeout_s: float, tell: Tell) -> None:
-    """Ask pods to leave, as their disruption budgets allow, and wait until they have.
+    """Ask pods to leave, each as soon as its disruption budget allows, and wait until all have.
 
     Raises
     ------
     RefusedError
-        Raised if a budget does not allow it.
+        Raised if a budget has not allowed it in time.
     StoreError
         Raised if they are not gone in time.
     """
-    for pod in pods:
-        cluster.evict(pod)
-        tell(f"{pod.name} is told to leave")
+    waiting, held = list(pods), dict[str, str]()
     leaving = {pod.uid or pod.name for pod in pods}
-    cluster.wait_for(
-        lambda now, _groups: not leaving & {pod.uid or pod.name for pod in now},
-        timeout_s=timeout_s,
-        what=f"{len(pods)} pods gone",
-    )
+
+    def are_gone(now: list[Pod], _groups: list[Group]) -> bool:
+        for pod in list(waiting):
+            try:
+                cluster.evict(pod)
+            except NotNowError as error:
+                if pod.name not in held:
+                    tell(f"{pod.name} waits: {error.message}")
+                held[pod.name] = error.message
+                continue
+            waiting.remove(pod)
+            tell(f"{pod.name} is told to leave")
+        return not waiting and not leaving & {pod.uid or pod.name for pod in now}
+
+    try:
+        cluster.wait_for(are_gone, timeout_s=timeout_s, what=f"{len(pods)} pods gone")
+    except StoreError as error:
+        if waiting:
+            names = ", ".join(pod.name for pod in waiting)
+            raise RefusedError(f"{error.message}; {names} may not leave: {held[waiting[0].name]}") from error
+        raise
 
 
 def roll_out(

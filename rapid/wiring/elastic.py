@@ -14,7 +14,7 @@ from rapid.cluster.api import Cluster
 from rapid.cluster.elastic import Controller, SizePolicy, Sizer
 from rapid.cluster.facts import facts_of
 from rapid.dispatch.board import Board
-from rapid.errors import ConfigurationError, RapidError
+from rapid.errors import ConfigurationError
 from rapid.wiring.health import Health, serve_health
 
 log = structlog.get_logger()
@@ -81,16 +81,15 @@ def _decide(
     controller: Controller, *, interval_s: float, once: bool, stop: threading.Event, tell: Callable[[str], None]
 ) -> None:
     while True:
-        try:
-            for decision in controller.step():
-                change = f"{decision.now} -> {decision.size}" if decision.is_change else f"stays at {decision.now}"
-                tell(
-                    f"{decision.group}: {change}{' (dry run)' if controller.is_dry and decision.is_change else ''}: {decision.why}"
-                )
-        except RapidError as error:
-            if once:
-                raise
-            log.warning("sizes stay as they are", error=error.message)
+        decisions, faults = controller.step()
+        for decision in decisions:
+            change = f"{decision.now} -> {decision.size}" if decision.is_change else f"stays at {decision.now}"
+            dry = " (dry run)" if controller.is_dry and decision.is_change else ""
+            tell(f"{decision.group}: {change}{dry}: {decision.why}")
+        if once and faults:
+            raise faults[0]
+        for fault in faults:
+            log.warning("a size stays as it is", error=fault.message)
         if once or stop.wait(interval_s):
             return
 

@@ -46,6 +46,7 @@ class State:
         self.oldest = 0
         self.faults: list[Fault] = []
         self.requests: list[tuple[str, str]] = []
+        self.patch_types: set[str] = set()
         self.is_closed = False
 
     def put(self, plural: str, item: Object) -> Object:
@@ -188,7 +189,7 @@ class Handler(BaseHTTPRequestHandler):
                 }
             )
         elif self.state.get(plural, name) is None:
-            self._fail(404, f'{plural} "{name}" not found')
+            self._fail(404, f'{plural} "{name}" not found', details={"kind": plural, "name": name})
         elif method == "PATCH":
             self._patch(plural, name, sub, body)
         elif method == "POST" and sub == "eviction":
@@ -202,6 +203,7 @@ class Handler(BaseHTTPRequestHandler):
         if not isinstance(body, dict):
             self._fail(400, "only merge patches are understood")
             return
+        self.state.patch_types.add(str(self.headers.get("Content-Type")))
         if sub == "scale":
             body = {"spec": {"replicas": body["spec"]["replicas"]}}
 
@@ -266,8 +268,10 @@ class Handler(BaseHTTPRequestHandler):
             if version > after and where == plural and selector.items() <= item["metadata"].get("labels", {}).items()
         ]
 
-    def _fail(self, status: int, message: str, headers: dict[str, str] | None = None) -> None:
-        document = {"kind": "Status", "status": "Failure", "code": status, "message": message}
+    def _fail(
+        self, status: int, message: str, headers: dict[str, str] | None = None, details: Object | None = None
+    ) -> None:
+        document = {"kind": "Status", "status": "Failure", "code": status, "message": message, "details": details or {}}
         self._send(document, status, headers)
 
     def _send(self, document: Object, status: int = 200, headers: dict[str, str] | None = None) -> None:

@@ -3,7 +3,7 @@
 import pytest
 from kubernetes import client
 
-from rapid.cluster.api import Cluster
+from rapid.cluster.api import Cluster, NotNowError
 from rapid.cluster.models import GroupKind
 from rapid.errors import NotFoundError, RefusedError, StoreError
 from tests.cluster.apiserver import ApiServer, Fault, mark_for_deletion
@@ -126,6 +126,23 @@ def test_a_fault_that_stays_ends_after_bounded_attempts(cluster, server, status,
     assert len([path for _, path in server.state.requests if "/scale" in path]) == 3
 
 
+def test_what_is_not_there_and_what_one_may_not_is_said_plainly(cluster, server):
+    with pytest.raises(NotFoundError, match="namespace rapid has no statefulsets nope"):
+        cluster.size("nope")
+    server.state.faults += [Fault("/scale", 401), Fault("/scale", 403)]
+    with pytest.raises(RefusedError, match=r"401.*log in again"):
+        cluster.size("rapid-worker-science")
+    with pytest.raises(RefusedError, match=r"403.*rapid-operator"):
+        cluster.size("rapid-worker-science")
+
+
+def test_patches_are_strategic_merges(cluster, server):
+    """A plain merge patch would replace the list of containers."""
+    cluster.set_version("rapid-worker-science", image="rapid:2")
+    cluster.scale("rapid-worker-science", 4)
+    assert server.state.patch_types == {"application/strategic-merge-patch+json"}
+
+
 @pytest.mark.parametrize(("status", "error"), [(403, RefusedError), (404, NotFoundError)])
 def test_what_asking_again_would_not_mend_is_asked_once(cluster, server, status, error):
     server.state.faults.append(Fault("/scale", status, n=100))
@@ -144,7 +161,7 @@ def test_a_server_that_is_gone_is_said_to_be():
     with ApiServer() as gone:
         configuration = client.Configuration(host=gone.url)
     configuration.retries = False
-    with pytest.raises(StoreError, match="does not answer"):
+    with pytest.raises(StoreError, match=f"at {gone.url} does not answer: NewConnectionError .*Connection refused"):
         Cluster("rapid", client.ApiClient(configuration), attempts=2).pods()
 
 
@@ -176,7 +193,7 @@ def test_an_eviction_obeys_the_budget_and_names_the_very_pod(cluster, server):
     first, second, _ = cluster.pods()
     cluster.evict(first)
     assert "deletionTimestamp" in server.state.get("pods", first.name)["metadata"]
-    with pytest.raises(RefusedError, match="disruption budget"):
+    with pytest.raises(NotNowError, match="disruption budget"):
         cluster.evict(second)
     server.state.remove("pods", first.name)
     cluster.evict(first)  # gone already: nothing to do

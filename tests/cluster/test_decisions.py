@@ -89,15 +89,32 @@ def test_a_controller_does_nothing_dry_or_without_the_board():
     dry = Controller(
         [Sizer(POLICY)], lambda _: facts(backlog=5000), lambda _: 2, lambda *a: done.append(a), is_dry=True
     )
-    assert dry.step()[0].size == 8
+    assert dry.step()[0][0].size == 8
     assert not done
 
     def away(_policy):
         raise StoreError("the board is away")
 
-    with pytest.raises(StoreError):
-        Controller([Sizer(POLICY)], away, lambda _: 2, lambda *a: done.append(a)).step()
+    decisions, faults = Controller([Sizer(POLICY)], away, lambda _: 2, lambda *a: done.append(a)).step()
+    assert (decisions, [fault.message for fault in faults]) == ([], ["the board is away"])
     assert not done
+
+
+def test_a_group_that_is_missing_does_not_keep_the_others_from_their_size():
+    done: list[tuple[str, int]] = []
+
+    def size_of(group: str) -> int:
+        if group == "gone":
+            raise StoreError("no such group")
+        return 2
+
+    policies = [POLICY.model_copy(update={"group": name}) for name in ("gone", "there")]
+    controller = Controller(
+        [Sizer(one) for one in policies], lambda _: facts(backlog=5000), size_of, lambda *a: done.append(a)
+    )
+    decisions, faults = controller.step()
+    assert done == [("there", 8)]
+    assert ([one.group for one in decisions], len(faults)) == (["there"], 1)
 
 
 def test_policies_are_read_and_faults_named(tmp_path):

@@ -102,6 +102,24 @@ def test_every_pod_has_a_budget_a_policy_and_a_priority(objects):
         assert priority == ("rapid-backlog" if name == "rapid-worker-backlog" else "rapid-current")
 
 
+def test_no_budget_keeps_a_node_from_being_drained(objects):
+    """A budget that a single replica cannot meet would hold up `kubectl drain` for good."""
+    for item in objects:
+        if item["kind"] == "PodDisruptionBudget":
+            assert "minAvailable" not in item["spec"], item["metadata"]["name"]
+            assert item["spec"]["maxUnavailable"] not in {0, "0%"}, item["metadata"]["name"]
+
+
+def test_each_role_is_spread_over_nodes_by_itself(objects):
+    for item in objects:
+        if item["kind"] in {"Deployment", "StatefulSet"} and item["spec"].get("replicas", 1) > 1:
+            [spread] = item["spec"]["template"]["spec"]["topologySpreadConstraints"]
+            labels = item["spec"]["template"]["metadata"]["labels"]
+            assert spread["labelSelector"]["matchLabels"].items() <= labels.items()
+            own = item["spec"]["selector"]["matchLabels"].keys()
+            assert own <= set(spread["matchLabelKeys"]), item["metadata"]["name"]
+
+
 def test_what_pods_refer_to_is_there(objects):
     maps = {item["metadata"]["name"] for item in objects if item["kind"] == "ConfigMap"}
     claims = {item["metadata"]["name"] for item in objects if item["kind"] == "PersistentVolumeClaim"}

@@ -10,7 +10,7 @@ from rapid.cluster.api import Cluster
 from rapid.cluster.compare import Comparison
 from rapid.cluster.models import Group
 from rapid.cluster.rollout import canary_of, drain, restart, roll_out, wait_until_settled
-from rapid.errors import StoreError
+from rapid.errors import RefusedError, StoreError
 from rapid.wiring.camera import adopt_camera
 from tests.cluster.apiserver import ApiServer
 from tests.cluster.node import revision_of
@@ -162,3 +162,33 @@ def test_a_restart_replaces_every_pod_and_a_drain_those_named(server, cluster):
     assert {name: uid for name, uid in after.items() if not name.endswith("-2")} == {
         name: uid for name, uid in middle.items() if not name.endswith("-2")
     }
+
+
+def budget(n: int) -> dict:
+    spec = {"maxUnavailable": n, "selector": {"matchLabels": {"app.kubernetes.io/component": "worker"}}}
+    return {"metadata": {"name": "b"}, "spec": spec}
+
+
+def test_a_drain_goes_on_as_soon_as_the_budget_allows_it(server, cluster):
+    told = []
+
+    def tell(text):
+        told.append(text)
+        if "waits" in text:
+            server.state.put("poddisruptionbudgets", budget(1))
+
+    with InstantController(server):
+        prepare(cluster)
+        server.state.put("poddisruptionbudgets", budget(0))
+        drain(cluster, cluster.pods()[:2], timeout_s=60, tell=tell)
+    assert "disruption budget" in told[0]
+    assert sorted(text for text in told if "told to leave" in text) == [f"{NAME}-{n} is told to leave" for n in (0, 1)]
+
+
+def test_a_drain_that_no_budget_allows_says_so_in_time(server, cluster):
+    with InstantController(server):
+        prepare(cluster)
+        server.state.put("poddisruptionbudgets", budget(0))
+        with pytest.raises(RefusedError, match=f"{NAME}-0 may not leave: Cannot evict"):
+            drain(cluster, cluster.pods()[:1], timeout_s=1, tell=lambda _: None)
+    assert all(one.is_ready and not one.is_leaving for one in cluster.pods())
