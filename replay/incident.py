@@ -6,6 +6,7 @@ is compared with: the same failure is a replay that is well.
 """
 
 import re
+import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from rapid.results.models import DetectorResult, ExposureSummary
 from rapid.results.store import ResultsStore
 from replay.events import ControlEvent, NightEvent, RawsEvent, SidecarEvent
 from replay.record import NightNotes, Recorder
-from replay.recording import Incident, NightSystem, Recording, ResultTable, SummaryFacts
+from replay.recording import Incident, NightSystem, Recording, ResultTable, SlowJob, SummaryFacts
 from replay.seen import SeenRaw, SeenSensors, day_of, look_through
 
 EXPOSURE = re.compile(r"[0-9]{9,16}")
@@ -31,6 +32,11 @@ MAX_TEXT = 4000
 """Of a message or traceback: a recording is small."""
 
 BUILD = "build_"
+
+WHOLE = frozenset({"total_s", "cpu_s", "worker_s"})
+"""Timings of a job that are of no step."""
+
+N_SLOWEST = 5
 
 
 @dataclass(frozen=True)
@@ -120,7 +126,8 @@ def record_incident(
         pipeline=subject.pipeline or (failures[0]["pipeline"] if failures else ended[0].pipeline if ended else ""),
         errors=[_error(row) for row in failures[:20]],
         calibs=_calibs(subject, ended, camera, results, seen),
-        seconds=_seconds(versions, subject),
+        seconds=_seconds(versions, subject, ended),
+        slowest=slowest_jobs(ended),
     )
     found = night.with_manifest(
         incident=incident.model_dump(),
@@ -196,18 +203,48 @@ def _calibs(
     return {kind: sorted(ids) for kind, ids in sorted(found.items())}
 
 
-def _seconds(versions: Iterable[ExposureSummary], subject: Subject) -> dict[str, float]:
-    """Return how long the exposure took, from its first summary to its last."""
+def slowest_jobs(ended: Iterable[DetectorResult]) -> list[SlowJob]:
+    """Return the jobs that took longest, longest first."""
+    jobs = []
+    for result in ended:
+        steps = {name: took_s for name, took_s in result.timings.items() if name not in WHOLE}
+        step = max(steps, key=lambda name: steps[name], default="")
+        jobs.append(
+            SlowJob(
+                pipeline=result.pipeline,
+                detector=result.detector_name,
+                total_s=round(result.timings.get("total_s", 0.0), 3),
+                step=step.removesuffix("_s"),
+                step_s=round(steps.get(step, 0.0), 3),
+            )
+        )
+    return sorted(jobs, key=lambda job: -job.total_s)[:N_SLOWEST]
+
+
+def _seconds(
+    versions: Iterable[ExposureSummary], subject: Subject, ended: Sequence[DetectorResult]
+) -> dict[str, float]:
+    """Return how long the exposure took, from its first summary to its last, and what one of its jobs took."""
     mine = [one for one in versions if subject.pipeline in {None, one.pipeline} and one.gathered_at is not None]
     times = sorted(one.gathered_at.timestamp() for one in mine if one.gathered_at is not None)
-    return {"first_to_last_summary_s": round(times[-1] - times[0], 3)} if times else {}
+    found = {"first_to_last_summary_s": round(times[-1] - times[0], 3)} if times else {}
+    took = [result.timings["total_s"] for result in ended if "total_s" in result.timings]
+    return found | ({"median_job_s": round(statistics.median(took), 3)} if took else {})
 
 
 def _story(text: str, incident: Incident) -> str:
-    if not incident.errors:
-        return f"{text} as it was processed; made to look into why it took so long."
-    first = incident.errors[0]
-    return f"{text} failed with {first['code']} after {first['attempts']} attempts: {first['message']}"
+    if incident.errors:
+        first = incident.errors[0]
+        story = f"{text} failed with {first['code']} after {first['attempts']} attempts: {first['message']}"
+    else:
+        story = f"{text} as it was processed; made to look into why it took so long."
+    if not incident.slowest:
+        return story
+    job, median_s = incident.slowest[0], incident.seconds.get("median_job_s", 0.0)
+    return (
+        f"{story.rstrip('.')}. Its slowest job, {job.detector} under {job.pipeline}, took {job.total_s:g} s, of which "
+        f"{job.step} {job.step_s:g} s; half of its jobs took {median_s:g} s at most."
+    )
 
 
 def _definitions(name: str, seen: NightNotes) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from rapid.camera.store import load_camera
 from rapid.errors import ConfigurationError
@@ -157,6 +157,15 @@ class NightPlan(_Plan):
     )
     first_seq_num: int = Field(default=1, ge=1)
     blocks: tuple[Block, ...] = Field(min_length=1)
+
+    @field_validator("day_obs")
+    @classmethod
+    def _is_day(cls, day_obs: int) -> int:
+        try:
+            datetime.strptime(str(day_obs), "%Y%m%d")  # noqa: DTZ007 - a day has no zone
+        except ValueError:
+            raise ValueError(f"{day_obs} is no day, YYYYMMDD") from None
+        return day_obs
 
     def exposures(self) -> list[PlannedExposure]:
         """Return the night's exposures in order.

@@ -81,6 +81,18 @@ class NightSystem(BaseModel):
         return settings
 
 
+class SlowJob(BaseModel):
+    """A job that took long, and the step of it that took longest."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    pipeline: str
+    detector: str
+    total_s: float
+    step: str = ""
+    step_s: float = 0.0
+
+
 class Incident(BaseModel):
     """What a recording of an incident reproduces."""
 
@@ -93,6 +105,7 @@ class Incident(BaseModel):
     )
     calibs: dict[str, list[str]] = Field(default_factory=dict, description="Ids of calibs that were used, by kind.")
     seconds: dict[str, float] = Field(default_factory=dict, description="How long it took [s].")
+    slowest: list[SlowJob] = Field(default_factory=list, description="The jobs that took longest, longest first.")
 
 
 class Manifest(BaseModel):

@@ -3,7 +3,6 @@
 import contextlib
 import math
 import os
-import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -28,8 +27,9 @@ from replay.clock import NightClock
 from replay.commit import Committer
 from replay.delivered import Delivered
 from replay.door import DoorSource, HeadThread
-from replay.events import FaultEvent, RawsEvent, RequestEvent
+from replay.events import FaultEvent, RequestEvent
 from replay.faults import FullDisk, Kill, ProcessFault, is_power_cut, spoil_night
+from replay.incident import slowest_jobs
 from replay.invariants import NAMED_WITHIN_S, Accountant, Interruption, one_each
 from replay.outcome import read_outcome
 from replay.pace import measure_loop_s
@@ -39,6 +39,7 @@ from replay.recording import NightSystem, Recording
 from replay.s3_gate import gate_before
 from replay.surroundings import surroundings
 from replay.targets import BucketTarget, DirectoryTarget, RawTarget, SystemDoor
+from replay.turnstile import Turnstile
 from replay.witness import Witness
 
 MAX_OPEN = 3
@@ -67,6 +68,11 @@ class SystemOptions:
         The head runs in this process and is handed the raws: straight to its arrival door.
     settings
         Role settings other than the defaults, beside those of the night.
+
+    Raises
+    ------
+    ConfigurationError
+        Raised, naming the field, for options that do not go together.
     """
 
     n_workers: int | None = None
@@ -76,6 +82,12 @@ class SystemOptions:
     raws: str = ""
     straight: bool = False
     settings: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        if self.straight and self.raws:
+            raise ConfigurationError(
+                "straight", "raws that are handed to the head lie in no bucket: leave one of them out"
+            )
 
     def under(self, system: NightSystem) -> "SystemOptions":
         """Return the options, with those that are left open as a night has them."""
@@ -101,7 +113,7 @@ class ReplaySystem:
     Raises
     ------
     ConfigurationError
-        Raised, naming the field, for options that do not go together, or a bucket that holds something already.
+        Raised, naming the field, for a bucket that holds something already.
     """
 
     def __init__(self, folder: Path, camera: str, options: SystemOptions | None = None) -> None:
@@ -110,10 +122,6 @@ class ReplaySystem:
         self.raws.mkdir(parents=True, exist_ok=True)
         self.camera: Camera = adopt_camera(camera)
         self.options = (options or SystemOptions()).under(NightSystem())
-        if self.options.straight and self.options.raws:
-            raise ConfigurationError(
-                "straight", "raws that are handed to the head are in no bucket: leave one of them out"
-            )
         self.gate = gate_before(self.options.raws)
         """Before the bucket, if its raws are in one that can be cut off."""
         raws = self.gate.url if self.gate is not None else self.options.raws or str(self.raws)
@@ -296,6 +304,11 @@ class ReplaySystem:
                 if name.endswith(("_s", "_ms"))
             },
         )
+        if (was := recording.manifest.incident) is not None:
+            again = [
+                one for exposure in delivered.raws for one in self.results.results(exposure, camera=self.camera.name)
+            ]
+            found = found.with_manifest(incident=was.model_copy(update={"slowest": slowest_jobs(again)}).model_dump())
         found.results, found.summaries = tables, summaries
         found.events = [
             event.model_copy(update={"ended": ended[event.request_id]})
@@ -304,53 +317,6 @@ class ReplaySystem:
             for event in recording.events
         ]
         return found
-
-
-class Gate:
-    """Lets a camera be only so many exposures ahead of the system.
-
-    Parameters
-    ----------
-    max_open
-        Exposures begun and not done.
-    """
-
-    def __init__(self, system: ReplaySystem, recording: Recording, *, max_open: int, stall_s: float) -> None:
-        self._system = system
-        self._expected = _on_time(recording)
-        self._max_open = max_open
-        self._stall_s = stall_s
-        self._begun: list[int] = []
-        self.stalled = threading.Event()
-
-    def __call__(self, exposure: int) -> None:
-        """Wait until the next exposure may begin."""
-        heard = self._system.witness
-
-        def has_room() -> bool:
-            settled = heard.heard.settled_of
-            open_ = [e for e in self._begun if len(settled.get(e, ())) < self._expected.get(e, 1)]
-            self._begun = open_
-            return len(open_) < self._max_open
-
-        if not self.stalled.is_set() and not heard.wait_until(has_room, timeout_s=self._stall_s):
-            self.stalled.set()  # the rest is delivered all the same: nothing is lost by it, and the report tells
-        self._begun.append(exposure)
-
-
-def _on_time(recording: Recording) -> dict[int, int]:
-    """Return how many raws of each exposure arrive before the next exposure does: nobody waits for what is late."""
-    arrivals = [event for event in recording.events if isinstance(event, RawsEvent)]
-    first_s: dict[int, float] = {}
-    for event in arrivals:
-        first_s.setdefault(event.exposure, event.at_s)
-    on_time: dict[int, set[str]] = {}
-    for event in arrivals:
-        begun = [at_s for exposure, at_s in first_s.items() if at_s > first_s[event.exposure]]
-        if event.at_s < min(begun, default=math.inf):
-            # What is spoilt is quarantined: no job of it ever ends.
-            on_time.setdefault(event.exposure, set()).update(set(event.detectors) - event.quarantined.keys())
-    return {exposure: len(detectors) for exposure, detectors in on_time.items()}
 
 
 def replay_night(
@@ -406,7 +372,9 @@ def replay_night(
     ):
         system.wait_until_up()
         door = system.door
-        gate = Gate(system, night, max_open=max_open or recording.manifest.system.max_open, stall_s=stall_s)
+        turnstile = Turnstile(
+            system.witness, night, max_open=max_open or recording.manifest.system.max_open, stall_s=stall_s
+        )
         committer = Committer(system.supervisor, system.board, system.witness, bucket=system.gate, patience_s=stall_s)
         player = Player(
             night,
@@ -417,7 +385,7 @@ def replay_night(
             max_gap_s=max_gap_s,
             n_threads=max((os.cpu_count() or 2) // 2, 1),
             compress=False,
-            may_begin=gate if not math.isfinite(night_clock.rate) else lambda _exposure: None,
+            may_begin=turnstile if not math.isfinite(night_clock.rate) else lambda _exposure: None,
             on_fault=committer,
             on_step=on_step,
             # What is still to come is decided on the night's own clock.

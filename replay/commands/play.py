@@ -23,7 +23,9 @@ CONTROL = Path("rapid-replay.sock")
 
 def play(
     recording: Annotated[Path, typer.Argument(help="Recording, a folder or .zip.")],
-    to: Annotated[str, typer.Option(help="Where raws go: a directory or s3://bucket/prefix.")] = "",
+    to: Annotated[
+        str, typer.Option(help="Where raws go: a directory or s3://bucket/prefix; with --system a bucket or nothing.")
+    ] = "",
     system: Annotated[
         Path | None, typer.Option(help="Play through a system of its own, started in this empty folder.")
     ] = None,
@@ -65,6 +67,10 @@ def play(
     if system is not None:
         from replay.system import SystemOptions
 
+        if loops != 1:
+            raise ConfigurationError(
+                "loops", "a system of its own plays a night once: what it has done it does not do again"
+            )
         options = SystemOptions(n_workers=workers, straight=straight, raws=_bucket(to, notify, redis))
         _play_in_system(night, system, clock, options, out=out, seed=seed, max_gap_s=max_gap, control=control)
         return
@@ -251,12 +257,27 @@ def _play_in_system(
         write_recording(found, out, overwrite=True)
     n_complete = sum(summary.is_complete for summary in found.summaries)
     print(f"{n_complete} of {len(found.summaries)} summaries complete")
+    _tell_incident(night, found)
     broken = {name: problems for name, problems in found.manifest.invariants.items() if problems}
     for name, problems in broken.items():
         for problem in problems:
             print(f"rapid: {name}: {problem}", file=sys.stderr)
     if broken:
         raise typer.Exit(1)
+
+
+def _tell_incident(night: "Recording", found: "Recording") -> None:
+    """Say whether what took long took long again."""
+    then, now = night.manifest.incident, found.manifest.incident
+    if then is None or now is None:
+        return
+    took = {(job.pipeline, job.detector): job for job in now.slowest}
+    for job in then.slowest[:1]:
+        again = took.get((job.pipeline, job.detector))
+        told = f"{again.total_s:g} s, {again.step} {again.step_s:g} s" if again else "is none of the slowest"
+        print(
+            f"{job.detector} under {job.pipeline} took {job.total_s:g} s then, {job.step} {job.step_s:g} s; now {told}"
+        )
 
 
 def ctl(

@@ -1,7 +1,8 @@
-"""A job that failed becomes a night that fails again: by its id, with the raw, on a system that knows nothing of it."""
+"""What failed, or took long, becomes a night in which it does so again, on a system that knows nothing of it."""
 
 import json
 import math
+import threading
 from typing import ClassVar
 
 import numpy as np
@@ -19,16 +20,18 @@ from replay.recording import PixelKind, read_recording
 from replay.system import SystemOptions, replay_night
 
 EXPOSURE = 2026112000001
+TAKES_S = 1.5
 
 
 class Fragile:
-    """Breaks on what is in one raw: a pixel that no other raw has."""
+    """Breaks on what is in one raw, a pixel that no other raw has; takes long over another."""
 
     name: ClassVar[str] = "fragile"
     version: ClassVar[str] = "1"
 
     class Config(PayloadConfig):
         brightest_adu: float
+        slow_adu: float = -1.0
 
     def __init__(self, config):
         self.config = config
@@ -38,6 +41,8 @@ class Fragile:
         frame.metrics["brightest_adu"] = brightest
         if brightest == self.config.brightest_adu:
             raise PayloadError("a pixel like no other")
+        if brightest == self.config.slow_adu:
+            threading.Event().wait(TAKES_S)
 
 
 @pytest.fixture(scope="module")
@@ -55,10 +60,11 @@ def broken_night(tmp_path_factory):
             seen = play_night(folder / "first", once, **options, config={"brightest_adu": -1.0})
         brightest = seen.metric("brightest_adu")
         assert len(set(brightest.values())) == len(brightest) == 9
-        (exposure, detector), value = max(brightest.items(), key=lambda item: item[1])
-        night = play_night(folder / "night", monkeypatch, **options, config={"brightest_adu": value})
+        ((exposure, slow), slow_adu), ((_, detector), value) = sorted(brightest.items(), key=lambda item: item[1])[-2:]
+        config = {"brightest_adu": value, "slow_adu": slow_adu}
+        night = play_night(folder / "night", monkeypatch, **options, config=config)
         assert [row["detector"] for row in night.failures] == [detector]
-        yield night, f"prompt.{exposure}.night_fragile.{detector:03d}", detector
+        yield night, f"prompt.{exposure}.night_fragile.{detector:03d}", (detector, slow)
 
 
 def record(night, out, subject, *more):
@@ -68,7 +74,7 @@ def record(night, out, subject, *more):
 
 
 def test_a_dead_letter_is_replayed_and_fails_again_on_the_same_raw(broken_night, tmp_path):
-    night, job, detector = broken_night
+    night, job, (detector, _) = broken_night
     result = record(night, tmp_path / "bug", job, "--with-raw")
     assert result.exit_code == 0, result.output
     assert "a pixel like no other" in result.output
@@ -98,6 +104,31 @@ def test_a_slow_exposure_is_recorded_whole_without_pixels(broken_night, tmp_path
     assert made.manifest.incident.pipeline == "night_fragile"
     assert "night_fragile" in made.manifest.system.pipelines
     assert (tmp_path / "slow.zip").stat().st_size < 20_000
+
+
+def test_a_slow_exposure_is_replayed_and_is_slow_again_in_the_same_place(broken_night, tmp_path):
+    night, _, (_, slow) = broken_night
+    name = night.recording.camera().by_id[slow].name
+    result = record(night, tmp_path / "slow", str(EXPOSURE), "--with-raw")
+    assert result.exit_code == 0, result.output
+    assert f"Its slowest job, {name} under night_fragile" in " ".join(result.output.split())
+    made = read_recording(tmp_path / "slow")
+    then = made.manifest.incident.slowest[0]
+    assert (then.detector, then.step) == (name, "fragile")
+    assert then.step_s >= TAKES_S
+    options = {"system": tmp_path / "system", "out": tmp_path / "again", "control": tmp_path / "control.sock"}
+    given = [word for name, path in options.items() for word in (f"--{name}", str(path))]
+    played = CliRunner().invoke(
+        replay_app, ["play", str(tmp_path / "slow"), "--speed", "max", "--workers", "1", *given]
+    )
+    assert played.exit_code == 0, played.output
+    assert f"{name} under night_fragile took" in played.output
+    found = read_recording(tmp_path / "again")
+    now = found.manifest.incident.slowest[0]
+    assert (now.detector, now.step) == (name, "fragile")
+    assert now.step_s >= TAKES_S
+    report = check(made, found)
+    assert report.is_good, report.findings
 
 
 @pytest.mark.parametrize(
