@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 from rapid.camera.models import Camera, Detector
@@ -37,8 +38,13 @@ def _plain(text: str) -> str:
     return re.sub(r"[^a-z0-9]", "", text.lower())
 
 
-def _spellings(camera: Camera) -> set[str]:
-    return {_plain(name) for name in (camera.name, *camera.aliases)}
+@lru_cache(maxsize=64)
+def _plain_names(names: tuple[str, ...]) -> frozenset[str]:
+    return frozenset(map(_plain, names))
+
+
+def _spellings(camera: Camera) -> frozenset[str]:
+    return _plain_names((camera.name, *camera.aliases))
 
 
 def _code_of(values: Values, name: RawName | None) -> str | None:
