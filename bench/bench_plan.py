@@ -13,6 +13,7 @@ import asyncio
 import tempfile
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -57,7 +58,12 @@ def prepare(folder: Path, n_exposures: int) -> list[list[tuple[Path, Path]]]:
 
 
 async def take(
-    supervisor: Supervisor, moves: list[list[tuple[Path, Path]]], n_workers: int, cadence_s: float
+    supervisor: Supervisor,
+    moves: list[list[tuple[Path, Path]]],
+    n_workers: int,
+    cadence_s: float,
+    *,
+    on_ready: Callable[[], object] = lambda: None,
 ) -> list[float]:
     """Let exposures appear at a steady cadence; return how long each took to its whole summary [s]."""
     board = AsyncBoard(supervisor.redis_url, CAMERA)
@@ -76,6 +82,7 @@ async def take(
                     number = int(event.exposure_id or 0) % 100_000
                     took.setdefault(number, time.monotonic() - begun[number])
             if n_joined >= n_workers and not next_s:
+                on_ready()
                 next_s = time.monotonic()
             if waiting and next_s and time.monotonic() >= next_s:
                 begun[len(begun) + 1] = time.monotonic()

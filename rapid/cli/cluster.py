@@ -288,14 +288,20 @@ def elastic(
 @cluster_app.command()
 def plan(
     camera: CameraName = None,
-    cadence: Annotated[float, typer.Option(min=0.1, help="From exposure to exposure [s].")] = 34.0,
+    cadence: Annotated[float, typer.Option(min=0.1, max=86_400, help="From exposure to exposure [s].")] = 34.0,
+    arrival: Annotated[float, typer.Option(min=0, max=86_400, help="Raws of an exposure come over so long [s].")] = 2.0,
     pattern: Annotated[str, typer.Option(help="Detectors of each exposure.")] = "all",
     latency: Annotated[
-        float | None, typer.Option(min=0.1, help="Wanted for 99 % of exposures [s]; half the cadence.")
+        float | None, typer.Option(min=0.1, max=86_400, help="Wanted for 99 % of exposures [s]; half the cadence.")
     ] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="What do so many do? Else: the fewest that do.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, max=10_000, help="What do so many do? Else: the fewest that do.")
+    ] = None,
     node_cores: Annotated[int, typer.Option(min=1, help="Cores of a node.")] = 32,
     node_memory: Annotated[float, typer.Option(min=1, help="Memory of a node [GB].")] = 128.0,
+    failover: Annotated[
+        float, typer.Option(min=0, max=86_400, help="From a node's failure until its pods work elsewhere [s].")
+    ] = 340.0,
     measured: Annotated[str, typer.Option(help="Results store to take costs from, and not those built in.")] = "",
     pipeline: Annotated[str, typer.Option(help="Whose costs.")] = "quicklook",
     as_json: Json = False,
@@ -316,9 +322,9 @@ def plan(
     detectors = len(parse_pattern(pattern).detectors(instrument))
     costs = costs_of(pipeline, measured, instrument)
     found = plan_cluster(
-        Demand(detectors=detectors, cadence_s=cadence),
+        Demand(detectors=detectors, cadence_s=cadence, arrival_s=arrival),
         costs,
-        Nodes(cores=node_cores, memory_gb=node_memory),
+        Nodes(cores=node_cores, memory_gb=node_memory, failover_s=failover),
         latency_s=latency,
         workers=workers,
     )
@@ -326,17 +332,20 @@ def plan(
         print_json({"costs": costs.model_dump(), **asdict(found)})
         return
     now, failed = found.latency, found.after_node_failure
+    others = ", ".join(f"{n} {role}" for role, n in found.pods.items() if role != "worker")
+    each_s = costs.core_s + costs.fixed_s
     print(
-        f"{instrument.name}: {detectors} detectors every {cadence:g} s, {costs.core_s:.2f} core-s each ({costs.source})"
+        f"{instrument.name}: {detectors} detectors every {cadence:g} s, {each_s:.2f} s of a worker each ({costs.source})"
     )
-    print(f"workers     {found.workers}, {now.busy:.0%} of their time used")
-    print(
-        f"cores       {found.cores:.0f}, memory {found.memory_gb:.0f} GB, on {found.nodes} nodes of {node_cores} cores"
-    )
+    print(f"pods        {found.workers} workers, {now.busy:.0%} of their time used; {others}")
+    print(f"cores       {found.cores:.0f}")
+    print(f"memory      {found.memory_gb:.0f} GB")
+    print(f"nodes       {found.nodes} of {node_cores} cores and {node_memory:g} GB")
     print(f"board       {found.redis_mb:.0f} MB of Redis")
     print(f"to summary  p50 {now.p50_s:.1f} s, p90 {now.p90_s:.1f} s, p99 {now.p99_s:.1f} s after the first raw")
     print(
-        f"            with a node lost in the middle of the night: the worst exposure after {failed.worst_s:.1f} s, {failed.late:.1%} too late"
+        f"node lost   {found.lost_workers} workers away for {failover:g} s: the worst exposure after {failed.worst_s:.1f} s, "
+        f"{failed.n_late} not whole when the next begins"
     )
     for line in found.advice:
         print(f"advice      {line}")

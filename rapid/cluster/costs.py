@@ -1,5 +1,7 @@
 """What jobs cost: as measured here, or as a results store has it."""
 
+from pathlib import Path
+
 from rapid.camera.models import Camera
 from rapid.cluster.plan import Costs, with_measured
 from rapid.errors import ConfigurationError
@@ -31,6 +33,8 @@ def costs_of(pipeline: str, results_url: str, camera: Camera) -> Costs:
         if base is None:
             raise ConfigurationError("pipeline", f"nothing built in for {pipeline}; give a results store by --measured")
         return base
+    if not _is_there(results_url):
+        raise ConfigurationError("measured", f"no database at {results_url}")
     results = open_results(results_url)
     try:
         exposures = sorted({one.exposure for one in results.summaries(camera.name, limit=3 * N_EXPOSURES)})[
@@ -47,3 +51,10 @@ def costs_of(pipeline: str, results_url: str, camera: Camera) -> Costs:
         [one.resources["max_rss_mb"] for one in found if "max_rss_mb" in one.resources],
         source=f"{len(found)} jobs in {results_url}",
     )
+
+
+def _is_there(url: str) -> bool:
+    """Whether a results store of a file exists; opening one that does not would make it. True of servers."""
+    if "://" not in url:
+        return Path(url).is_file()
+    return not url.startswith("sqlite:///") or Path(url.removeprefix("sqlite:///")).is_file()

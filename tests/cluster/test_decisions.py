@@ -6,9 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rapid.cluster.compare import Row, compare_versions
+from rapid.cluster.costs import costs_of
 from rapid.cluster.elastic import Controller, Facts, SizePolicy, Sizer
 from rapid.cluster.models import Group, GroupKind, Pod
-from rapid.cluster.plan import Costs, Demand, Nodes, plan_cluster, simulate_latency, with_measured
+from rapid.cluster.plan import Costs, Demand, Nodes, last_done, plan_cluster, simulate_latency, with_measured
 from rapid.cluster.rollout import canary_of
 from rapid.cluster.status import join_status
 from rapid.dispatch.models import BoardStatus, WorkerMode, WorkerState
@@ -251,13 +252,56 @@ def test_the_plan_is_the_fewest_workers_that_do():
 
 
 def test_a_lost_node_is_felt_and_too_few_workers_shed():
-    demand, costs = Demand(detectors=189, cadence_s=10), Costs(core_s=1.0, start_s=60.0)
+    demand, costs = Demand(detectors=189, cadence_s=10), Costs(core_s=1.0)
     plan = plan_cluster(demand, costs, Nodes(cores=16, memory_gb=64), workers=24)
-    assert plan.nodes == 2
+    assert (plan.nodes, plan.lost_workers) == (2, 12)
+    assert plan.latency.n_late == 0
     assert plan.after_node_failure.worst_s > plan.latency.worst_s + 5.0
+    assert any(line.startswith("with a node lost, 12 workers do 60% of what comes") for line in plan.advice)
     few = plan_cluster(demand, costs, Nodes(), workers=10)
     assert few.sheds
     assert any(line.startswith("shed") for line in few.advice)
+
+
+def test_a_free_worker_takes_the_newest_exposure():
+    arrivals, service = np.array([[0.0, 0.0], [1.0, 1.0]]), np.ones((2, 2))
+    assert last_done(arrivals, service, 1, None).tolist() == [4.0, 3.0]
+
+
+def test_what_a_lost_worker_had_in_hand_begins_again_after_its_lease():
+    demand = Demand(detectors=2, cadence_s=100, arrival_s=2)
+    costs = Costs(core_s=10.0, spread=0, fixed_s=0, gather_s=0)
+    found = simulate_latency(demand, costs, 2, n_exposures=2, lost_workers=1, nodes=Nodes(lease_s=10, failover_s=500))
+    assert found.worst_s == pytest.approx(22.0), (
+        "lost 2 s after the first raw, queued again 10 s later, done by the other"
+    )
+    gone = simulate_latency(demand, costs, 2, n_exposures=2, lost_workers=2, nodes=Nodes(lease_s=10, failover_s=500))
+    assert gone.worst_s == pytest.approx(512.0)
+    assert gone.n_late == 1
+
+
+@pytest.mark.parametrize(
+    ("demand", "nodes", "said"),
+    [
+        (Demand(detectors=9, cadence_s=1, arrival_s=2), Nodes(), "whatever the workers"),
+        (Demand(detectors=9, cadence_s=30), Nodes(), "all workers are on one node"),
+    ],
+    ids=["raws arrive too slowly", "one node"],
+)
+def test_the_plan_says_what_no_number_of_workers_helps_against(demand, nodes, said):
+    assert any(said in line for line in plan_cluster(demand, Costs(core_s=0.3), nodes, workers=9).advice)
+
+
+def test_a_node_too_small_for_a_worker_is_refused():
+    with pytest.raises(ConfigurationError, match="a worker wants 1 core and"):
+        plan_cluster(Demand(detectors=9, cadence_s=30), Costs(core_s=0.3), Nodes(memory_gb=1))
+
+
+def test_costs_are_not_looked_for_in_a_database_that_would_have_to_be_made(tmp_path):
+    for url in (str(tmp_path / "none.sqlite"), f"sqlite:///{tmp_path}/none.sqlite"):
+        with pytest.raises(ConfigurationError, match="no database at"):
+            costs_of("quicklook", url, adopt_camera("LSSTComCam"))
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_latency_that_cannot_be_had_is_said_to_be():
