@@ -16,6 +16,8 @@ from rapid.results.models import DetectorResult, ExposureSummary
 from rapid.results.store import ResultsStore
 
 Pipeline = Annotated[str, Path(pattern=r"^[A-Za-z0-9_-]{1,64}$", description="bias, build_bias, ...")]
+N_KEPT = 8
+"""Matrices kept, of 120 kB each: those of the newest exposures, which every viewer opens first."""
 MAX_CALIBS = 10_000
 """Some fifty builds of all 205 detectors: older masters are found by `rapid calib list`."""
 
@@ -24,6 +26,7 @@ def calibration_routes(reader: Reader, results: ResultsStore, run: str) -> APIRo
     """Return the routes below ``/api/calibrations``."""
     router = APIRouter(tags=["calibrations"], responses=ERRORS)
     camera = reader.camera.name
+    kept: dict[tuple[object, ...], MatrixView] = {}
 
     async def subject(exposure_id: int, pipeline: str) -> tuple[SubjectView, ExposureSummary]:
         summary = await reader.ask_results(
@@ -59,8 +62,16 @@ def calibration_routes(reader: Reader, results: ResultsStore, run: str) -> APIRo
     async def matrix(exposure_id: ExposureId, pipeline: Pipeline) -> MatrixView:
         """Return how every detector and amp of a calibration exposure, or of a build, fared."""
         found, summary = await subject(exposure_id, pipeline)
-        rows = await stored(exposure_id, pipeline)
-        return await asyncio.to_thread(lambda: matrix_of(with_results(found, rows), summary, rows, reader.names))
+        # Some twenty-five thousand tests are read for it: a second that the next viewer need not wait.
+        key = (exposure_id, pipeline, summary.version, str(summary.gathered_at), summary.n_afterburned)
+        made = kept.get(key)
+        if made is None:
+            rows = await stored(exposure_id, pipeline)
+            made = await asyncio.to_thread(lambda: matrix_of(with_results(found, rows), summary, rows, reader.names))
+            kept[key] = made
+            while len(kept) > N_KEPT:
+                kept.pop(next(iter(kept)))
+        return made
 
     @router.get("/api/calibrations/matrix/{exposure_id}/{pipeline}/{detector}", summary="Every test of a detector")
     async def tests(exposure_id: ExposureId, pipeline: Pipeline, detector: DetectorId) -> DetectorTests:

@@ -3,7 +3,7 @@
 import { el, fit, hideTip, paintable, showTip, theme } from "./dom.js";
 import { number } from "./format.js";
 
-const [LEFT, RIGHT, FOOT] = [92, 12, 20];
+const [LEFT, RIGHT, FOOT, TOP] = [92, 12, 20, 5];
 const STEPS = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600];
 const HUES = ["#2a9d8f", "#e9b44c", "#9b5de5", "#e76f51", "#7cb518", "#4895ef"];
 
@@ -40,8 +40,8 @@ export class Gantt {
     const bars = this.lanes.flatMap((lane) => lane.bars);
     this.range = bars.reduce(([from, to], bar) => [Math.min(from, bar.from), Math.max(to, bar.to)], [Infinity, -Infinity]);
     this.steps = [...new Set(bars.filter((bar) => bar.kind === "payload").map((bar) => bar.name))];
-    this.rowPx = Math.max(4, Math.min(18, 520 / Math.max(this.lanes.length, 1)));
-    this.canvas.style.height = `${Math.ceil(this.lanes.length * this.rowPx + FOOT + 4)}px`;
+    this.rowPx = Math.max(2.2, Math.min(18, 400 / Math.max(this.lanes.length, 1)));
+    this.canvas.style.height = `${Math.ceil(this.lanes.length * this.rowPx + TOP + FOOT + 4)}px`;
     const last = Number.isFinite(this.range[1]) ? number(this.range[1], 1) : "0";
     this.canvas.setAttribute("aria-label", `${this.lanes.length} lines; the last work ended ${last} s after: ${this.zeroIs}`);
     this.paint();
@@ -78,7 +78,7 @@ export class Gantt {
     if (this.range[0] <= 0) context.fillRect(Math.round(x(0)), 0, 1.5, height - FOOT);
     const each = this.rowPx >= 11 ? 1 : Math.ceil(12 / this.rowPx);
     this.lanes.forEach((lane, row) => {
-      const top = row * this.rowPx;
+      const top = TOP + row * this.rowPx;
       if (row % each === 0 || !lane.detector) {
         context.textAlign = "right";
         context.fillStyle = look.dim;
@@ -87,7 +87,7 @@ export class Gantt {
       for (const bar of lane.bars) {
         context.fillStyle = this.colour(look, bar);
         const thin = bar.kind === "queue" || bar.kind === "arrival";
-        const tall = Math.max(this.rowPx - 1.5, 2);
+        const tall = Math.max(this.rowPx - 1.5, Math.min(this.rowPx, 2));
         context.fillRect(x(bar.from), thin ? top + tall * 0.35 : top, Math.max((bar.to - bar.from) * scale, 1), thin ? tall * 0.3 : tall);
       }
     });
@@ -95,7 +95,7 @@ export class Gantt {
 
   at(event) {
     const bounds = this.canvas.getBoundingClientRect();
-    const lane = this.lanes[Math.floor((event.clientY - bounds.top) / this.rowPx)];
+    const lane = this.lanes[Math.floor((event.clientY - bounds.top - TOP) / this.rowPx)];
     if (!lane) return {};
     const { x } = this.axis(bounds.width);
     const at = event.clientX - bounds.left;

@@ -95,8 +95,8 @@ function tint(column) {
   arrange();
 }
 
-/** Filter and sort anew, then paint. */
-function arrange() {
+/** Filter and sort anew, then paint; lines of exposures that are as they were may stay where no colour depends on others. */
+function arrange({ keep = false } = {}) {
   const tests = [...filters].map(([key, text]) => [columns.find((column) => column.key === key), text]).filter(([column]) => column)
     .map(([column, text]) => [column, matcher(column, text)]).filter(([, test]) => test);
   const by = columns.find((column) => column.key === sort.key) ?? columns[0];
@@ -114,6 +114,7 @@ function arrange() {
   empty.hidden = shown.length > 0;
   setText(empty, rows.size ? "No exposure passes the filters" : "Nothing has been taken this night");
   remember();
+  if (!keep || coloured.size) drawn = new Map();
   paint();
 }
 
@@ -125,6 +126,8 @@ function compare(a, b, sign) {
 }
 
 let painting = false;
+let drawn = new Map(); // lines in the document and beside it, by exposure id; those that still hold are used again
+
 function paint() {
   if (painting) return;
   painting = true;
@@ -134,13 +137,37 @@ function paint() {
     const first = Math.max(0, Math.floor(box.scrollTop / ROW_PX) - MARGIN);
     const last = Math.min(shown.length, Math.ceil((box.scrollTop + box.clientHeight) / ROW_PX) + MARGIN);
     const cells = visible();
-    const body = shown.slice(first, last).map((row) => el("tr", {
-      "data-href": `/exposure/${row.exposure_id}`, "data-id": row.exposure_id, "aria-selected": String(row.exposure_id === cursor),
-    }, cells.map((column) => cellOf(column, row))));
-    const gap = (count) => (count > 0 ? [el("tr", { "aria-hidden": "true" }, el("td", { colspan: cells.length, style: `height:${count * ROW_PX}px;border:0` }))] : []);
-    $("#table tbody").replaceChildren(...gap(first), ...body, ...gap(shown.length - last));
+    const kept = new Map();
+    for (const row of shown.slice(first, last)) {
+      const line = drawn.get(row.exposure_id) ?? el("tr", { "data-href": `/exposure/${row.exposure_id}`, "data-id": row.exposure_id }, cells.map((column) => cellOf(column, row)));
+      line.setAttribute("aria-selected", String(row.exposure_id === cursor));
+      kept.set(row.exposure_id, line);
+    }
+    drawn = kept;
+    put($("#table tbody"), [...gap(above, first, cells.length), ...kept.values(), ...gap(below, shown.length - last, cells.length)]);
     $("#table").setAttribute("aria-rowcount", String(shown.length));
   });
+}
+
+const [above, below] = [0, 1].map(() => el("tr", { "aria-hidden": "true" }, el("td", { style: "border:0" })));
+
+/** The line that stands for so many that are out of sight. */
+function gap(line, count, nColumns) {
+  if (count <= 0) return [];
+  line.firstChild.colSpan = nColumns;
+  line.firstChild.style.height = `${count * ROW_PX}px`;
+  return [line];
+}
+
+/** Have a body hold these lines, touching only those that come or go: what stays costs no layout. */
+function put(body, lines) {
+  const wanted = new Set(lines);
+  for (const line of [...body.children]) if (!wanted.has(line)) line.remove();
+  let next = body.firstChild;
+  for (const line of lines) {
+    if (line === next) next = next.nextSibling;
+    else body.insertBefore(line, next);
+  }
 }
 
 function cellOf(column, row) {
@@ -212,14 +239,18 @@ const page = () => Math.max(1, Math.floor($("#scroll").clientHeight / ROW_PX) - 
 // ---- data -----------------------------------------------------------------------------------------
 
 function learn(list) {
-  for (const row of list) rows.set(row.exposure_id, { ...row, flag: flags[row.exposure_id] ?? null });
+  for (const row of list) {
+    rows.set(row.exposure_id, { ...row, flag: flags[row.exposure_id] ?? null });
+    drawn.delete(row.exposure_id);
+  }
   const found = columnsOf(rows.values(), (key) => quantityOf(key, data.camera.quantities));
-  if (found.map((column) => column.key).join() !== columns.map((column) => column.key).join()) {
+  const keep = found.map((column) => column.key).join() === columns.map((column) => column.key).join();
+  if (!keep) {
     columns = found;
     drawChooser();
     if (!$("#table thead").contains(document.activeElement)) drawHead();
   }
-  arrange();
+  arrange({ keep });
 }
 
 let asked = 0;
