@@ -255,7 +255,7 @@ def test_a_lost_node_is_felt_and_too_few_workers_shed():
     demand, costs = Demand(detectors=189, cadence_s=10), Costs(core_s=1.0)
     plan = plan_cluster(demand, costs, Nodes(cores=16, memory_gb=64), workers=24)
     assert (plan.nodes, plan.lost_workers) == (2, 12)
-    assert plan.latency.n_late == 0
+    assert plan.after_node_failure.n_late > plan.latency.n_late
     assert plan.after_node_failure.worst_s > plan.latency.worst_s + 5.0
     assert any(line.startswith("with a node lost, 12 workers do 60% of what comes") for line in plan.advice)
     few = plan_cluster(demand, costs, Nodes(), workers=10)
