@@ -18,6 +18,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rapid.errors import ConfigurationError
+from rapid.requests.models import RequestSpec
 from rapid.results.models import Scalar
 from replay.events import RequestEvent
 from replay.recording import Recording, ResultTable, SummaryFacts
@@ -317,7 +318,7 @@ def _compare_requests(expected: Recording, found: Recording) -> Iterator[Finding
         ended: dict[tuple[str, int], tuple[str, str]] = {}
         for event in recording.events:
             if isinstance(event, RequestEvent):
-                what = json.dumps(event.spec, sort_keys=True)
+                what = _asked(event.spec)
                 seen[what] = seen.get(what, 0) + 1
                 ended[what, seen[what]] = (event.request_id, event.ended)
         return ended
@@ -327,6 +328,15 @@ def _compare_requests(expected: Recording, found: Recording) -> Iterator[Finding
         _, after = now.get(key, ("", ""))
         if ended and after != ended:
             yield Finding(Kind.REQUEST, request, f"ended as {after or 'nothing'} instead of {ended}")
+
+
+def _asked(spec: Mapping[str, Any]) -> str:
+    """Return what was asked for in one spelling: 3000 seconds are 3000.0."""
+    try:
+        known = RequestSpec.model_validate_json(json.dumps(spec)).model_dump(mode="json", exclude_defaults=True)
+    except ValidationError:
+        known = dict(spec)  # of a release that knew other requests
+    return json.dumps(known, sort_keys=True)
 
 
 def _compare_latencies(report: CheckReport, rules: Tolerances) -> None:

@@ -97,10 +97,22 @@ class NightClock:
         with self._changed:
             return self._position()
 
+    def late_s(self, at_s: float) -> float:
+        """Return how long ago a time of the night was, in real time [s]; 0 while it stands or goes at no pace of its own."""
+        with self._changed:
+            if self._state is not Playing.RUNNING or not math.isfinite(self._rate):
+                return 0.0
+            return max((self._position() - at_s) / self._rate, 0.0)
+
     def _position(self) -> float:
         if self._state is Playing.RUNNING and math.isfinite(self._rate):
             return self._at_s + (self._now_s() - self._since_s) * self._rate
         return self._at_s
+
+    def begin(self) -> None:
+        """Run from now on: what was spent on getting ready is no time of the night."""
+        with self._changed:
+            self._since_s = self._now_s()
 
     def _stand_at(self, at_s: float) -> None:
         self._at_s, self._since_s = at_s, self._now_s()

@@ -3,6 +3,7 @@
 The order is that of the recording; with a seed, raws of one exposure come in another order, the same for the same seed.
 """
 
+import math
 import random
 import threading
 from collections import deque
@@ -99,6 +100,9 @@ class PlayProgress:
     n_raws: int = 0
     n_loops: int = 0
     position_s: float = 0.0
+    late_s: float = 0.0
+    """The most that a step came after its time, in real time [s]: raws were not made, or taken, as fast as asked for."""
+
     duration_s: float = 0.0
     last: str = ""
     problems: list[str] = field(default_factory=list)
@@ -192,6 +196,9 @@ class Player:
                         self._begun.clear()
                     n += 1
                     self.progress.n_loops = n
+                    if n == 1:
+                        self._get_ready(pool)
+                        self.clock.begin()
                     if not self._play(pool):
                         break
         finally:
@@ -220,6 +227,7 @@ class Player:
                     _drop(made)
                     continue
                 self._do(step, made)
+                self.progress.late_s = max(self.progress.late_s, self.clock.late_s(step.at_s))
                 place += 1
                 self.progress.n_done += 1
                 self.progress.position_s = step.at_s
@@ -228,6 +236,12 @@ class Player:
             return True
         finally:
             _drop(made)
+
+    def _get_ready(self, pool: ThreadPoolExecutor) -> None:
+        """Make a raw that nobody gets: the first takes some seconds, until what makes it is compiled."""
+        first = next((step for step in self._steps if step.detector), None)
+        if first is not None and math.isfinite(self.clock.rate):
+            pool.submit(self._make, first).result()
 
     def _first_after(self, at_s: float) -> int:
         return next((place for place, step in enumerate(self._steps) if step.at_s >= at_s), len(self._steps))

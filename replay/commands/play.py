@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 CONTROL = Path("rapid-replay.sock")
 
+LATE_S = 2.0
+"""A raw that comes this much after its time is worth a word."""
+
 
 def play(
     recording: Annotated[Path, typer.Argument(help="Recording, a folder or .zip.")],
@@ -188,6 +191,12 @@ def _run(player: "Player", clock: "NightClock", control: Path) -> None:
         except KeyboardInterrupt:
             clock.stop()
     print(f"{player.progress.n_raws} raws delivered, {player.progress.n_done} of {player.progress.n_steps} steps")
+    if player.progress.late_s > LATE_S:
+        print(
+            f"rapid: up to {player.progress.late_s:.0f} s late: raws are not made, or taken, as fast as the night goes; "
+            "--speed lower, or --threads",
+            file=sys.stderr,
+        )
 
 
 class _Line:

@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -127,5 +128,12 @@ async def _follow(
         print(f"following {settings.raws}; Ctrl-C ends the recording")
         recorder = LiveRecorder(camera, settings.raws, board, day_obs=day_obs, idle_s=idle_s, on_news=tell)
         notes = await recorder.run(stop)
+        drift_s = (await board.time()).now_ms / 1000 - datetime.now(UTC).timestamp() - ahead_s
     print()
+    if abs(drift_s) > CLOCK_AHEAD_S:
+        print(
+            "rapid: the board's clock ran at another pace than ours: what was asked and changed is not where it was between "
+            "the raws",
+            file=sys.stderr,
+        )
     return notes, ahead_s if abs(ahead_s) > CLOCK_AHEAD_S else 0.0

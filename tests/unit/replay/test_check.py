@@ -209,3 +209,14 @@ def test_what_cannot_be_compared_has_a_status_of_its_own(night, tmp_path):
 
 def test_the_loop_takes_a_time():
     assert 0 < measure_loop_s(rounds=1) < 60
+
+
+def test_a_request_is_known_again_however_its_numbers_are_spelt(night):
+    asked = {"select": {"exposures": [E]}, "deadline_s": 3000}
+    night.events = [RequestEvent(at_s=1, request_id="1-1", spec=asked, ended="cancelled")]
+    found = copy.deepcopy(night)
+    found.events = [RequestEvent(at_s=2, request_id="7-7", spec=asked | {"deadline_s": 3000.0}, ended="cancelled")]
+    assert check(night, found).is_good
+    found.events = [found.events[0].model_copy(update={"ended": "done"})]
+    (finding,) = check(night, found).findings
+    assert finding.kind is Kind.REQUEST

@@ -51,6 +51,19 @@ def test_the_night_runs_at_its_rate(hands):
     assert not clock.wait_until(22.0).stopped
 
 
+def test_what_is_spent_on_getting_ready_is_no_time_of_the_night(hands):
+    clock = NightClock(10.0, now_s=hands)
+    hands.now_s += 30.0
+    clock.begin()
+    assert clock.position_s == 0.0
+    hands.now_s += 2.0
+    assert clock.position_s == pytest.approx(20.0)
+    assert clock.late_s(5.0) == pytest.approx(1.5)
+    assert clock.late_s(25.0) == 0.0
+    clock.pause()
+    assert clock.late_s(5.0) == 0.0
+
+
 def test_a_night_that_stands_goes_on_where_it_stood(hands):
     clock = NightClock(1.0, now_s=hands)
     hands.now_s += 5.0

@@ -43,7 +43,9 @@ def test_groups_carry_their_size_and_a_sweep_its_positions():
     ("text", "field"),
     [
         pytest.param("camera: LSSTComCam\nday_obs: 1\nblocks: [{kind: bias, n: 1}]", "day_obs", id="no such day"),
-        pytest.param("camera: LSSTComCam\nday_obs: 20261399\nblocks: [{kind: bias, n: 1}]", "day_obs", id="a 13th month"),
+        pytest.param(
+            "camera: LSSTComCam\nday_obs: 20261399\nblocks: [{kind: bias, n: 1}]", "day_obs", id="a 13th month"
+        ),
         pytest.param("camera: LSSTComCam\nday_obs: 20261120\nblocks: []", "blocks", id="nothing to take"),
         pytest.param(
             "camera: LSSTComCam\nday_obs: 20261120\nblocks: [{kind: bias, n: 0}]", "blocks.0.bias.n", id="none"
