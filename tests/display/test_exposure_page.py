@@ -27,6 +27,24 @@ def test_every_detector_is_listed_with_its_numbers_and_reason(open_page, stage, 
     expect(failures.locator("pre")).to_contain_text("line 7")
 
 
+def test_what_failed_alike_is_one_entry_that_names_them_all(open_page, stage, url):
+    stage.post(1)
+    for detector in range(8):
+        stage.fail(detector, "no bias has been certified")
+    stage.fail(8, "bad column")
+    stage.gather(with_mosaic=False)
+    page = open_page(f"{url}/exposure/{EXPOSURE}")
+    groups = page.locator("#failures details")
+    expect(groups).to_have_count(2)
+    expect(groups.first).to_contain_text("8 detectors quicklook no bias has been certified")
+    expect(groups.nth(1)).to_contain_text(f"{stage.camera.by_id[8].name} quicklook bad column")
+    groups.first.locator("summary").click()
+    expect(groups.first.locator("a")).to_have_count(8)
+    expect(groups.first.locator("a").first).to_have_text(f"{stage.camera.by_id[0].name} ")
+    page.goto(url)
+    expect(page.locator("#mosaic")).to_contain_text("This summary has no mosaic")
+
+
 def test_a_detector_shows_amps_timings_and_provenance(open_page, stage, url):
     stage.post(1)
     stage.finish(range(9))

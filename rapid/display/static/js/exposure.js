@@ -3,8 +3,9 @@
 import { $, boot, el, getJSON, setText } from "./dom.js";
 import { mountComments } from "./comments.js";
 import { showDetector } from "./detector.js";
+import { drawFailures } from "./failures.js";
 import { FocalPlane } from "./focalplane.js";
-import { clock, DASH, excludedWords, number, quantityOf, seq, taiMs } from "./format.js";
+import { clock, excludedWords, number, quantityOf, seq, taiMs } from "./format.js";
 import { drawLegend, MetricMenu } from "./metrics.js";
 import { Gantt } from "./gantt.js";
 import { MosaicViewer } from "./mosaicviewer.js";
@@ -123,12 +124,7 @@ async function open(detector) {
 
 async function showFailures() {
   const { failures } = await getJSON(`/api/exposures/${id}/failures`);
-  const box = $("#failures");
-  box.hidden = !failures.length;
-  const name = (number) => camera.detectors.find((place) => place.id === number)?.name ?? "";
-  box.replaceChildren(el("header", {}, el("h2", {}, "Failures"), el("span", { class: "dim" }, String(failures.length))),
-    ...failures.map((failure) => el("details", {}, el("summary", {}, el("span", { class: "state", "data-state": "failed" }, `${name(failure.detector)} ${failure.pipeline ?? ""}`), ` ${failure.message}`,
-      el("span", { class: "dim" }, ` ${failure.code}, ${failure.attempts ?? DASH} attempts`)), el("pre", {}, failure.traceback ?? "no traceback was kept"))));
+  drawFailures($("#failures"), failures, camera);
 }
 
 const facts = (title, entries) => (entries.length ? el("div", {}, el("h2", {}, title), el("table", { class: "facts" }, entries.map(([name, value]) => el("tr", {}, el("td", {}, name), el("td", {}, value))))) : null);

@@ -163,7 +163,9 @@ function showPipeline(row) {
     class: "state", "data-state": one.state, title: `${one.state}: ${one.reason ?? "no reason given"}`,
     href: `/exposure/${row.exposure_id}?detector=${one.detector}`,
   }, one.name));
-  if (missing.length === 1 && missing[0].reason) names.push(el("span", { class: "dim" }, missing[0].reason));
+  const reasons = new Set(missing.map((one) => one.reason));
+  // Where all have one reason it stands first: that is what somebody has to mend.
+  if (missing.length && reasons.size === 1 && missing[0].reason) names.splice(missing.length === 1 ? 1 : 0, 0, el("span", { class: "dim" }, missing[0].reason));
   if (missing.length > 24) names.push(el("span", {}, `and ${missing.length - 24} more`));
   if (row && !missing.length) {
     const version = row.version ? `summary version ${row.version}` : "no summary yet";
@@ -187,7 +189,7 @@ function showNight() {
   charts.tiles = tiles;
   charts.show(order, shown?.row.exposure_id);
   timeline.show(order, shown?.row.exposure_id);
-  setText($("#night-note"), order.length ? `${order.length} exposures` : "");
+  setText($("#night-note"), order.length ? `${order.length} exposure${order.length === 1 ? "" : "s"}` : "");
   paintTrends();
 }
 
@@ -197,7 +199,7 @@ function showMosaic() {
   const name = kind === "mosaic_calibrated" && hasBoth ? kind : mosaicOf(products);
   const row = shown?.row;
   const url = name ? productUrl(products[name]) : null;
-  picture.show(url, { empty: row ? "The mosaic comes with the summary" : "Nothing has been taken tonight", alt: name ? `Mosaic of exposure ${row.exposure_id}` : "", keep: true });
+  picture.show(url, { empty: row?.version ? "This summary has no mosaic" : row ? "The mosaic comes with the summary" : "Nothing has been taken tonight", alt: name ? `Mosaic of exposure ${row.exposure_id}` : "", keep: true });
   document.querySelectorAll("#kinds button").forEach((button) => {
     button.disabled = button.dataset.kind === "mosaic_calibrated" && !hasBoth;
     button.setAttribute("aria-pressed", String(button.dataset.kind === (name ?? "mosaic")));
