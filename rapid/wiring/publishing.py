@@ -121,6 +121,7 @@ async def run_publish(settings: RoleSettings, stop: asyncio.Event | None = None)
     from rapid.publish.lead import Lead
     from rapid.publish.metrics import registered
     from rapid.publish.role import Publisher
+    from rapid.wiring.telemetry import make_mount_motion
 
     stop = stop or stop_on_signals()
     if not publishes(settings):
@@ -137,6 +138,7 @@ async def run_publish(settings: RoleSettings, stop: asyncio.Event | None = None)
         lead = Lead(board, name)
         rubintv, outbox = _make_rubintv(settings, camera, results, metrics, witness, lead)
         sinks = _make_sinks(settings, camera, results, metrics, lead)
+        sinks = (*sinks, *make_mount_motion(settings, board, results))
         publisher = Publisher(
             name,
             board,

@@ -122,6 +122,11 @@ class RoleSettings(Settings):
         description='Sasquatch\'s REST proxy, as a table: {"url": "https://host/proxy", "namespace": "lsst.rapid"}, "token". '
         "JSON in the environment.",
     )
+    telemetry: dict[str, Any] = Field(
+        default_factory=dict,
+        description='InfluxDB with the mount\'s telemetry, as a table: {"url": "http://host:8086", "database": "efd"}; its '
+        "motion is added to summaries by the publish role. JSON in the environment.",
+    )
     publish_spool_mb: int = Field(
         default=200, gt=0, description="Metrics that wait on disk for a sink that is away; the oldest leave first [MB]."
     )
@@ -228,7 +233,11 @@ class RoleSettings(Settings):
 def publishes(settings: RoleSettings) -> bool:
     """Whether there is anybody to publish to."""
     return bool(
-        settings.publish_rubintv or settings.publish_consdb or settings.publish_influx or settings.publish_sasquatch
+        settings.publish_rubintv
+        or settings.publish_consdb
+        or settings.publish_influx
+        or settings.publish_sasquatch
+        or settings.telemetry
     )
 
 

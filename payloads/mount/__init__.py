@@ -1,0 +1,1 @@
+"""How the mount moved while the shutter was open."""
