@@ -9,10 +9,12 @@ from fastapi import FastAPI
 from rapid.arrival.models import ExpectedSensors, RawArrived, RawQuarantined
 from rapid.arrival.source import open_source
 from rapid.arrival.webhook import notify_router
-from rapid.errors import StoreError
+from rapid.errors import ConfigurationError, StoreError
+from rapid.products.store import open_products
 from replay.clock import NightClock
 from replay.door import DoorSource, HeadThread
 from replay.play import Player
+from replay.s3_gate import S3Gate, gate_before
 from replay.targets import BucketTarget
 from tests.replay.conftest import make_night
 from tests.support.s3 import serve_s3
@@ -103,3 +105,35 @@ def test_a_head_that_cannot_start_says_why():
     head.__enter__()
     head.__exit__()
     assert str(head.error) == "no board"
+
+
+def test_a_gate_before_a_bucket_lets_pass_and_is_shut_and_opens_again(s3):
+    url = s3.make_bucket("gated")
+    with S3Gate(url) as gate:
+        store = open_products(gate.url)
+        store.put("a", b"before")
+        gate.cut(0.1)
+        assert gate.wait_until_open(60)
+        assert store.get("a") == b"before"
+        gate.cut(3600.0)
+        with pytest.raises(StoreError):
+            store.get("a")
+        assert gate.n_refused > 0
+        # The camera's side writes past it.
+        open_products(url).put("b", b"meanwhile")
+        assert not gate.wait_until_open(0.01)
+    assert open_products(url).get("b") == b"meanwhile"
+
+
+def test_raws_of_a_system_of_its_own_go_to_an_empty_place_in_a_bucket(s3):
+    url = s3.make_bucket("used")
+    open_products(url).put("old.fits", b"x")
+    with pytest.raises(ConfigurationError, match=r"not empty: old\.fits"):
+        gate_before(url)
+    with pytest.raises(ConfigurationError, match="is no bucket"):
+        gate_before("raws")
+    with pytest.raises(ConfigurationError, match="only a bucket behind"):
+        S3Gate("s3://raws?endpoint_url=https://there")
+    assert gate_before("") is None
+    with gate_before(s3.make_bucket("fresh")) as gate:
+        assert list(open_products(gate.url).list()) == []
