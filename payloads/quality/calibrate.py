@@ -108,6 +108,10 @@ def learn_stars(
     return table[:, 0], table[:, 1], magnitudes, n_frames
 
 
+FIELD_RADIUS_DEG = 1.8
+"""Of the widest camera: the corners of LSSTCam's science rafts are at 1.75 degrees."""
+
+
 class StarCalibrator:
     """Matches stars to a catalogue.
 
@@ -127,6 +131,22 @@ class StarCalibrator:
         self._catalogue: ReferenceCatalogue | None = None
         self._values = values
         self._radius_arcsec = max_pointing_error_arcsec
+
+    def preload(self, sky: tuple[float, float], bands: frozenset[str]) -> None:
+        """Read the catalogue's tiles of a field before its first exposure.
+
+        Parameters
+        ----------
+        sky
+            Right ascension and declination of its centre, ICRS [deg].
+        bands
+            Those it may be taken in; nothing is read for one the catalogue does not have.
+        """
+        if self._directory is None:
+            return
+        catalogue = self._catalogue = self._catalogue or ReferenceCatalogue(self._directory)
+        for band in bands & set(catalogue.facts.bands):
+            catalogue.stars_around(*sky, FIELD_RADIUS_DEG, band)
 
     def run(self, frame: Frame, quality: Quality, stars: dict[str, list[Any]], *, gain: float) -> dict[str, Metric]:
         """Add ``ra_deg`` and ``dec_deg`` to the star table; return `CALIBRATION_METRICS`.

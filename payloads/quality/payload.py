@@ -109,6 +109,10 @@ class ImageQuality:
             max_pointing_error_arcsec=config.max_pointing_error_arcsec,
         )
 
+    def preload(self, sky: tuple[float, float], bands: frozenset[str]) -> None:
+        """Read the reference catalogue of an announced field; see `payloads.quality.calibrate.StarCalibrator`."""
+        self._calibrator.preload(sky, bands)
+
     def run(self, frame: Frame) -> None:
         """Measure the frame's image.
 

@@ -11,7 +11,7 @@ import hashlib
 import io
 import re
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,6 +32,8 @@ from rapid.results.store import ResultsStore
 _NAME = re.compile(r"^[A-Za-z0-9_~.-]+$")
 PER_FILTER = frozenset({"flat"})
 """Kinds that exist once per filter."""
+PAGE_PIXELS = 1024
+"""float32 pixels in a page of memory: 4 KiB."""
 
 
 def calib_id_of(
@@ -302,8 +304,9 @@ class CalibCache:
                 info.camera, info.detector, kind, at=at, physical_filter=info.physical_filter
             )
         record = self._choices[key]
-        if record is None:
-            return None
+        return None if record is None else self._load(record)
+
+    def _load(self, record: CalibRecord) -> CalibPlane:
         plane = self._loaded.get(record.calib_id)
         if plane is None:
             plane = self._loaded[record.calib_id] = self._store.load(record)
@@ -311,6 +314,26 @@ class CalibCache:
                 self._loaded.popitem(last=False)
         self._loaded.move_to_end(record.calib_id)
         return plane
+
+    def prepare(self, record: CalibRecord) -> bool:
+        """Load a calib before it is needed, its pixels read into memory; return whether it was not loaded before.
+
+        Raises
+        ------
+        NotFoundError, StoreError
+            Raised as by `CalibStore.load`.
+        """
+        is_new = record.calib_id not in self._loaded
+        plane = self._load(record)
+        for pixels in (plane.image, plane.variance):
+            if pixels is not None:
+                pixels.reshape(-1)[::PAGE_PIXELS].max(initial=0.0)  # a mapped page is read when it is touched
+        return is_new
+
+    def let_go(self, calib_ids: Iterable[str]) -> None:
+        """Forget calibs that were prepared and are not wanted after all."""
+        for calib_id in calib_ids:
+            self._loaded.pop(calib_id, None)
 
 
 class FrameCalibs:

@@ -25,6 +25,7 @@ from rapid.cli import (
     trend,
     undo,
     up,
+    visit,
     warm_up,
 )
 from rapid.errors import RapidError
@@ -58,6 +59,7 @@ for module in (
     undo,
     calib,
     trend,
+    visit,
     warm_up,
 ):
     module.register(app)

@@ -134,6 +134,11 @@ async def run_head(
 
         routers = (notify_router(source),)
     async with _board(settings) as board:
+        if settings.metrics_port:
+            from rapid.next_visit.desk import VisitDesk
+            from rapid.next_visit.http import visit_router
+
+            routers = (*routers, visit_router(VisitDesk(camera.name, board)))
         control = AsyncControlStore(board.connection, camera, default_book())
         head = Head(
             settings.process_name("head"),
@@ -186,7 +191,7 @@ async def run_worker(settings: RoleSettings, stop: asyncio.Event | None = None) 
     )
     async with _board(settings) as board:
         await board.load()
-        worker = Worker(spec, board, results, child, drain_s=settings.drain_s)
+        worker = Worker(spec, board, results, child, drain_s=settings.drain_s, camera=camera)
         await _with_health(settings, board, worker.ready, lambda: worker.run(stop))
     results.close()
 

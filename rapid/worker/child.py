@@ -41,7 +41,8 @@ from rapid.products.store import ProductsStore, open_products
 from rapid.results.headers import add_provenance
 from rapid.results.models import CalibState, DetectorState
 from rapid.results.store import ResultsStore, open_results
-from rapid.worker.messages import ChildAnswer, ChildSettings
+from rapid.worker.messages import PRELOAD, ChildAnswer, ChildSettings, Preload
+from rapid.worker.preparing import Preloads
 from rapid.worker.run import ExcludedFor, PipelineRun, PipelineRunner, RawInput
 from rapid.worker.verify import Verifier
 
@@ -93,6 +94,7 @@ class ChildWorker:
         self._bad = BadExposureStore(self.results.engine)
         self._cache = CalibCache(self.calibs, self.results)
         self.runner = PipelineRunner(calibs_for=self._calibs_for)
+        self.preloads = Preloads(self.results, self._cache, self.runner.built)
         self._exclusions = ExclusionStore(self.results.engine)
         self.verifier = Verifier(self.runner, self._calibs_for, settings.thresholds)
         for name in settings.warm:
@@ -311,8 +313,11 @@ def serve(commands: TextIO, answers: TextIO) -> None:
     say(ChildAnswer(ready=True))
     for line in commands:
         try:
-            job = Job.model_validate_json(line)
-            answer = worker.run_job(job)
+            document = json.loads(line)
+            if PRELOAD in document:
+                answer = ChildAnswer(more=worker.preloads.take(Preload.model_validate(document[PRELOAD])))
+            else:
+                answer = worker.run_job(Job.model_validate_json(line))
         except Exception as error:  # noqa: BLE001 - one job ends here as failed; the child goes on with the next
             answer = ChildAnswer(error=describe_error(error))
         say(answer)

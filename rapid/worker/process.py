@@ -5,13 +5,14 @@ The child is asked by one line of JSON and answers by one; see `rapid.worker.chi
 
 import asyncio
 import contextlib
+import json
 import os
 import sys
 from asyncio.subprocess import PIPE, Process
 
 from rapid.dispatch.models import Job
 from rapid.errors import PayloadRetryError
-from rapid.worker.messages import ChildAnswer, ChildSettings
+from rapid.worker.messages import PRELOAD, ChildAnswer, ChildSettings, Preload
 
 START_TIMEOUT_S = 120.0
 """A cold child compiles its kernels; a warm one is ready in a second or two."""
@@ -45,6 +46,7 @@ class PayloadChild:
         self._process: Process | None = None
         self._answers: asyncio.StreamReader | None = None
         self._transport: asyncio.ReadTransport | None = None
+        self._turn = asyncio.Lock()
 
     @property
     def pid(self) -> int | None:
@@ -98,8 +100,21 @@ class PayloadChild:
         ChildDiedError
             Raised if it ends without one.
         """
-        await self._say(job.model_dump_json())
-        return await self._answer()
+        async with self._turn:
+            await self._say(job.model_dump_json())
+            return await self._answer()
+
+    async def preload(self, preload: Preload) -> bool:
+        """Have the child take one step of a preload; return whether there is another. One that has ended takes none.
+
+        Not to be cancelled: its answer would be taken for the next job's.
+        """
+        try:
+            async with self._turn:
+                await self._say(json.dumps({PRELOAD: preload.model_dump(mode="json")}))
+                return (await self._answer()).more
+        except ChildDiedError:
+            return False  # the next job finds out
 
     async def _say(self, line: str) -> None:
         if self._process is None or self._process.stdin is None:

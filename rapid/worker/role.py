@@ -15,6 +15,7 @@ from typing import Any
 
 import structlog
 
+from rapid.camera.models import Camera
 from rapid.dispatch.board import AsyncBoard
 from rapid.dispatch.models import Job, Order, Priority, WorkerMode, WorkerSpec
 from rapid.dispatch.restart import wait_for_restart
@@ -26,6 +27,7 @@ from rapid.worker.facts import tell_memory
 from rapid.worker.messages import ChildAnswer, ChildSettings
 from rapid.worker.metrics import WorkerMetrics
 from rapid.worker.pace import Pace, Turn
+from rapid.worker.preload import Preloader
 from rapid.worker.process import ChildDiedError, PayloadChild
 
 log = structlog.get_logger()
@@ -62,6 +64,8 @@ class Worker:
         How long one claim waits for a job before it is made anew.
     pace
         How many short jobs to take at once.
+    camera
+        If given, what announced visits will need of it is made ready.
     """
 
     def __init__(
@@ -75,6 +79,7 @@ class Worker:
         idle_wait_s: float = 60.0,
         pace: Pace | None = None,
         metrics: WorkerMetrics | None = None,
+        camera: Camera | None = None,
     ) -> None:
         self.spec = spec
         self._board = board
@@ -92,6 +97,8 @@ class Worker:
         self._signed_s = 0.0
         self._turn = Turn()
         self._restart = asyncio.Event()
+        self._camera = camera
+        self._is_idle = asyncio.Event()
         self.ready = asyncio.Event()
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -99,6 +106,7 @@ class Worker:
         structlog.contextvars.bind_contextvars(role="worker", worker_id=self.spec.worker_id)
         restarts = asyncio.create_task(self._listen_for_restarts())
         memory = asyncio.create_task(tell_memory(self._board, self.spec.worker_id))
+        visits = asyncio.create_task(self._follow_visits())
         try:
             if not await self._is_warm_before(stop):
                 return
@@ -114,7 +122,8 @@ class Worker:
         finally:
             restarts.cancel()
             memory.cancel()
-            await asyncio.gather(restarts, memory, return_exceptions=True)
+            visits.cancel()
+            await asyncio.gather(restarts, memory, visits, return_exceptions=True)
             await self._shut_down()
 
     async def _is_warm_before(self, stop: asyncio.Event) -> bool:
@@ -142,6 +151,13 @@ class Worker:
             except StoreError as error:
                 log.warning("restarts cannot be heard", error=error.message)
 
+    async def _follow_visits(self) -> None:
+        """Make ready what announced visits will need, while there is nothing better to do."""
+        if self._camera is not None:
+            await Preloader(
+                self.spec, self._camera, self._board, is_idle=self._is_idle, child=lambda: self._child
+            ).run()
+
     def _is_to_end(self, stop: asyncio.Event) -> bool:
         return stop.is_set() or self._restart.is_set()
 
@@ -160,6 +176,13 @@ class Worker:
             log.info("payload process started anew", child_pid=child.pid)
 
     async def _claim(self, stop: asyncio.Event) -> tuple[Job, ...]:
+        self._is_idle.set()
+        try:
+            return await self._claim_until(stop)
+        finally:
+            self._is_idle.clear()
+
+    async def _claim_until(self, stop: asyncio.Event) -> tuple[Job, ...]:
         claim = asyncio.create_task(self._board.claim_many(self.spec, self._pace.limit, timeout_s=self._idle_wait_s))
         stopped = asyncio.create_task(stop.wait())
         restart = asyncio.create_task(self._restart.wait())

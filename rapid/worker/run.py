@@ -192,6 +192,10 @@ class PipelineRunner:
     _hashes: dict[str, str] = field(default_factory=dict)
     _kept: dict[str, list[str]] = field(default_factory=dict)
 
+    def built(self) -> list[Payload]:
+        """Return the payloads that were built so far."""
+        return [payload for payloads in self._built.values() for payload in payloads]
+
     def payloads_of(self, pipeline: Pipeline) -> list[Payload]:
         """Return the pipeline's payloads, built once per configuration."""
         key = pipeline.config_hash

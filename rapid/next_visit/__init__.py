@@ -1,0 +1,1 @@
+"""Announcements that exposures are coming: the summit's nextVisit. Nothing depends on them."""

@@ -1,0 +1,170 @@
+"""Make ready what an announced visit will need, while the worker has nothing better to do.
+
+The payload child loads the calibs of a detector, and the reference catalogue's tiles around it, one detector at a time
+and only while the worker waits for a job: what comes meanwhile waits for one detector at most. An announcement that
+expires or is canceled costs what was loaded, and that is let go.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections import deque
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import structlog
+
+from rapid.camera.models import Camera
+from rapid.dispatch.board import AsyncBoard
+from rapid.dispatch.commands import Command, Talk
+from rapid.dispatch.models import WorkerSpec
+from rapid.errors import RapidError
+from rapid.next_visit import store
+from rapid.next_visit.models import NextVisit
+from rapid.worker.messages import Preload
+from rapid.worker.process import PayloadChild
+
+log = structlog.get_logger()
+
+RETRY_S = 1.0
+N_DETECTORS = 16
+"""Most detectors a worker makes ready of one visit: half a gigabyte of calibs each, which others want to keep, too."""
+
+
+def share_of(
+    detectors: list[int], *, own: dict[int, str], workers: list[str], worker_id: str, limit: int = N_DETECTORS
+) -> list[int]:
+    """Return the detectors that a worker makes ready: those it ran last, then its share of those nobody did.
+
+    Examples
+    --------
+    >>> share_of([1, 2, 3, 4], own={3: "a", 4: "b"}, workers=["a", "b"], worker_id="a")
+    [3, 1]
+    """
+    mine = [number for number in detectors if own.get(number) == worker_id]
+    alive = sorted({*workers, worker_id})
+    free = [number for number in detectors if own.get(number) not in alive]
+    return (mine + free[alive.index(worker_id) :: len(alive)])[:limit]
+
+
+class Preloader:
+    """Follows announcements for one worker.
+
+    Parameters
+    ----------
+    is_idle
+        Set while the worker waits for a job.
+    child
+        Returns its payload child, if it has one.
+    """
+
+    def __init__(
+        self,
+        spec: WorkerSpec,
+        camera: Camera,
+        board: AsyncBoard,
+        *,
+        is_idle: asyncio.Event,
+        child: Callable[[], PayloadChild | None],
+    ) -> None:
+        self._spec = spec
+        self._camera = camera
+        self._board = board
+        self._is_idle = is_idle
+        self._child = child
+        self._todo: deque[tuple[str, Preload]] = deque()
+        self._made: dict[str, float] = {}
+
+    async def run(self) -> None:
+        """Follow announcements until cancelled."""
+        prefix = self._board.prefix
+        while True:
+            try:
+                after = await self._board.connection.run(store.last_news_id(prefix))
+                for visit, _ in reversed(await self._board.connection.run(store.get_announced(prefix))):
+                    await self._take(visit)
+                while True:
+                    wait_s = 0.001 if self._todo else store.BLOCK_S
+                    for news in await self._board.connection.run(store.follow(prefix, after, timeout_s=wait_s)):
+                        after = news.entry_id
+                        if news.visit is None:
+                            await self._release(news.group_id)
+                        else:
+                            await self._take(news.visit)
+                    await self._expire()
+                    if self._todo:
+                        group_id, preload = self._todo.popleft()
+                        if await self._tell(preload):
+                            following = preload.model_copy(update={"step": preload.step + 1})
+                            self._todo.appendleft((group_id, following))
+            except RapidError as error:
+                log.warning("announcements cannot be followed for now", error=error.message)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(RETRY_S):
+                        await asyncio.Event().wait()
+
+    async def _take(self, visit: NextVisit) -> None:
+        if visit.group_id in self._made:
+            await self._release(visit.group_id)  # announced anew, otherwise
+        mine = await self._share(visit)
+        self._made[visit.group_id] = time.monotonic() + visit.life_s(now_s=datetime.now(UTC).timestamp())
+        for number in mine:
+            self._todo.append((visit.group_id, _preload(visit, self._camera.name, number)))
+        log.info("visit is made ready", group_id=visit.group_id, n_detectors=len(mine))
+
+    async def _tell(self, preload: Preload) -> bool:
+        """Have the child take one step, once the worker waits for a job; return whether there is another."""
+        await self._is_idle.wait()
+        child = self._child()
+        if child is None:
+            return False
+        # Shielded: an answer nobody waits for would be taken for the next job's.
+        return await asyncio.shield(child.preload(preload))
+
+    async def _share(self, visit: NextVisit) -> list[int]:
+        """Return the detectors this worker makes ready."""
+        pinned = frozenset(self._spec.pinned or ())
+        wanted = [
+            one.id
+            for one in self._camera.detectors
+            if (visit.detectors is None or one.id in visit.detectors) and (not pinned or one.id in pinned)
+        ]
+        if pinned:
+            return wanted[:N_DETECTORS]
+        ran: dict[int, str] = {}
+        for pool in self._spec.pools:
+            found = await self._board.connection.run(_ran_last(self._board.prefix, pool))
+            ran |= {int(number): worker.decode() for number, worker in found}
+        workers = [
+            state.worker_id
+            for state in await self._board.workers()
+            if not state.pinned and set(state.pools.replace(",", " ").split()) & set(self._spec.pools)
+        ]
+        return share_of(wanted, own=ran, workers=workers, worker_id=self._spec.worker_id)
+
+    async def _expire(self) -> None:
+        now_s = time.monotonic()
+        for group_id in [group_id for group_id, until_s in self._made.items() if until_s < now_s]:
+            await self._release(group_id)
+
+    async def _release(self, group_id: str) -> None:
+        self._todo = deque(entry for entry in self._todo if entry[0] != group_id)
+        if self._made.pop(group_id, None) is not None:
+            await self._tell(Preload(group_id=group_id, is_release=True))
+
+
+def _ran_last(prefix: str, pool: str) -> Talk[list[tuple[bytes, bytes]]]:
+    """Return which worker ran each detector last, as the board prefers to give them out again."""
+    found = yield Command(("HGETALL", f"{prefix}affinity:{pool}"))
+    return list(zip(found[::2], found[1::2], strict=True))
+
+
+def _preload(visit: NextVisit, camera: str, detector: int) -> Preload:
+    return Preload(
+        group_id=visit.group_id,
+        camera=camera,
+        detector=detector,
+        filters=visit.physical_filters,
+        begin=visit.begin,
+        sky=visit.sky,
+    )
