@@ -33,11 +33,11 @@ CAMERA = "TestCam205"
 WAIT_S = 300.0
 
 
-def prepare(folder: Path, n_exposures: int) -> list[list[tuple[Path, Path]]]:
+def prepare(folder: Path, n_exposures: int, camera: str = CAMERA) -> list[list[tuple[Path, Path]]]:
     """Render all raws aside; return, by exposure, where each is and where it is to appear."""
     plan = NightPlan.model_validate(
         {
-            "camera": CAMERA, "day_obs": 20261120, "seed": 3, "stars_per_detector": 20,
+            "camera": camera, "day_obs": 20261120, "seed": 3, "stars_per_detector": 20,
             "blocks": [{"kind": "science", "n": n_exposures, "physical_filter": "r_57"}],
         }
     )  # fmt: skip
@@ -63,10 +63,11 @@ async def take(
     n_workers: int,
     cadence_s: float,
     *,
+    camera: str = CAMERA,
     on_ready: Callable[[], object] = lambda: None,
 ) -> list[float]:
     """Let exposures appear at a steady cadence; return how long each took to its whole summary [s]."""
-    board = AsyncBoard(supervisor.redis_url, CAMERA)
+    board = AsyncBoard(supervisor.redis_url, camera)
     begun: dict[int, float] = {}
     took: dict[int, float] = {}
     last, n_joined, next_s = "0", 0, 0.0
@@ -117,12 +118,18 @@ def main() -> None:
         costs = costs_of("quicklook", str(folder / "data" / "results.sqlite"), camera)
         results = open_results(str(folder / "data" / "results.sqlite"))
         gathers = [one.timings.get("total_s", 0.0) for one in results.summaries(CAMERA, limit=100)]
+        # Workers' time by exposure, the first left out as below.
+        numbers = sorted({one.exposure for one in results.summaries(CAMERA, limit=100)})[1:]
+        jobs = [[job.timings["worker_s"] for job in results.results(one, camera=CAMERA)] for one in numbers]
         results.close()
     costs = costs.model_copy(update={"gather_s": float(np.median(gathers)) if gathers else 0.0})
     demand = Demand(detectors=len(moves[0]) - 1, cadence_s=arguments.cadence, arrival_s=0.0)
     predicted = simulate_latency(demand, costs, arguments.workers)
     print(f"{demand.detectors} detectors, {arguments.workers} workers, {costs.core_s * 1e3:.1f} ms CPU and "
           f"{costs.fixed_s * 1e3:.1f} ms of waiting a job, gather {costs.gather_s * 1e3:.0f} ms, {len(measured)} exposures")  # fmt: skip
+    whole_s, work_s = float(np.mean(measured[1:])), float(np.mean([sum(one) for one in jobs])) / arguments.workers
+    print(f"mean {whole_s:.2f} s: workers at work {work_s:.2f} s, gather {costs.gather_s:.2f} s, "
+          f"else (head, board, a worker without a job) {whole_s - work_s - costs.gather_s:.2f} s")  # fmt: skip
     for label, share, value in (
         ("p50", 50, predicted.p50_s),
         ("p90", 90, predicted.p90_s),

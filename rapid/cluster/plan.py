@@ -75,13 +75,14 @@ class Role(BaseModel):
 
 
 ROLES = (
-    Role(name="head", pods=2, cores=0.25, memory_gb=0.4),
-    Role(name="gather", pods=2, cores=1.0, memory_gb=1.07),
-    Role(name="display", pods=2, cores=0.25, memory_gb=0.4),
-    Role(name="publish", pods=1, cores=0.25, memory_gb=0.54),
-    Role(name="valkey", pods=1, cores=0.5, memory_gb=0.13),
+    Role(name="head", pods=2, cores=0.25, memory_gb=0.403),
+    Role(name="gather", pods=2, cores=1.0, memory_gb=1.611),
+    Role(name="display", pods=2, cores=0.25, memory_gb=0.403),
+    Role(name="publish", pods=1, cores=0.25, memory_gb=0.537),
+    Role(name="valkey", pods=1, cores=0.5, memory_gb=0.134),
+    Role(name="elastic", pods=1, cores=0.05, memory_gb=0.268),
 )
-"""The requests of k8s/; docs/kubernetes.md has what was measured."""
+"""The requests of the summit; docs/kubernetes.md has what was measured."""
 
 WORKER_PARENT_GB = 0.2
 """What a worker holds beside its payload processes [GB]."""
@@ -390,8 +391,7 @@ def with_measured(
     # Of results that older versions stored, the pipeline's own time is all that is known.
     service = service or [job["total_s"] for job in jobs if job.get("total_s", 0.0) > 0]
     if service:
-        # One job that waited for a stalled disk says nothing of the next.
-        mean = float(np.mean(np.minimum(service, np.percentile(service, 99))))
+        mean = float(np.mean(service))
         measured = measured.model_copy(update={"fixed_s": max(mean - median * math.exp(spread**2 / 2), 0.0)})
     if memory_mb:
         measured = measured.model_copy(update={"memory_gb": float(np.percentile(memory_mb, 95)) / 1000})

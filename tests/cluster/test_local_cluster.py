@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from kubernetes import client
 
+from rapid.camera.models import Camera
 from rapid.cluster.api import Cluster
 from rapid.cluster.elastic import SizePolicy
 from rapid.cluster.rollout import wait_until_settled
@@ -44,7 +45,10 @@ class Local:
         Sizes of groups in place of those of the overlay.
     """
 
-    def __init__(self, folder: Path, api: ApiServer, valkey: EmbeddedValkey, replicas: Mapping[str, int]) -> None:
+    def __init__(
+        self, folder: Path, camera: Camera, api: ApiServer, valkey: EmbeddedValkey, replicas: Mapping[str, int]
+    ) -> None:
+        self.camera = camera
         results_url = str(folder / "results.sqlite")
         self.results = open_results(results_url)
         secrets = {
@@ -130,10 +134,10 @@ def replicas() -> Mapping[str, int]:
 
 @pytest.fixture
 def local(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, replicas: Mapping[str, int]) -> Iterator[Local]:
-    adopt_small_camera(tmp_path, monkeypatch)
+    camera = adopt_small_camera(tmp_path, monkeypatch)
     use_light_pipelines(tmp_path / "pipelines", monkeypatch)
     with ApiServer() as api, EmbeddedValkey(tmp_path / "valkey") as valkey:
-        started = Local(tmp_path, api, valkey, replicas)
+        started = Local(tmp_path, camera, api, valkey, replicas)
         started.node.start()
         try:
             yield started
@@ -155,6 +159,13 @@ def test_a_rolling_restart_of_all_workers_in_mid_night_loses_nothing(local):
         "idle",
     }
     assert document["unowned"] == []
+    pinned = {row["pod"]["name"]: row["pinned"] for row in document["pods"] if row["worker_state"]}
+    owned = sorted(detector.id for detector in local.camera.detectors)
+    assert pinned == {
+        "rapid-worker-science-0": owned[:4],
+        "rapid-worker-science-1": owned[4:],
+        f"{BACKLOG}-0": [],
+    }
     before = {pod.name: pod.uid for pod in local.cluster.pods() if pod.component == "worker"}
 
     exposures: list[int] = []

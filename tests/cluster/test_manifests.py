@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from rapid.cluster.monitoring import ALERTS, PANELS, alert_rules, dashboard
+from rapid.cluster.plan import ROLES
 from rapid.patterns.placement import pinned_detectors
 from rapid.wiring.camera import adopt_camera
 from rapid.wiring.elastic import default_policies
@@ -148,6 +149,42 @@ def test_every_setting_is_one_we_have(objects):
         for container in pod["containers"]:
             given = {one["name"] for one in container.get("env", []) if one["name"].startswith("RAPID_")}
             assert given <= known, name
+
+
+SIZES = re.compile(r"^\| `(rapid-[a-z-]+)` \|((?: [^|]*\|){5})$", re.MULTILINE)
+
+
+def asked(item):
+    """Return what the pods of a Deployment or StatefulSet ask for, each: cores, and memory as it is written."""
+    requests = item["spec"]["template"]["spec"]["containers"][0]["resources"]["requests"]
+    return requests["cpu"], requests["memory"]
+
+
+def test_the_guide_has_the_sizes_that_the_overlays_have():
+    text = (K8S.parent / "docs" / "kubernetes.md").read_text()
+    told = {name: [cell.strip() for cell in cells.split("|")[:-1]] for name, cells in SIZES.findall(text)}
+    found: dict[str, list[str]] = {}
+    for place, overlay in enumerate(("summit", "base-test-stand", "single-node")):
+        for item in render(K8S / "overlays" / overlay):
+            if item["kind"] in {"Deployment", "StatefulSet"}:
+                row = found.setdefault(item["metadata"]["name"], ["", "", "", *asked(item)])
+                row[place] = str(item["spec"].get("replicas", 1))
+                assert row[3:] == list(asked(item))
+    assert told == found
+
+
+def test_the_planner_counts_the_pods_and_requests_of_the_summit():
+    sets = {
+        item["metadata"]["name"].removeprefix("rapid-"): item
+        for item in render(K8S / "overlays" / "summit")
+        if item["kind"] in {"Deployment", "StatefulSet"}
+    }
+    assert {role.name for role in ROLES} == {name for name in sets if not name.startswith("worker")}
+    for role in ROLES:
+        cpu, memory = asked(sets[role.name])
+        assert role.pods == sets[role.name]["spec"].get("replicas", 1), role.name
+        assert role.cores == (float(cpu[:-1]) / 1000 if cpu.endswith("m") else float(cpu)), role.name
+        assert role.memory_gb == pytest.approx(int(memory[:-2]) * UNITS[memory[-2:]] / 1e9, abs=0.001), role.name
 
 
 def test_the_workers_of_each_group_own_every_detector_once(objects):
