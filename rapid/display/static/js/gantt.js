@@ -77,12 +77,16 @@ export class Gantt {
     context.fillStyle = look.text;
     if (this.range[0] <= 0) context.fillRect(Math.round(x(0)), 0, 1.5, height - FOOT);
     const each = this.rowPx >= 11 ? 1 : Math.ceil(12 / this.rowPx);
+    const isNamed = (lane) => lane.detector === null || lane.detector === undefined;
+    const named = this.lanes.map((lane, row) => (isNamed(lane) ? row : -1)).filter((row) => row >= 0);
     this.lanes.forEach((lane, row) => {
       const top = TOP + row * this.rowPx;
-      if (row % each === 0 || !lane.detector) {
+      // A summary's line is always named; a detector's where there is room.
+      if (isNamed(lane) || (row % each === 0 && !named.some((at) => Math.abs(at - row) < each))) {
         context.textAlign = "right";
-        context.fillStyle = look.dim;
-        if (row % each === 0) context.fillText(lane.name.length > 14 ? `${lane.name.slice(0, 13)}…` : lane.name, LEFT - 8, top + Math.min(this.rowPx, 12) - 1);
+        context.fillStyle = isNamed(lane) ? look.text : look.dim;
+        const name = lane.name.replace(/^gather /, "");
+        context.fillText(name.length > 14 ? `${name.slice(0, 13)}…` : name, LEFT - 8, top + Math.min(this.rowPx, 12) - 1);
       }
       for (const bar of lane.bars) {
         context.fillStyle = this.colour(look, bar);
