@@ -5,6 +5,7 @@ One line in, one line of JSON out: ``pause``, ``resume``, ``seek 120``, ``step 3
 
 import contextlib
 import json
+import math
 import os
 import selectors
 import socket
@@ -43,18 +44,18 @@ def run_command(clock: NightClock, line: str) -> None:
     elif word == "step":
         clock.step(_whole(rest or "1"))
     elif word == "seek":
-        clock.seek(_seconds(rest))
+        clock.seek(_number(rest, "seek 120, a time of the night [s]"))
     elif word == "speed":
-        clock.set_rate(_seconds(rest))
+        clock.set_rate(math.inf if rest == "max" else _number(rest, "speed 10, or speed max"))
     else:
         raise ConfigurationError("command", f"{word[:20]!r} is none of pause, resume, seek, step, speed, status, stop")
 
 
-def _seconds(text: str) -> float:
+def _number(text: str, example: str) -> float:
     try:
         return float(text)
     except ValueError as error:
-        raise ConfigurationError("command", f"{text[:20]!r} is no number") from error
+        raise ConfigurationError("command", f"{text[:20]!r} is no number: {example}") from error
 
 
 def _whole(text: str) -> int:

@@ -155,6 +155,14 @@ def test_a_command_that_is_none_changes_nothing(line):
     assert (clock.state, clock.rate) == (Playing.RUNNING, 1.0)
 
 
+def test_as_fast_as_possible_is_a_speed_too():
+    clock = NightClock(10.0)
+    run_command(clock, "speed max")
+    assert clock.rate == math.inf
+    with pytest.raises(ConfigurationError, match="seek 120"):
+        run_command(clock, "seek")
+
+
 def test_keys_steer_the_night():
     clock = NightClock(1.0)
     press(clock, " ")
