@@ -29,9 +29,9 @@ from tests.cluster.node import Node
 from tests.support.light import use_light_pipelines
 from tests.support.night import adopt_small_camera, make_plan, take_all
 
-pytestmark = [needs_kubectl, pytest.mark.slow, pytest.mark.timeout(700)]
+pytestmark = [needs_kubectl, pytest.mark.slow, pytest.mark.timeout(900)]
 
-WAIT_S = 180.0
+WAIT_S = 240.0
 OVERLAY = Path(__file__).parent / "overlay"
 BACKLOG = "rapid-worker-backlog"
 
