@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator
+from itertools import chain
 from typing import Any
 
 import sqlalchemy as sa
@@ -160,16 +161,15 @@ class ProvenanceStore(SqlStore):
 
     def _batches(self, camera: str, stages: dict[int, int], builds: set[int]) -> list[AffectedBatch]:
         u, r = schema.result_calib.c, schema.detector_result.c
-        columns = (r.id, r.run, r.exposure, r.day_obs, r.pipeline, r.image_type, r.detector)
+        columns = (r.id, r.camera, r.run, r.exposure, r.day_obs, r.pipeline, r.image_type, r.detector)
         joined = schema.result_calib.join(schema.detector_result, u.result == r.id)
-        by_calib = self._fetch_in(
-            sa.select(u.calib, *columns).select_from(joined).where(r.camera == camera), u.calib, stages
-        )
-        by_input = self._fetch_in(
-            sa.select(sa.literal(0).label("calib"), *columns).where(r.camera == camera), r.id, builds
-        )
+        # The camera is looked at here: asked for it, SQLite begins with all of a camera's results.
+        by_calib = self._fetch_in(sa.select(u.calib, *columns).select_from(joined), u.calib, stages)
+        by_input = self._fetch_in(sa.select(sa.literal(0).label("calib"), *columns), r.id, builds)
         found: dict[int, tuple[Any, int]] = {}
-        for row in (*by_calib, *by_input):
+        for row in chain(by_calib, by_input):
+            if row.camera != camera:
+                continue
             stage = stages.get(row.calib, 0)
             found[row.id] = (row, max(stage, found[row.id][1] if row.id in found else 0))
         grouped: dict[tuple[str, int, str], list[tuple[Any, int]]] = defaultdict(list)
