@@ -158,17 +158,14 @@ class Committer:
             pid = self.supervisor.wait_for_process(fault.target, timeout_s=self.timeout_s)
             send(pid, signal.SIGSTOP)
             try:
-                # What it said before it stood may still be on its way: a job that has ended is given to nobody.
-                held = jobs_of(self.witness.heard, fault.target)
-                if self._wait_until_another_has(held, fault):
+                if self._wait_until_another_has(jobs_of(self.witness.heard, fault.target), fault):
                     return
             finally:
                 processes.signal_group(pid, signal.SIGCONT)
-        raise StoreError(
-            f"{fault.target} had no job that was given to another, {ZOMBIE_TRIES} times in {fault.for_s:g} s"
-        )
+        raise StoreError(f"{fault.target} ended its job before it was frozen, {ZOMBIE_TRIES} times")
 
     def _wait_until_another_has(self, held: frozenset[tuple[str, int]], fault: Freeze) -> bool:
+        """Return whether it was given away; False if it had ended: what a worker said last may still be on its way."""
         heard = self.witness.heard
 
         def is_given_away() -> bool:
@@ -177,7 +174,9 @@ class Committer:
         def is_decided() -> bool:
             return is_given_away() or not held & jobs_of(heard, fault.target)
 
-        return self.witness.wait_until(is_decided, timeout_s=fault.for_s) and is_given_away()
+        if not self.witness.wait_until(is_decided, timeout_s=min(fault.for_s, self.patience_s)):
+            raise StoreError(f"the job of {fault.target} was given to nobody in {fault.for_s:g} s")
+        return is_given_away()
 
     def _join(self, thread: threading.Thread) -> None:
         self._ends.append(lambda: thread.join(self.timeout_s))
