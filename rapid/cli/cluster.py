@@ -141,6 +141,12 @@ def scale(
     cluster = _cluster(namespace, context)
     found = _group(cluster, group)
     _refuse_if_not_a_set(found)
+    share = found.pinned.partition(" ")[0]
+    if share.startswith("ordinal/") and share != f"ordinal/{replicas}":
+        _tell(
+            f"{found.name} is pinned by {found.pinned}: detectors are not shared out anew among {replicas} pods; set replicas "
+            "and RAPID_PINNED together in the overlay for that"
+        )
     cluster.scale(found.name, replicas)
     wait_until_settled(cluster, found.name, timeout_s=timeout)
     print(f"{found.name}: {found.wanted} -> {replicas}")

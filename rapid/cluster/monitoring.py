@@ -40,7 +40,8 @@ ALERTS = (
     ),
     Alert(
         "RapidNoWorkers",
-        'sum(rapid_workers{state!="silent"}) == 0',
+        # Without any worker there is no series to compare with 0.
+        'max(rapid_board_up) == 1 unless sum(rapid_workers{state!="silent"}) > 0',
         "1m",
         "critical",
         "No worker gives a sign of life.",

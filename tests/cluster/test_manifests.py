@@ -234,3 +234,25 @@ def test_alerts_and_dashboard_ask_for_metrics_that_exist():
     expressions += [expression for panel in PANELS for expression, _ in panel.series]
     for name in {name for expression in expressions for name in re.findall(r"rapid_[a-z_]+", expression)}:
         assert name in known or re.sub(r"_(bucket|total|sum|count)$", "", name) in known, name
+
+
+LABEL = re.compile(r"[a-z]+(?=[!=]~?\")|(?<=by \()[a-z, ]+(?=\))")
+
+
+def test_alerts_and_dashboard_ask_for_labels_that_exist():
+    """`le` is every histogram's, `pod` is what Prometheus knows of where it asked."""
+    sources = [path for path in (K8S.parent / "rapid").rglob("*.py") if path.name != "monitoring.py"]
+    texts = [text for path in sources if "prometheus_client" in (text := path.read_text())]
+    known = set(re.findall(r'"([a-z]+)"', "".join(texts))) | {"le", "pod"}
+    expressions = [alert.expression for alert in ALERTS]
+    expressions += [expression for panel in PANELS for expression, _ in panel.series]
+    asked_for = {name.strip() for one in expressions for found in LABEL.findall(one) for name in found.split(",")}
+    assert {"state", "class", "pool", "worker", "pipeline", "pod"} <= asked_for
+    assert asked_for <= known
+
+
+def test_no_alert_waits_for_a_series_that_an_empty_board_does_not_have():
+    """`sum(x) == 0` never fires when x has no series at all: no worker is exactly that."""
+    for alert in ALERTS:
+        compared = re.findall(r"(?:sum|count)\((rapid_[a-z_]+)[^()]*\) == 0", alert.expression)
+        assert not compared, alert.name
