@@ -20,6 +20,10 @@ OVERSCAN_KNOWN = 0.25
 """Part of the overscan's share of the noise that is not known: medians of few whole numbers scatter by more."""
 
 
+SHORT_OVERSCAN_PX = 32
+"""Pixels of a row's overscan below which its scatter reads low by more than a percent or two."""
+
+
 @dataclass(frozen=True)
 class Value:
     """What a test found.
@@ -140,10 +144,11 @@ def _read_noise(facts: AmpFacts) -> float | None:
     """Return the read noise to expect [electron]: of the certified gains, else the camera's or what the overscan shows.
 
     The larger of the two: a camera's definition may be out of date, and a short overscan, whose medians follow its pixels,
-    reads low by some percent.
+    reads low by some percent. So do the certified gains of such a camera, whose read noise is that of the overscan.
     """
     expected, measured = facts.number("read_noise_expected_e"), facts.number("read_noise_electron")
-    if expected is not None and facts.row.get("read_noise_source") == "ptc":
+    is_short = any(n < SHORT_OVERSCAN_PX for _, n, _ in _overscans(facts.amp)[:1])
+    if expected is not None and facts.row.get("read_noise_source") == "ptc" and not is_short:
         return expected
     known = [value for value in (measured, expected, facts.amp.read_noise) if value is not None]
     return max(known, default=None)
@@ -265,7 +270,10 @@ def _input_scatter(facts: AmpFacts) -> Value:
     for unit in ("electron", "electron_per_s", "ratio"):
         found, expected = facts.number(f"input_scatter_{unit}"), facts.number(f"expected_scatter_{unit}")
         if found is not None and expected:
-            return Value(found / expected - 1.0)
+            # The levels of rows and columns scatter as well, from one exposure to the next: all of it, if nothing but
+            # read noise is there; beside the light of a flat it is nothing.
+            factor = 1.0 if unit == "ratio" else overscan_factor(facts.amp)
+            return Value(found / (expected * math.sqrt(factor)) - 1.0)
     return Value(note="too few exposures")
 
 
