@@ -16,6 +16,7 @@ from rapid.results.models import DetectorState, ExposureSummary
 from rapid.results.store import ResultsStore
 
 NO_SUMMARY = "nothing was made of it: its raw is there"
+GONE = "its raw is gone"
 NOT_EXPECTED = "its raw is there, and no pipeline expected it"
 
 
@@ -88,6 +89,8 @@ def find_holes(
                 holes.append(_hole(candidate, camera, summary.pipeline, len(summary.detectors), reasons))
         told |= {detector for detectors in finished.values() for detector in detectors}
         rest = _untold(candidate, camera, told, has_summary=bool(summaries.get(exposure_id)), run=run)
+        if run != PROMPT:
+            rest |= dict.fromkeys(candidate.gone - told, GONE)
         rest |= {
             detector: f"quarantined: {why}"
             for (of, detector), why in quarantined.items()

@@ -271,7 +271,7 @@ def compare(
             }
         )  # fmt: skip
     else:
-        print(render_text(report))
+        print(render_text(report).replace("the replay", f"run {after}", 1))
     if not report.is_good:
         raise typer.Exit(NOT_DONE)
 

@@ -186,9 +186,11 @@ class CampaignFulfilment:
     async def _begin(self, candidate: Candidate, now_ms: int) -> None:
         """Have one exposure processed, as far as it is not."""
         known = await self._known(candidate)
-        for detector in sorted(candidate.gone):
-            if self._detectors is None or detector in self._detectors:
-                self._tally.miss(candidate.exposure_id, "", f"the raw of {self._name(detector)} is gone", 1)
+        gone = candidate.gone if self._detectors is None else candidate.gone & self._detectors
+        if gone and not self._select.holes:
+            names = ", ".join(self._name(detector) for detector in sorted(gone)[:6])
+            more = f" and {len(gone) - 6} more" if len(gone) > 6 else ""
+            self._tally.miss(candidate.exposure_id, "", f"raws are gone: {names}{more}", len(gone))
         if known is None:
             if not candidate.gone:
                 self._tally.miss(candidate.exposure_id, "", "there is no raw of it that can be read", 1)

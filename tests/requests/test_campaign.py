@@ -255,8 +255,12 @@ async def test_raws_that_are_gone_are_told(stage, raws):
     answer = await request.wait(WAIT_S)
     assert not answer.is_complete
     assert answer.campaign.n_failed == 10
-    assert "R22_S11 is gone" in answer.campaign.not_done[f"{exposure(1)}"]
+    assert answer.campaign.not_done[f"{exposure(1)}"] == "raws are gone: R22_S11"
     assert f"{exposure(2)}" in answer.campaign.not_done
+    listing = RawListing(str(raws), stage.camera)
+    report = find_holes(DAY_OBS, results=stage.results, camera=stage.camera, listing=listing, run="v2")
+    assert report.n_missing == 10
+    assert report.holes[0].reasons == {"its raw is gone": ("R22_S11",)}
 
 
 async def test_a_folder_of_raws_that_is_away_is_no_night_without_data(stage, raws):
