@@ -120,8 +120,9 @@ def main() -> None:
         gathers = [one.timings.get("total_s", 0.0) for one in results.summaries(CAMERA, limit=100)]
         # Without the first exposure, as the latencies below: it meets cold caches.
         numbers = sorted({one.exposure for one in results.summaries(CAMERA, limit=100)})[1:]
-        jobs = [job.timings for one in numbers for job in results.results(one, camera=CAMERA)]
-        costs = with_measured(costs, jobs, [], source=costs.source)
+        found = [job for one in numbers for job in results.results(one, camera=CAMERA)]
+        jobs = [job.timings for job in found]
+        costs = with_measured(costs, jobs, [], source=costs.source, exposures=[job.exposure for job in found])
         results.close()
     costs = costs.model_copy(update={"gather_s": float(np.median(gathers)) if gathers else 0.0})
     demand = Demand(detectors=len(moves[0]) - 1, cadence_s=arguments.cadence, arrival_s=0.0)
@@ -137,8 +138,8 @@ def main() -> None:
         ("p90", 90, predicted.p90_s),
         ("p99", 99, predicted.p99_s),
     ):
-        found = float(np.percentile(measured[1:], share))
-        print(f"{label}  measured {found:6.2f} s  predicted {value:6.2f} s  ratio {value / found:.2f}")
+        took = float(np.percentile(measured[1:], share))
+        print(f"{label}  measured {took:6.2f} s  predicted {value:6.2f} s  ratio {value / took:.2f}")
 
 
 if __name__ == "__main__":

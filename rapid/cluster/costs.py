@@ -56,6 +56,7 @@ def costs_of(pipeline: str, results_url: str, camera: Camera) -> Costs:
         [one.timings for one in found],
         [one.resources["max_rss_mb"] for one in found if "max_rss_mb" in one.resources],
         source=f"{len(found)} jobs in {results_url}",
+        exposures=[one.exposure for one in found],
     )
 
 

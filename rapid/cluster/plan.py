@@ -30,6 +30,12 @@ class Costs(BaseModel):
         ge=0,
         description="What a job keeps its worker beside that: raw, products, results store, board, waiting [s].",
     )
+    common: float = Field(
+        default=0.0,
+        ge=0,
+        le=2,
+        description="Scatter of the logarithm from exposure to exposure, of all its jobs alike: crowded fields, a busy machine.",
+    )
     memory_gb: float = Field(default=0.6, gt=0, description="Peak memory of a payload process [GB].")
     gather_s: float = Field(default=0.8, ge=0, description="From the last result to the summary [s].")
     source: str = Field(default="", description="Where the numbers come from.")
@@ -83,6 +89,9 @@ ROLES = (
     Role(name="elastic", pods=1, cores=0.05, memory_gb=0.268),
 )
 """The requests of the summit; docs/kubernetes.md has what was measured."""
+
+LEAST_EXPOSURES = 3
+"""Of fewer no scatter is told."""
 
 WORKER_PARENT_GB = 0.2
 """What a worker holds beside its payload processes [GB]."""
@@ -165,6 +174,8 @@ def simulate_latency(
     begins = np.arange(n_exposures) * demand.cadence_s
     arrivals = begins[:, None] + random.uniform(0.0, demand.arrival_s, shape)
     service = costs.core_s * np.exp(costs.spread * random.standard_normal(shape)) + costs.fixed_s
+    # Of mean one: the measured mean of a job has it in already.
+    service *= np.exp(costs.common * random.standard_normal((n_exposures, 1)) - costs.common**2 / 2)
     loss = None
     if lost_workers:
         nodes = nodes or Nodes()
@@ -364,7 +375,12 @@ def _fewest(demand: Demand, costs: Costs, wanted_s: float, seed: int) -> int | N
 
 
 def with_measured(
-    costs: Costs, jobs: Sequence[Mapping[str, float]], memory_mb: Sequence[float], *, source: str
+    costs: Costs,
+    jobs: Sequence[Mapping[str, float]],
+    memory_mb: Sequence[float],
+    *,
+    source: str,
+    exposures: Sequence[int] = (),
 ) -> Costs:
     """Return costs with what was measured in place of what was assumed.
 
@@ -375,6 +391,8 @@ def with_measured(
         answer to the next. What was not measured is left out.
     memory_mb
         Peak memory of jobs [MB].
+    exposures
+        Exposure of each job; with fewer than three nothing is said of their scatter.
 
     Notes
     -----
@@ -387,6 +405,7 @@ def with_measured(
     median = float(np.median(cpu))
     spread = min(float(1.4826 * np.median(np.abs(np.log(cpu / median)))), 2.0)
     measured = costs.model_copy(update={"core_s": median, "spread": spread, "source": source})
+    measured = measured.model_copy(update={"common": _common_scatter(jobs, exposures)})
     service = [job["worker_s"] for job in jobs if job.get("worker_s", 0.0) > 0]
     # Of results that older versions stored, the pipeline's own time is all that is known.
     service = service or [job["total_s"] for job in jobs if job.get("total_s", 0.0) > 0]
@@ -396,3 +415,17 @@ def with_measured(
     if memory_mb:
         measured = measured.model_copy(update={"memory_gb": float(np.percentile(memory_mb, 95)) / 1000})
     return measured
+
+
+def _common_scatter(jobs: Sequence[Mapping[str, float]], exposures: Sequence[int]) -> float:
+    """Return the scatter of the logarithm of what the jobs of an exposure take on average, from exposure to exposure."""
+    taken: dict[int, list[float]] = {}
+    for job, exposure in zip(jobs, exposures, strict=False):
+        if job.get("worker_s", 0.0) > 0:
+            taken.setdefault(exposure, []).append(job["worker_s"])
+    if len(taken) < LEAST_EXPOSURES:
+        return 0.0
+    each = [np.log(np.mean(one)) for one in taken.values()]
+    # What is left if all jobs scatter by themselves alone.
+    own = np.mean([np.var(np.log(one)) / len(one) for one in taken.values()])
+    return float(min(math.sqrt(max(np.var(each, ddof=1) - own, 0.0)), 2.0))

@@ -330,3 +330,19 @@ def test_a_whole_exposure_takes_as_long_as_the_sum_of_what_its_jobs_were_measure
     costs = with_measured(Costs(core_s=1.0), jobs, [], source="here").model_copy(update={"gather_s": 0.0})
     latency = simulate_latency(Demand(detectors=400, cadence_s=1000, arrival_s=0), costs, 4)
     assert latency.p50_s == pytest.approx(sum(job["worker_s"] for job in jobs) / 4, rel=0.03)
+
+
+def test_exposures_that_are_slow_as_a_whole_widen_the_latencies_and_keep_their_mean():
+    rng = np.random.default_rng(4)
+    factors = rng.lognormal(0.0, 0.3, 30)
+    exposures = np.repeat(np.arange(30), 100)
+    jobs = [{"cpu_s": 0.3, "worker_s": 0.4 * factors[one] * rng.lognormal(0, 0.1)} for one in exposures]
+    costs = with_measured(Costs(core_s=1.0, gather_s=0.0), jobs, [], source="here", exposures=exposures.tolist())
+    assert costs.common == pytest.approx(np.std(np.log(factors), ddof=1), rel=0.05)
+    demand = Demand(detectors=100, cadence_s=1000, arrival_s=0)
+    wide = simulate_latency(demand, costs, 4, n_exposures=1000)
+    assert wide.p99_s / wide.p50_s == pytest.approx(np.exp(2.33 * costs.common), rel=0.1)
+    few = with_measured(costs, jobs[:200], [], source="here", exposures=exposures[:200].tolist())
+    assert few.common == 0.0
+    alike = [{"cpu_s": 0.3, "worker_s": 0.4 * rng.lognormal(0, 0.1)} for _ in exposures]
+    assert with_measured(costs, alike, [], source="here", exposures=exposures.tolist()).common < 0.01
