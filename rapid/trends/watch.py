@@ -113,7 +113,8 @@ class TrendWatch:
     def _watch(self, series: int, key: SeriesKey, channels: Channels, from_day: int, now: datetime) -> list[Alarm]:
         policy = self._policy.of(key.metric, key.image_type)
         if not policy.alarms:
-            self.alarms.reconcile(series, [], window_first_day=99991231, outliers_from=99991231, watched=from_day)
+            # A number that shall alarm no longer closes the alarms it has raised.
+            self.alarms.reconcile(series, [], window_first_day=0, outliers_from=0, watched=from_day)
             return []
         found = self.trends.numbers(
             series, key, first_day=days_before(from_day, self._window_days), n_channels=len(channels)

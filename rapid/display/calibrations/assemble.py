@@ -69,9 +69,24 @@ def verification_of(result: DetectorResult) -> Verification | None:
 
 
 def amp_outcomes(found: Verification) -> dict[str, str]:
-    """Return the worst outcome of every amp; those that are switched off are ``excluded``."""
-    outcomes = {amp: worst([test.outcome for test in row.values()]).value for amp, row in found.amps.items()}
+    """Return the worst outcome of every amp; those that are switched off are ``excluded``.
+
+    As of a verification as a whole, a test that need not be measured, and was not, says nothing of the amp.
+    """
+    outcomes = {}
+    for amp, row in found.amps.items():
+        told = [
+            one.outcome
+            for test, one in row.items()
+            if one.outcome is not Outcome.NOT_MEASURED or _is_required(found, amp, test)
+        ]
+        outcomes[amp] = worst(told).value
     return outcomes | dict.fromkeys(found.excluded, "excluded")
+
+
+def _is_required(found: Verification, amp: str, test: str) -> bool:
+    limits = found.amp_limits.get(f"{amp} {test}") or found.limits.get(test)
+    return limits is not None and limits.required
 
 
 def matrix_of(
