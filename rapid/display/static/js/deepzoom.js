@@ -8,6 +8,7 @@ import { fromDetector, PixelValues, toDetector } from "./pixelvalues.js";
 import { TileCache } from "./tilecache.js";
 import { ZoomInput } from "./zoominput.js";
 
+const RINGS_FROM_PX = 200; // width of a detector on the screen
 const SETTLE_MS = 180; // before images are asked for: what only flies by is not made
 
 export class DeepZoom {
@@ -263,15 +264,16 @@ export class DeepZoom {
 
   drawStars(context) {
     const stars = this.stars;
-    if (!stars || !this.isFine) return;
+    if (!stars) return;
     const place = this.camera.detectors.find((one) => one.id === stars.detector);
     const image = this.images.get(stars.detector);
     if (!place || !image) return;
-    const { left, top } = this.placed(place);
+    const { left, top, width } = this.placed(place);
     const look = theme();
     const s = this.view.scale;
+    if (width * s < RINGS_FROM_PX) return; // nothing but rings could be seen
     context.lineWidth = 1.25;
-    const radius = Math.max(6, 9 * s);
+    const radius = Math.max(this.isFine ? 6 : 4, 9 * s);
     stars.x.forEach((x, at) => {
       const [u, v] = fromDetector(image, x, stars.y[at]);
       const [cx, cy] = [(left + u + 0.5) * s + this.view.x, (top + v + 0.5) * s + this.view.y];
