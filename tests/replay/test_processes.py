@@ -1,6 +1,7 @@
 """What is done to a process is really done to it, and undone."""
 
 import contextlib
+import os
 import signal
 import subprocess
 import sys
@@ -70,6 +71,14 @@ def test_what_is_slowed_goes_on_and_runs_freely_in_the_end(writer, tmp_path):
     slowed.join(60)
     assert not slowed.is_alive()
     assert write(writer, tmp_path / "two") == ["written"]
+
+
+def test_what_is_slowed_stands_again_and_again(writer):
+    slowed = processes.slow_down(writer.pid, 0.3, 5.0)
+    for _ in range(2):
+        assert os.waitid(os.P_PID, writer.pid, os.WSTOPPED).si_status == signal.SIGSTOP
+        assert os.waitid(os.P_PID, writer.pid, os.WCONTINUED).si_status == signal.SIGCONT
+    slowed.join(60)
 
 
 def test_nothing_happens_to_what_has_ended(writer):
