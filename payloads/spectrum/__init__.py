@@ -1,0 +1,1 @@
+"""Slitless spectra: find the trace, extract it."""

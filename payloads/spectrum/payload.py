@@ -1,0 +1,74 @@
+"""The payload ``spectrum``: a quick look at a slitless spectrum."""
+
+from typing import ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+
+from payloads.plugin import Frame, PayloadConfig
+from payloads.spectrum.kernels import extract, find_trace
+from rapid.errors import PayloadError
+
+
+class SpectrumQuickLook:
+    """Trace and light of the brightest spectrum, by pixel: no wavelengths are assigned.
+
+    Writes the table ``spectrum`` and the metrics ``spectrum_*``; they are None, and the table is left out, where no trace
+    stands out.
+    """
+
+    name: ClassVar[str] = "spectrum"
+    version: ClassVar[str] = "1"
+
+    class Config(PayloadConfig):
+        """How the light lies."""
+
+        dispersion: Literal["x", "y"] = Field(default="y", description="Axis along which light is dispersed.")
+        half_width_px: int = Field(default=10, ge=1, le=200, description="Of the aperture, across the dispersion.")
+        gap_px: int = Field(default=6, ge=0, le=200, description="Between aperture and background.")
+        side_px: int = Field(default=20, ge=5, le=500, description="Width of the background, on each side.")
+        threshold_sigma: float = Field(default=8.0, gt=0, description="How far a trace must stand out.")
+
+    def __init__(self, config: "SpectrumQuickLook.Config") -> None:
+        self.config = config
+
+    def run(self, frame: Frame) -> None:
+        """Find and extract the spectrum.
+
+        Raises
+        ------
+        PayloadError
+            Raised if no payload has assembled the image yet.
+        """
+        if frame.image is None:
+            raise PayloadError("spectrum needs an assembled image: put isr or assemble before it in the pipeline")
+        config = self.config
+        image = frame.image if config.dispersion == "y" else np.ascontiguousarray(frame.image.T)
+        unit = "e" if frame.unit == "electron" else "adu"
+        names = (f"spectrum_flux_max_{unit}", "spectrum_snr_median", "spectrum_trace_px", "spectrum_tilt",
+                 "spectrum_fwhm_px", f"spectrum_background_{unit}")  # fmt: skip
+        frame.metrics.update(dict.fromkeys(names))
+        trace = find_trace(image, threshold_sigma=config.threshold_sigma)
+        frame.metrics["spectrum_found"] = trace is not None
+        frame.applied.append("spectrum")
+        if trace is None:
+            return
+        found = extract(image, trace, half_width_px=config.half_width_px, gap_px=config.gap_px, side_px=config.side_px)
+        good = np.isfinite(found.flux) & (found.noise > 0)
+        frame.metrics.update(
+            {
+                f"spectrum_flux_max_{unit}": float(found.flux[good].max()) if good.any() else None,
+                "spectrum_snr_median": float(np.median(found.flux[good] / found.noise[good])) if good.any() else None,
+                "spectrum_trace_px": float(np.median(trace.centre_px)),
+                "spectrum_tilt": trace.tilt,
+                "spectrum_fwhm_px": trace.fwhm_px,
+                f"spectrum_background_{unit}": float(np.median(found.background)),
+            }
+        )
+        frame.tables["spectrum"] = {
+            "along_px": list(range(len(found.flux))),
+            "across_px": [float(value) for value in trace.centre_px],
+            f"flux_{unit}": [float(value) if np.isfinite(value) else None for value in found.flux],
+            f"background_{unit}": [float(value) for value in found.background],
+            f"noise_{unit}": [float(value) for value in found.noise],
+        }
