@@ -155,10 +155,18 @@ def redo(
         print(f"{done.n_redone} of {done.n_results} results of {len(done.exposures)} exposures done again")
         for old, new in list(done.rebuilt.items())[:MAX_SHOWN]:
             print(f"  {old} -> {new}")
-        for job, why in list(done.not_redone.items())[:MAX_SHOWN]:
-            print(f"  not done: {job}: {why}")
+        for batch, reasons in list(_by_batch(done.not_redone).items())[:MAX_SHOWN]:
+            print(f"  not done: {batch}, {len(reasons)} detectors: {reasons[0]}")
     if record.state is not RequestState.DONE or record.answer is None or not record.answer.is_complete:
         raise typer.Exit(NOT_DONE)
+
+
+def _by_batch(not_redone: dict[str, str]) -> dict[str, list[str]]:
+    """Return the reasons of jobs by what they are of: nearly always all detectors have the same one."""
+    found: dict[str, list[str]] = {}
+    for job, why in not_redone.items():
+        found.setdefault(job.rpartition(".")[0], []).append(why)
+    return found
 
 
 def calib_group(app: typer.Typer) -> typer.Typer:

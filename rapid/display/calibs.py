@@ -167,7 +167,7 @@ def calib_routes(
             verified = [result for result in verified if result.pipeline == chosen]
             verdict = roll_up_results(verified, camera=camera, thresholds=load_thresholds(thresholds))
             if verdict is None:
-                raise NotFoundError("verification of exposure", exposure, camera.name)
+                raise NotFoundError("verification of exposure", exposure, owner=camera.name)
             document = exposure_layout(verdict)
             document["DETECTORS"] = {
                 result.detector_name: detector_layout(Verification.from_stored(result.verification))
