@@ -17,7 +17,7 @@ from tests.cluster.manifests import K8S, OVERLAYS, needs_kubectl, pods_of, rende
 
 pytestmark = needs_kubectl
 
-VERSIONS = ("1.29", "1.32", "1.35")
+VERSIONS = ("1.29", "1.33", "1.37")
 FOREIGN = {"ScaledObject", "PodMonitor", "ServiceMonitor", "PrometheusRule"}
 """Kinds of KEDA and the Prometheus operator: no schema of theirs is at hand."""
 
