@@ -46,7 +46,10 @@ export class MosaicViewer {
     this.box.replaceChildren();
     this.picture = null;
     this.zoomer = new DeepZoom(this.box, this.camera, this.exposureId, {
-      onState: (words) => setText($("#zoom-note"), words),
+      onState: (words) => {
+        setText($("#zoom-note"), words);
+        $("#zoom-note").title = words;
+      },
       onValue: (words) => setText($("#value"), words),
       onPick: this.onPick,
     });
