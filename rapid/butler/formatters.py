@@ -4,10 +4,12 @@ A repository's datastore names these classes; whoever reads it needs them instal
 """
 
 import io
+import json
 from pathlib import Path
 from typing import Any
 
 from astropy.io import fits
+from astropy.table import MaskedColumn, Table
 from lsst.daf.butler import FormatterV2
 
 
@@ -30,9 +32,16 @@ class RawFormatter(FormatterV2):  # type: ignore[misc] # the Butler has no types
 class FileFormatter(FormatterV2):  # type: ignore[misc] # the Butler has no types here
     """Reads any file as its bytes, and writes bytes."""
 
-    default_extension = ""
-    supported_extensions = None
+    default_extension = None
     can_read_from_uri = True
+
+    @classmethod
+    def validate_extension(cls, location: Any) -> None:
+        """Take files of any name."""
+
+    def get_write_extension(self) -> str:
+        """Return the ending of what `put` writes: bytes of whatever kind."""
+        return ".bin"
 
     def read_from_uri(self, uri: Any, component: str | None = None, expected_size: int = -1) -> bytes:  # noqa: ARG002 - the Butler's
         """Return the file's content."""
@@ -43,6 +52,31 @@ class FileFormatter(FormatterV2):  # type: ignore[misc] # the Butler has no type
     def write_local_file(self, in_memory_dataset: Any, uri: Any) -> None:
         """Write bytes."""
         Path(uri.ospath).write_bytes(in_memory_dataset)
+
+
+class TableFormatter(FormatterV2):  # type: ignore[misc] # the Butler has no types here
+    """Reads a table of ours, JSON by column, as an astropy table; a cell without a value is masked."""
+
+    default_extension = ".json"
+    can_read_from_uri = True
+
+    def read_from_uri(self, uri: Any, component: str | None = None, expected_size: int = -1) -> Any:  # noqa: ARG002 - the Butler's
+        """Return ``astropy.table.Table``."""
+        _check_size(uri, expected_size)
+        columns = json.loads(uri.read())
+        return Table({name: _column(values) for name, values in columns.items()})
+
+
+def _column(values: Any) -> Any:
+    if not isinstance(values, list):
+        values = [values]
+    if None not in values:
+        return values
+    kept = [value for value in values if value is not None]
+    filler = kept[0] if kept else 0.0
+    return MaskedColumn(
+        [filler if value is None else value for value in values], mask=[value is None for value in values]
+    )
 
 
 def _check_size(uri: Any, expected_size: int) -> None:

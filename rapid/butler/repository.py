@@ -19,6 +19,7 @@ from rapid.butler.middleware import daf_butler
 from rapid.camera.models import Camera
 from rapid.errors import ConfigurationError, StoreError
 from rapid.exposure.models import ExposureInfo
+from rapid.exposure.translate import band_of
 from rapid.products.store import path_of
 
 log = structlog.get_logger()
@@ -31,11 +32,15 @@ STORAGE_CLASSES: dict[str, dict[str, Any]] = {
     },
     "RapidHeader": {"pytype": "astropy.io.fits.Header"},
     "RapidFile": {"pytype": "bytes"},
+    "RapidImage": {"pytype": "astropy.io.fits.HDUList", "derivedComponents": {"header": "RapidHeader"}},
+    "RapidTable": {"pytype": "astropy.table.Table"},
 }
 FORMATTERS = {
     "RapidRaw": "rapid.butler.formatters.RawFormatter",
     "RapidHeader": "rapid.butler.formatters.RawFormatter",
     "RapidFile": "rapid.butler.formatters.FileFormatter",
+    "RapidImage": "rapid.butler.formatters.RawFormatter",
+    "RapidTable": "rapid.butler.formatters.TableFormatter",
 }
 OWN_CLASSES = frozenset(STORAGE_CLASSES)
 
@@ -123,6 +128,17 @@ class Repository:
         """Tell the repository of the camera, if it does not know it."""
         for element, rows in records.instrument_records(self.camera, self.settings.class_name):
             self.butler.registry.insertDimensionData(element, *rows, skip_existing=True)
+
+    def register_filter(self, physical_filter: str) -> None:
+        """Tell the repository of a filter, if it does not know it."""
+        if ("physical_filter", physical_filter) not in self.known:
+            row = {
+                "instrument": self.camera.name,
+                "name": physical_filter,
+                "band": band_of(physical_filter) or records.UNKNOWN_FILTER,
+            }
+            self.butler.registry.insertDimensionData("physical_filter", row, skip_existing=True)
+            self.known.add(("physical_filter", physical_filter))
 
     def register_exposures(self, infos: Iterable[ExposureInfo]) -> list[tuple[str, Any]]:
         """Tell the repository of exposures; within a transaction of the caller's.

@@ -18,6 +18,9 @@ def publish(
         str | None, typer.Option(help="RubinTV's bucket: s3://... or a directory [RAPID_PUBLISH_RUBINTV].")
     ] = None,
     consdb: Annotated[str | None, typer.Option(help="ConsDB's REST server [RAPID_PUBLISH_CONSDB].")] = None,
+    butler: Annotated[
+        str | None, typer.Option(help="Butler repository that results are put into [RAPID_PUBLISH_BUTLER].")
+    ] = None,
     channels: Annotated[
         Path | None, typer.Option(help="A site's own table of channels, YAML [RAPID_PUBLISH_CHANNELS].")
     ] = None,
@@ -46,6 +49,7 @@ def publish(
         data=data,
         publish_rubintv=rubintv,
         publish_consdb=consdb,
+        publish_butler=butler,
         publish_channels=channels,
         name=name,
         metrics_port=metrics_port,

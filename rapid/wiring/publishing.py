@@ -100,7 +100,9 @@ def _make_sinks(
     from rapid.publish.consdb import ConsDBClient, ConsDBSink
     from rapid.wiring.metric_sinks import make_pumps
 
-    pumps = make_pumps(settings, results)
+    pumps: tuple[RowSink, ...] = make_pumps(settings, results)
+    if settings.publish_butler:
+        pumps = (_make_butler(settings, camera, results, metrics, lead), *pumps)
     if not settings.publish_consdb:
         return pumps
     instrument = load_catalogue(camera.name, None, settings.publish_channels).consdb
@@ -111,6 +113,29 @@ def _make_sinks(
     age_s = settings.publish_max_age_s
     consdb = ConsDBSink(client, results, instrument=instrument, max_age_s=age_s, metrics=metrics, may_send=lead.is_held)
     return (consdb, *pumps)
+
+
+def _make_butler(
+    settings: RoleSettings, camera: "Camera", results: "ResultsStore", metrics: "PublishMetrics", lead: "Lead"
+) -> "RowSink":
+    """Return the sink of a Butler repository; raises `ConfigurationError` if the Butler is not installed."""
+    from rapid.butler.middleware import daf_butler
+    from rapid.butler.repository import RepositorySettings, open_repository
+    from rapid.products.store import open_products
+    from rapid.publish.butler import ButlerDestination, ButlerSink
+
+    daf_butler()
+    where = RepositorySettings(
+        root=settings.publish_butler,
+        database=settings.butler_db,
+        schema=settings.butler_schema,
+        class_name=settings.butler_instrument,
+    )
+    destination = ButlerDestination(
+        lambda: open_repository(where, camera), results, open_products(settings.products), settings.calibs
+    )
+    age_s = settings.publish_max_age_s
+    return ButlerSink(destination, results, max_age_s=age_s, metrics=metrics, may_send=lead.is_held)
 
 
 async def run_publish(settings: RoleSettings, stop: asyncio.Event | None = None) -> None:
@@ -126,7 +151,7 @@ async def run_publish(settings: RoleSettings, stop: asyncio.Event | None = None)
     stop = stop or stop_on_signals()
     if not publishes(settings):
         raise ConfigurationError(
-            "publish_rubintv", "there is nobody to publish to: give --rubintv or --consdb, or set a metric sink"
+            "publish_rubintv", "there is nobody to publish to: give --rubintv, --consdb or --butler, or set a metric sink"
         )
     camera = adopt_camera(settings.camera)
     metrics = registered()

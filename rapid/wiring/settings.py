@@ -110,6 +110,10 @@ class RoleSettings(Settings):
         default=True,
         description="Write RubinTV's cluster status to Redis. Its streams name no camera: one role on a database may.",
     )
+    publish_butler: str = Field(
+        default="",
+        description="Butler repository that results are put into, made if need be; none if empty. Needs the extra butler.",
+    )
     publish_consdb: str = Field(default="", description="ConsDB's REST server, e.g. http://host/consdb; none if empty.")
     publish_consdb_token: SecretStr | None = Field(default=None, description="Bearer token for ConsDB.")
     publish_influx: dict[str, Any] = Field(
@@ -234,6 +238,7 @@ def publishes(settings: RoleSettings) -> bool:
     """Whether there is anybody to publish to."""
     return bool(
         settings.publish_rubintv
+        or settings.publish_butler
         or settings.publish_consdb
         or settings.publish_influx
         or settings.publish_sasquatch
