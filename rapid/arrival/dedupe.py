@@ -12,7 +12,7 @@ REMEMBERED = 250_000
 """More than a night of 1000 exposures of 205 detectors."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Identity:
     """Which raw: one detector of one exposure, imaging or guiding."""
 
@@ -22,7 +22,7 @@ class Identity:
     is_guider: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Content:
     """Where a raw's content is, and what tells it from other content.
 

@@ -15,7 +15,7 @@ from rapid.camera.models import Camera
 from rapid.errors import RawError, TruncatedRawError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Stamp:
     """How a file is: another stamp is another content."""
 

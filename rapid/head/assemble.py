@@ -15,6 +15,10 @@ from rapid.head.choice import Choice
 REMEMBERED = 2000
 """Exposures kept in memory: two nights' worth."""
 
+WHOLE = 40
+"""Exposures whose raws are kept with their headers, 10 kB each: of older ones everything is posted, and what comes late is
+posted by itself."""
+
 
 @dataclass
 class OpenExposure:
@@ -24,6 +28,14 @@ class OpenExposure:
     first_s: float = field(default_factory=time.monotonic)
     """When it was first heard of, this process's monotonic clock [s]."""
     raws: dict[tuple[int, bool], RawHeader] = field(default_factory=dict)
+    """By detector, and whether it is a guider; of an old exposure only what came since it was let go."""
+
+    first: RawHeader | None = None
+    """The raw that came first."""
+
+    uris: dict[tuple[int, bool], str] = field(default_factory=dict)
+    """Where every raw is that came."""
+
     read_out: frozenset[str] | None = None
     quarantined: dict[int, str] = field(default_factory=dict)
     """Detectors whose raw could not be read, with the reason."""
@@ -40,8 +52,7 @@ class OpenExposure:
     @property
     def info(self) -> ExposureInfo | None:
         """Facts from the first raw, None if only the list of sensors came so far."""
-        first = next(iter(self.raws.values()), None)
-        return first.info if first else None
+        return self.first.info if self.first else None
 
 
 class Exposures:
@@ -49,6 +60,7 @@ class Exposures:
 
     def __init__(self) -> None:
         self._open: OrderedDict[int, OpenExposure] = OrderedDict()
+        self._whole: OrderedDict[int, None] = OrderedDict()
 
     def get(self, exposure_id: int) -> OpenExposure:
         """Return an exposure, new if it was not seen before."""
@@ -71,5 +83,14 @@ class Exposures:
         """Add a raw to its exposure."""
         exposure = self.get(raw.info.exposure_id)
         exposure.quarantined.pop(raw.info.detector, None)
-        exposure.raws[raw.info.detector, raw.info.is_guider] = raw
+        place = (raw.info.detector, raw.info.is_guider)
+        exposure.raws[place] = raw
+        exposure.uris[place] = raw.uri
+        exposure.first = exposure.first or raw
+        self._whole[exposure.exposure_id] = None
+        self._whole.move_to_end(exposure.exposure_id)
+        while len(self._whole) > WHOLE:
+            old = self._open.get(self._whole.popitem(last=False)[0])
+            if old is not None:
+                old.raws.clear()
         return exposure

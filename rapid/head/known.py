@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from rapid.arrival.models import RawHeader
 from rapid.camera.models import Camera
 from rapid.dispatch.commands import order_of
 from rapid.head.assemble import Exposures, OpenExposure
@@ -83,13 +84,13 @@ class KnownExposures:
     @property
     def newest(self) -> int | None:
         """Order of the newest exposure that is known; None if there is none."""
-        seen = [order_of(e.exposure_id) for e in self._exposures.all() if e.raws]
+        seen = [order_of(e.exposure_id) for e in self._exposures.all() if e.first is not None]
         return max([*seen, *([self._newest_stored] if self._newest_stored is not None else [])], default=None)
 
     def live(self, exposure_id: int) -> KnownExposure | None:
         """Return an exposure whose raws were seen under this lead, or None."""
         exposure = self._exposures.find(exposure_id)
-        return _from_arrivals(exposure) if exposure is not None and exposure.raws else None
+        return _from_arrivals(exposure, exposure.first) if exposure is not None and exposure.first is not None else None
 
     def age_s(self, exposure_id: int) -> float:
         """Return how long ago an exposure was first heard of [s]; infinite for one that was not."""
@@ -153,15 +154,14 @@ class KnownExposures:
         return found
 
 
-def _from_arrivals(exposure: OpenExposure) -> KnownExposure:
-    first = next(iter(exposure.raws.values()))
+def _from_arrivals(exposure: OpenExposure, first: RawHeader) -> KnownExposure:
     return KnownExposure(
         exposure.exposure_id,
         first.info.image_type.value,
         info=info_facts(first.info),
         header=first.header,
-        raws={detector: raw.uri for (detector, is_guider), raw in exposure.raws.items() if not is_guider},
-        guiders={detector: raw.uri for (detector, is_guider), raw in exposure.raws.items() if is_guider},
+        raws={detector: uri for (detector, is_guider), uri in exposure.uris.items() if not is_guider},
+        guiders={detector: uri for (detector, is_guider), uri in exposure.uris.items() if is_guider},
         read_out=exposure.read_out,
         quarantined=dict(exposure.quarantined),
         is_live=True,
