@@ -198,7 +198,9 @@ async def test_a_cancelled_campaign_goes_on_where_it_was(stage, raws):
     request = await start(stage)
     await stage.state_of(request, "running")
     assert len(await stage.work(9)) == 9  # the newest exposure
-    await stage.desk._look_at(request.ticket, {request.ticket})
+    async for change in request.follow(WAIT_S):
+        if change.progress.exposures_done == 1:
+            break
     await request.cancel()
     await stage.state_of(request, "cancelled")
     assert await stage.work() == []
