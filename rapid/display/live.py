@@ -362,6 +362,7 @@ def make_row(track: Track, names: Mapping[int, str], camera: Camera | None = Non
         metrics=with_derived(summary.metrics) if summary is not None else medians(cell.metrics for cell in cells),
         is_provisional=summary is None,
         timings=summary.timings if summary is not None else {},
+        n_summarised=summary.n_finished if summary is not None else 0,
         first_seen=track.first_seen,
         updated=track.updated,
     )

@@ -92,6 +92,7 @@ class ExposureRow(_Answer):
     )
     is_provisional: bool = Field(description="Whether the numbers are medians so far, not a summary's.")
     timings: dict[str, float] = Field(default_factory=dict)
+    n_summarised: int = Field(default=0, description="Detectors in the summary on show, and so in its mosaic.")
     first_seen: datetime | None = Field(default=None, description="When the board heard of it, UTC.")
     updated: datetime | None = Field(default=None, description="Time of the last change, UTC.")
 

@@ -107,6 +107,21 @@ def test_work_left_for_later_does_not_squeeze_the_first_summary(open_page, stage
 
 
 @pytest.mark.browser
+def test_a_mosaic_says_how_many_detectors_it_shows_not_how_many_have_come_since(open_page, stage, url):
+    page = open_page(url)
+    stage.post(1, gather_timeout_ms=1)
+    stage.finish([0, 1])
+    stage.gather()
+    expect(page.locator("#mosaic-note")).to_have_text("partial, 2 of 9 detectors")
+    stage.finish([2, 3])
+    expect(page.locator("#pipeline .value > span").first).to_have_text("4/9")
+    expect(page.locator("#mosaic-note")).to_have_text("partial, 2 of 9 detectors")
+    stage.finish(range(4, 9))
+    stage.gather()
+    expect(page.locator("#mosaic-note")).to_have_text("")
+
+
+@pytest.mark.browser
 def test_mount_motion_is_shown_where_it_is_measured(open_page, stage, url):
     stage.post(1)
     stage.finish(range(9))

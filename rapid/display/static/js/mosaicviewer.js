@@ -35,7 +35,7 @@ export class MosaicViewer {
     const empty = row.version ? "This summary has no mosaic" : "The mosaic comes with the summary";
     if (tiles || !name) this.deep().show(tiles ?? null, { empty, calibrated: this.kind === "mosaic_calibrated" });
     else this.flat(productUrl(products[name]), empty);
-    setText($("#mosaic-note"), name && row.n_finished < row.n_expected ? `partial, ${row.n_finished} of ${row.n_expected} detectors` : "");
+    setText($("#mosaic-note"), name && row.n_summarised < row.n_expected ? `partial, ${row.n_summarised} of ${row.n_expected} detectors` : "");
     $("#mosaic-open").hidden = !name;
     if (name) $("#mosaic-open").href = productUrl(products[name]);
     for (const button of ["#zoom-in", "#zoom-out", "#zoom-home"]) $(button).hidden = !tiles;

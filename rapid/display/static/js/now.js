@@ -204,7 +204,7 @@ function showMosaic() {
     button.disabled = button.dataset.kind === "mosaic_calibrated" && !hasBoth;
     button.setAttribute("aria-pressed", String(button.dataset.kind === (name ?? "mosaic")));
   });
-  const partial = row && name && row.n_finished < row.n_expected ? `partial, ${row.n_finished} of ${row.n_expected} detectors` : "";
+  const partial = row && name && row.n_summarised < row.n_expected ? `partial, ${row.n_summarised} of ${row.n_expected} detectors` : "";
   setText($("#mosaic-note"), partial);
   $("#mosaic-open").hidden = !url;
   // Where it can be zoomed into down to its pixels.
