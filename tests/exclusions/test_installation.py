@@ -79,12 +79,14 @@ def test_excluded_detectors_and_amps_are_never_missing_until_they_are_on_again(r
 
     # A head that comes to both exposures anew decides as before, and does nothing twice.
     finished_at = {(e, r.detector): r.finished_at for e in (one, two) for r in roles.results.results(e)}
+    # More than one, if a busy machine let the gather's time run out first.
+    versions = [s.version for s in roles.results.summary_versions("SmallCam9", one)]
     with redis.Redis.from_url(roles.valkey.url) as client:
         client.flushall()
     roles._seen = "0"
     three = take(night, 3)
     assert roles.wait_for_summary(three).data["is_complete"]
     assert {(e, r.detector): r.finished_at for e in (one, two) for r in roles.results.results(e)} == finished_at
-    assert [s.version for s in roles.results.summary_versions("SmallCam9", one)] == [1]
+    assert [s.version for s in roles.results.summary_versions("SmallCam9", one)] == versions
     posted = {e.exposure_id for e in roles.board.events("0") if e.kind is EventKind.EXPOSURE_POSTED}
     assert posted == {three}
