@@ -218,7 +218,8 @@ class CampaignFulfilment:
         live = self._means.known.live(candidate.exposure_id)
         if live is not None and self._means.listing is None:
             return live
-        header = dict(live.header or {}) if live is not None else None
+        # A head forgets the headers of what is long posted: then one is read again.
+        header = dict(live.header) if live is not None and live.header else None
         listing = self._means.listing
         if listing is not None and header is None:
             found = await asyncio.to_thread(read_facts, candidate, listing)
