@@ -151,7 +151,8 @@ async def run_publish(settings: RoleSettings, stop: asyncio.Event | None = None)
     stop = stop or stop_on_signals()
     if not publishes(settings):
         raise ConfigurationError(
-            "publish_rubintv", "there is nobody to publish to: give --rubintv, --consdb or --butler, or set a metric sink"
+            "publish_rubintv",
+            "there is nobody to publish to: give --rubintv, --consdb or --butler, or set a metric sink",
         )
     camera = adopt_camera(settings.camera)
     metrics = registered()
