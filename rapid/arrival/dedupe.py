@@ -8,8 +8,8 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from enum import StrEnum
 
-REMEMBERED = 250_000
-"""More than a night of 1000 exposures of 205 detectors."""
+REMEMBERED = 40_000
+"""About 200 exposures of 205 detectors: what replaces a raw comes soon, and a copy of an older one the board knows."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,10 +29,11 @@ from watchdog.observers import Observer
 from watchdog.observers.api import BaseObserver
 
 from rapid.arrival.decide import FileKind, FileLook, Patience, Verdict, decide_file, kind_of
-from rapid.arrival.dedupe import REMEMBERED, Content
+from rapid.arrival.dedupe import Content
 from rapid.arrival.door import Door, expected_sensors, quarantined
 from rapid.arrival.look import Look, Stamp, look_at
 from rapid.arrival.models import Arrival, RawHeader
+from rapid.arrival.settled import SettledFiles
 from rapid.arrival.sweep import Sweeper, newest_first
 from rapid.camera.models import Camera
 from rapid.errors import ConfigurationError, NotFoundError, StoreError
@@ -156,7 +157,7 @@ class _Watch:
         self._folders: set[str] = set()
         self._swept: deque[str] = deque()
         self._pending: dict[str, _Pending] = {}
-        self._settled: OrderedDict[str, Stamp] = OrderedDict()
+        self._settled = SettledFiles(self._sweeper.close)
         self._wake = asyncio.Event()
         self._observer: BaseObserver | None = None
         self._inode = 0
@@ -258,7 +259,7 @@ class _Watch:
             new = [
                 path
                 for path, stamp in found
-                if self._settled.get(path) != stamp and path not in self._pending and path not in queued
+                if not self._settled.holds(path, stamp) and path not in self._pending and path not in queued
             ]
             self._swept.extend(newest_first(new))
             if folder == str(self._root):
@@ -286,7 +287,7 @@ class _Watch:
         return [(path, look_at(path, kind=self.kind_of(path), camera=self._camera)) for path in paths]
 
     def _decide(self, path: str, look: Look | None) -> list[Arrival]:
-        if look is None or self._settled.get(path) == look.stamp:
+        if look is None or self._settled.holds(path, look.stamp):
             self._pending.pop(path, None)
             return []
         now_s = time.monotonic()
@@ -299,10 +300,7 @@ class _Watch:
             self._pending[path] = _Pending(look.stamp, since_s, now_s + wait_s)
             return []
         self._pending.pop(path, None)
-        self._settled[path] = look.stamp
-        self._settled.move_to_end(path)
-        while len(self._settled) > REMEMBERED:
-            self._settled.popitem(last=False)
+        self._settled.add(path, look.stamp)
         arrival = self._arrival(path, look)
         return [] if arrival is None else [arrival]
 

@@ -1,6 +1,7 @@
 """List the raws under a folder: what a watch has missed, or was there before it began."""
 
 import os
+import time
 from dataclasses import dataclass, field
 
 import structlog
@@ -15,6 +16,9 @@ log = structlog.get_logger()
 
 QUIET_NS = 3600 * 1_000_000_000
 """A folder without a change of its names for an hour is not listed again: its exposure is over."""
+
+SETTLING_NS = 60 * 1_000_000_000
+"""A folder that changed less than a minute ago cannot be closed."""
 
 
 def newest_first(paths: list[str]) -> list[str]:
@@ -48,6 +52,20 @@ class Sweeper:
 
     camera: Camera | None = None
     listed_ns: dict[str, int] = field(default_factory=dict)
+    closed: set[str] = field(default_factory=set)
+    """Folders that are over although they changed lately."""
+
+    def close(self, folder: str) -> bool:
+        """Do not list a folder again until its names change; return False if they have since it was listed."""
+        try:
+            changed_ns = os.stat(folder).st_mtime_ns  # noqa: PTH116 - as below
+        except OSError:
+            return True  # it is gone
+        # A moment later: clocks of file servers are coarse, and a name that came right after the listing had the same time.
+        is_listed = changed_ns == self.listed_ns.get(folder) and changed_ns < time.time_ns() - SETTLING_NS
+        if is_listed:
+            self.closed.add(folder)
+        return is_listed
 
     def sweep(self, folder: str, *, now_ns: int) -> list[tuple[str, Stamp]]:
         """Return raws and side-cars under a folder, with their stamps; links are followed once."""
@@ -61,7 +79,11 @@ class Sweeper:
                 if (facts.st_dev, facts.st_ino) in visited:
                     continue  # a link that leads back
                 visited.add((facts.st_dev, facts.st_ino))
-                is_over = facts.st_mtime_ns == self.listed_ns.get(here) and facts.st_mtime_ns < now_ns - QUIET_NS
+                is_over = facts.st_mtime_ns == self.listed_ns.get(here) and (
+                    facts.st_mtime_ns < now_ns - QUIET_NS or here in self.closed
+                )
+                if not is_over:
+                    self.closed.discard(here)
                 self._list(here, folders, None if is_over else found)
             except OSError as error:
                 if here == folder:

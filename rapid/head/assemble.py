@@ -12,8 +12,8 @@ from rapid.exclusions.decide import Excluded
 from rapid.exposure.models import ExposureInfo
 from rapid.head.choice import Choice
 
-REMEMBERED = 2000
-"""Exposures kept in memory: two nights' worth."""
+REMEMBERED = 400
+"""Exposures kept in memory, some 70 kB each: four hours' worth, and more than the longest sequence of flats."""
 
 WHOLE = 40
 """Exposures whose raws are kept with their headers, 10 kB each: of older ones everything is posted, and what comes late is
