@@ -13,7 +13,10 @@ import typer
 def up(
     camera: Annotated[str, typer.Option(help="Camera whose raws arrive.")],
     raws: Annotated[str, typer.Option(help="Where they arrive: a directory (made if need be) or s3://bucket/prefix.")],
-    data: Annotated[Path, typer.Option(help="Folder of results, products, calibs, logs.")] = Path("rapid-data"),
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Folder of results, products, calibs, logs; rapid-data by default [RAPID_DATA]."),
+    ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Workers; one per core by default.")] = os.cpu_count() or 2,
     wavefront_workers: Annotated[
         int | None,
@@ -83,7 +86,10 @@ def up(
         signal.signal(number, lambda *_: stop.set())
     own = "".join(f", {n} for {pool}" for pool, n in pool_workers.items() if n)
     scaler = Scaler(supervisor, name, max_workers=max(max_workers or most_workers(workers), workers))
-    print(f"rapid: starting head, gather, {workers} workers{own} and display for {name}; data in {data}", flush=True)
+    print(
+        f"rapid: starting head, gather, {workers} workers{own} and display for {name}; data in {settings.data}",
+        flush=True,
+    )
     try:
         supervisor.start()
         scaler.start()
