@@ -18,7 +18,8 @@ from typing import Any, Self
 
 from rapid.dispatch.connection import AsyncConnection, BlockingConnection
 from rapid.errors import NotFoundError, RapidError
-from rapid.requests.models import RequestAnswer, RequestChange, RequestRecord, RequestSpec, RequestState
+from rapid.requests.answers import RequestAnswer
+from rapid.requests.models import RequestChange, RequestRecord, RequestSpec, RequestState
 from rapid.requests.reading import read_spec
 from rapid.requests.store import AsyncRequestBoard, RequestBoard
 

@@ -16,7 +16,7 @@ from rapid.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from rapid.camera.models import Camera
-    from rapid.requests.models import CalibAnswer
+    from rapid.requests.answers import CalibAnswer
     from rapid.results.models import CalibRecord
     from rapid.results.store import ResultsStore
     from rapid.verification.models import Verification

@@ -9,9 +9,10 @@ from rapid.dispatch.models import EventKind
 from rapid.errors import RapidError, StoreError
 from rapid.head.building import Means
 from rapid.head.targets import Target
+from rapid.requests.answers import RequestAnswer
 from rapid.requests.calibs import CalibStanding, act_on_calibs
 from rapid.requests.faults import BadRequestError, fault_of
-from rapid.requests.models import Progress, RequestAnswer, RequestFault, RequestRecord, RequestSpec, RequestState
+from rapid.requests.models import Progress, RequestFault, RequestRecord, RequestSpec, RequestState
 
 log = structlog.get_logger()
 

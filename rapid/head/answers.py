@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from rapid.camera.models import Camera
 from rapid.head.targets import Target
-from rapid.requests.models import ExposureAnswer
+from rapid.requests.answers import ExposureAnswer
 
 MAX_WITH_METRICS = 100
 """Exposures in an answer that carry all their numbers; of more they are to be read from the results store."""

@@ -21,17 +21,10 @@ from rapid.head.known import KnownExposure
 from rapid.head.processing import Processing, begin_of
 from rapid.head.targets import Target
 from rapid.pipeline.models import Pipeline
+from rapid.requests.answers import RequestAnswer
 from rapid.requests.campaigns import MAX_TOLD, CampaignAnswer
 from rapid.requests.faults import BadRequestError, fault_of
-from rapid.requests.models import (
-    Progress,
-    RequestAnswer,
-    RequestFault,
-    RequestPriority,
-    RequestRecord,
-    RequestSpec,
-    RequestState,
-)
+from rapid.requests.models import Progress, RequestFault, RequestPriority, RequestRecord, RequestSpec, RequestState
 from rapid.results.models import DetectorState
 
 log = structlog.get_logger()

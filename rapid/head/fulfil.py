@@ -18,20 +18,12 @@ from rapid.head.known import KnownExposure
 from rapid.head.members import Members
 from rapid.head.processing import Processing
 from rapid.head.targets import Stage, Target
+from rapid.requests.answers import CalibAnswer, RequestAnswer
 from rapid.requests.combine import compare_pair, fit_sweep
 from rapid.requests.completion import OnMissing
 from rapid.requests.decide import state_of
 from rapid.requests.faults import BadRequestError, fault_of
-from rapid.requests.models import (
-    CalibAnswer,
-    Combine,
-    Progress,
-    RequestAnswer,
-    RequestFault,
-    RequestRecord,
-    RequestSpec,
-    RequestState,
-)
+from rapid.requests.models import Combine, Progress, RequestFault, RequestRecord, RequestSpec, RequestState
 from rapid.requests.verify import calib_answer
 from rapid.results.models import DetectorState, Scalar
 

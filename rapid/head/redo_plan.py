@@ -16,7 +16,7 @@ from rapid.exclusions.bad_exposures import BadExposureStore
 from rapid.head.building import VERIFY_SUFFIX
 from rapid.provenance.models import Affected, AffectedBatch, AffectedError
 from rapid.provenance.store import ProvenanceStore
-from rapid.requests.models import AffectedExposures
+from rapid.requests.selection import AffectedExposures
 from rapid.results.models import CalibRecord, CalibState, DetectorResult, ExposureSummary
 from rapid.results.store import ResultsStore
 

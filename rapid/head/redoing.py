@@ -30,18 +30,10 @@ from rapid.head.redo_plan import (
 )
 from rapid.pipeline.store import load_pipeline
 from rapid.provenance.models import AffectedError
+from rapid.requests.answers import RedoAnswer, RequestAnswer
 from rapid.requests.archive import RequestArchive
 from rapid.requests.faults import BadRequestError, fault_of
-from rapid.requests.models import (
-    PROMPT,
-    Progress,
-    RedoAnswer,
-    RequestAnswer,
-    RequestFault,
-    RequestRecord,
-    RequestSpec,
-    RequestState,
-)
+from rapid.requests.models import PROMPT, Progress, RequestFault, RequestRecord, RequestSpec, RequestState
 from rapid.results.models import DetectorState
 
 log = structlog.get_logger()

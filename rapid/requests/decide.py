@@ -10,7 +10,8 @@ from datetime import date, timedelta
 from rapid.dispatch.commands import order_of
 from rapid.exposure.models import ImageType
 from rapid.requests.completion import missing_indices
-from rapid.requests.models import GroupExposures, NextExposures, RequestState, Selection
+from rapid.requests.models import RequestState
+from rapid.requests.selection import GroupExposures, NextExposures, Selection
 
 LATE_MS = 60_000
 """How long to wait for an exposure that newer ones have overtaken: its raws may be late by a retry or two."""

@@ -4,29 +4,21 @@
 document that everybody reads: the request as it was understood, its state, its progress, and in the end its answer.
 """
 
-from collections.abc import Iterator
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from rapid.exposure.models import ImageType
 from rapid.pipeline.models import NAME as PIPELINE_NAME
-from rapid.requests.calibs import MAX_CALIBS, Action, CalibStanding
-from rapid.requests.campaigns import CampaignAnswer, CampaignSelection
-from rapid.requests.completion import Lacking, OnMissing
-from rapid.results.models import Scalar
+from rapid.requests.answers import RequestAnswer
+from rapid.requests.completion import OnMissing
+from rapid.requests.selection import Message, Selection
 
 SCHEMA_VERSION = 1
 
-MAX_EXPOSURES = 1000
-"""A long night. More is several requests, so that each can be cancelled, and answered, on its own."""
-
 MAX_DEADLINE_S = 7 * 86400.0
 DEFAULT_DEADLINE_S = 3600.0
-
-LARGEST_ID = 9999_12_31_99999
-"""Of an exposure: simulated ones carry a thousand years and more in their day, none has five digits."""
 
 KEY = r"^[A-Za-z0-9][A-Za-z0-9._:@-]{0,127}$"
 RUN = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$"
@@ -34,163 +26,6 @@ REQUEST_ID = r"^[0-9]{1,20}-[0-9]{1,20}$"
 
 PROMPT = "prompt"
 """The run of what the head processes by itself."""
-
-
-class _Message(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-def _range_of(value: Any) -> Any:
-    """Read ``first-last`` and ``first..last`` as a range; leave anything else."""
-    if isinstance(value, str):
-        text = value.replace("..", "-").replace(" ", "")
-        first, dash, last = text.partition("-")
-        if dash and first.isdecimal() and last.isdecimal() and len(text) < 40:
-            return {"first": int(first), "last": int(last)}
-        if first.isdecimal() and not dash and len(text) < 20:
-            return int(first)
-    return value
-
-
-ExposureId = Annotated[int, Field(gt=0, le=LARGEST_ID)]
-
-
-class ExposureRange(_Message):
-    """Exposures from one id to another, both included, of one night."""
-
-    first: ExposureId
-    last: ExposureId
-
-    @model_validator(mode="after")
-    def _in_order(self) -> "ExposureRange":
-        if self.last < self.first:
-            raise ValueError(f"the last exposure, {self.last}, is before the first, {self.first}")
-        if self.last - self.first >= MAX_EXPOSURES:
-            raise ValueError(f"{self.last - self.first + 1} exposures are too many; {MAX_EXPOSURES} at most")
-        return self
-
-
-ExposureItem = Annotated[ExposureId | ExposureRange, BeforeValidator(_range_of)]
-
-
-class NextExposures(_Message):
-    """The next exposures of a kind, taken after the request was accepted."""
-
-    n: int = Field(ge=1, le=MAX_EXPOSURES)
-    image_type: ImageType | None = Field(default=None, description="Any if left out.")
-
-
-class GroupExposures(_Message):
-    """The exposures of a group, those still to be taken included."""
-
-    group_id: str = Field(min_length=1, max_length=256, description="GROUPID in their headers.")
-    n: int | None = Field(
-        default=None,
-        ge=1,
-        le=MAX_EXPOSURES,
-        description="How many there will be; MAXINDEX in their headers if left out.",
-    )
-    image_type: ImageType | None = Field(default=None, description="Only those of this kind.")
-    quiet_s: float = Field(
-        default=60.0,
-        gt=0,
-        le=86400.0,
-        description="If neither n nor MAXINDEX says how many: it is whole when no other came for so long [s].",
-    )
-
-
-class SequenceExposures(_Message):
-    """The exposures counted together by CURINDEX and MAXINDEX, those still to be taken included."""
-
-    of: ExposureId = Field(description="Any exposure of the sequence.")
-
-
-class AffectedExposures(_Message):
-    """The results that a bad calib, or a bad exposure, has touched: they are done again in place, and nothing else is."""
-
-    calib: str | None = Field(
-        default=None,
-        min_length=1,
-        max_length=200,
-        description="Id of the bad calib; `*` stands for anything, so that one id means every detector's.",
-    )
-    exposure: ExposureId | None = Field(
-        default=None, description="Id of an excluded exposure that calibs were built from."
-    )
-    replacement: str | None = Field(
-        default=None,
-        min_length=1,
-        max_length=200,
-        description="Id of the calib to take instead, `*` as above; what look-up gives, if left out.",
-    )
-
-    @model_validator(mode="after")
-    def _one_source(self) -> "AffectedExposures":
-        if (self.calib is None) == (self.exposure is None):
-            raise ValueError("give either calib or exposure")
-        if self.replacement is not None and self.calib is None:
-            raise ValueError("replacement: is for a bad calib; an exposure is left out of what is built anew")
-        return self
-
-
-class CalibSelection(_Message):
-    """Calibs that are there, and what is to be done with them."""
-
-    ids: tuple[Annotated[str, Field(min_length=1, max_length=200)], ...] = Field(
-        min_length=1, max_length=MAX_CALIBS, description="Calib ids."
-    )
-    action: Action = Field(
-        description="verify: hold them against the thresholds again; certify: let look-ups choose them; reject: no longer."
-    )
-    override: bool = Field(default=False, description="Certify also what did not pass; needs a reason.")
-    reason: str = Field(default="", max_length=1000, description="Why; is written down.")
-
-    @model_validator(mode="after")
-    def _says_why(self) -> "CalibSelection":
-        if self.override and self.action != "certify":
-            raise ValueError("override: is for certify")
-        if (self.override or self.action == "reject") and not self.reason.strip():
-            raise ValueError("reason: say why")
-        return self
-
-
-class Selection(_Message):
-    """Which exposures, or calibs: exactly one of the seven ways."""
-
-    exposures: tuple[ExposureItem, ...] | None = Field(
-        default=None,
-        min_length=1,
-        max_length=MAX_EXPOSURES,
-        description='Ids and ranges: 2026112000012, "2026112000012-2026112000020".',
-    )
-    group: GroupExposures | None = None
-    next: NextExposures | None = None
-    sequence: SequenceExposures | None = None
-    affected: AffectedExposures | None = None
-    calibs: CalibSelection | None = None
-    campaign: CampaignSelection | None = Field(
-        default=None, description="Exposures of whole nights, as backlog under a run of their own."
-    )
-
-    @model_validator(mode="after")
-    def _one_way(self) -> "Selection":
-        ways = ("exposures", "group", "next", "sequence", "affected", "calibs", "campaign")
-        given = [name for name in ways if getattr(self, name) is not None]
-        if len(given) != 1:
-            raise ValueError(f"give exactly one of {', '.join(ways)}; got {', '.join(given) or 'none'}")
-        n = sum(item.last - item.first + 1 if isinstance(item, ExposureRange) else 1 for item in self.exposures or ())
-        if n > MAX_EXPOSURES:
-            raise ValueError(f"{n} exposures are too many; {MAX_EXPOSURES} at most")
-        return self
-
-    def listed(self) -> tuple[int, ...]:
-        """Return the listed exposure ids, each once, in order of the list."""
-
-        def expand() -> Iterator[int]:
-            for item in self.exposures or ():
-                yield from range(item.first, item.last + 1) if isinstance(item, ExposureRange) else (item,)
-
-        return tuple(dict.fromkeys(expand()))
 
 
 class Combine(StrEnum):
@@ -252,7 +87,7 @@ Detectors = (
 )
 
 
-class RequestSpec(_Message):
+class RequestSpec(Message):
     """A request, version 1 of the schema."""
 
     version: Literal[1] = Field(default=1, description="Of this schema.")
@@ -364,7 +199,7 @@ class RequestState(StrEnum):
         return self not in {RequestState.POSTED, RequestState.ACCEPTED, RequestState.WAITING, RequestState.RUNNING}
 
 
-class RequestFault(_Message):
+class RequestFault(Message):
     """Why a request was refused, or failed."""
 
     code: str = Field(description="Stable word for programs.")
@@ -372,7 +207,7 @@ class RequestFault(_Message):
     field: str | None = Field(default=None, description="Dotted path of the value that is not valid.")
 
 
-class Progress(_Message):
+class Progress(Message):
     """How far it is."""
 
     done: int = Field(default=0, description="Detectors with a result, or known to have none.")
@@ -382,79 +217,7 @@ class Progress(_Message):
     lacks: str = Field(default="", description="What is waited for before it can begin, or be whole.")
 
 
-class ExposureAnswer(_Message):
-    """What became of one exposure under one pipeline."""
-
-    exposure_id: int
-    pipeline: str
-    run: str
-    n_finished: int
-    n_expected: int
-    is_complete: bool
-    metrics: dict[str, Scalar] = Field(default_factory=dict)
-    products: dict[str, str] = Field(default_factory=dict, description="Keys in the products store, by kind.")
-    excluded: dict[str, str] = Field(default_factory=dict, description="Detectors that are switched off: the reason.")
-    not_finished: dict[str, str] = Field(default_factory=dict, description="Detector: state and reason.")
-
-
-class AmpTest(_Message):
-    """One test of one amp that failed."""
-
-    detector: str
-    amp: str = Field(description="Empty for a test of the detector as a whole.")
-    test: str
-    value: float | None = Field(description="What was measured; None if it could not be.")
-    limit: float | None
-    message: str
-
-
-class CalibAnswer(_Message):
-    """The calib that was built, and whether it passed: one that did not is kept, and not certified."""
-
-    kind: str
-    inputs: tuple[int, ...]
-    calib_ids: dict[str, str] = Field(default_factory=dict, description="By detector.")
-    passed: bool
-    outcome: str = Field(default="", description="Of its verification: pass, warn, not_measured, fail.")
-    states: dict[str, str] = Field(default_factory=dict, description="By detector: certified or rejected.")
-    n_amps: int = Field(description="Amps tested.")
-    failing_amps: dict[str, tuple[str, ...]] = Field(default_factory=dict, description="By detector.")
-    failures: tuple[AmpTest, ...] = Field(default=(), description="The first 200.")
-    not_tested: dict[str, str] = Field(default_factory=dict, description="Detector: why it was not.")
-
-
-class RedoAnswer(_Message):
-    """What was done again because a calib or an exposure is bad."""
-
-    bad: tuple[str, ...] = Field(description="The bad calibs or exposures; the first 300.")
-    n_results: int = Field(description="Results of single detectors that were touched.")
-    n_redone: int = Field(description="Of these, how many are stored anew.")
-    exposures: tuple[int, ...] = Field(default=(), description="With results stored anew.")
-    rebuilt: dict[str, str] = Field(
-        default_factory=dict, description="Calibs that were built with what is bad: what is in their place now."
-    )
-    not_redone: dict[str, str] = Field(default_factory=dict, description="Job: why; the first 300.")
-
-
-class RequestAnswer(_Message):
-    """What is answered."""
-
-    is_complete: bool = Field(description="Every wanted detector of every exposure finished.")
-    exposures: tuple[ExposureAnswer, ...] = ()
-    missing: tuple[int, ...] = Field(default=(), description="Exposures that did not come.")
-    lacking: Lacking | None = Field(
-        default=None, description="What did not come: exposures, places in the group, raws. None if all is there."
-    )
-    focus: dict[str, Scalar] | None = Field(default=None, description="Best focus of the sweep, with its error.")
-    donut_pair: dict[str, Scalar] | None = Field(default=None, description="Focus offset of the pair.")
-    calib: CalibAnswer | None = None
-    calibs: tuple[CalibStanding, ...] = Field(default=(), description="Where the named calibs stand now.")
-    redo: RedoAnswer | None = None
-    campaign: CampaignAnswer | None = None
-    notes: tuple[str, ...] = ()
-
-
-class RequestRecord(_Message):
+class RequestRecord(Message):
     """A request, and what became of it."""
 
     request_id: str
@@ -484,7 +247,7 @@ class RequestRecord(_Message):
     error: RequestFault | None = None
 
 
-class RequestChange(_Message):
+class RequestChange(Message):
     """What is said when a request changes: enough to show it, little enough to send often."""
 
     request_id: str

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from rapid.requests.faults import BadRequestError
-from rapid.requests.models import MAX_EXPOSURES, Combine, RequestSpec
+from rapid.requests.models import Combine, RequestSpec
 from rapid.requests.reading import read_json, read_spec
+from rapid.requests.selection import MAX_EXPOSURES
 
 MAX_VALUE = 20_000
 """Characters of a pushed value: a thousand ids."""

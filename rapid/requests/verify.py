@@ -5,7 +5,7 @@ The job that built it verified it (`rapid.worker.verify`); here its verdicts are
 
 from collections.abc import Iterable, Mapping
 
-from rapid.requests.models import AmpTest, CalibAnswer
+from rapid.requests.answers import AmpTest, CalibAnswer
 from rapid.results.models import DetectorResult
 from rapid.verification.models import Outcome, TestResult, Verification, worst
 

@@ -3,7 +3,8 @@
 import pytest
 
 from rapid.requests.decide import ExposureFacts, is_overtaken, may_belong, members_of, state_of, why_it_cannot_come
-from rapid.requests.models import RequestState, Selection
+from rapid.requests.models import RequestState
+from rapid.requests.selection import Selection
 
 DAY = 2026112000000
 
