@@ -54,7 +54,10 @@ def rapid(data, *arguments, code=0):
 def test_what_is_followed_is_listed(data):
     listed = json.loads(rapid(data, "--json"))
     assert {one["metric"]: one["n_exposures"] for one in listed} == {"gain_electron_per_adu": 90, "mean_e": 1}
-    assert "gain_electron_per_adu (flat r_57 4 s)" in rapid(data)
+    assert [line.split() for line in rapid(data).splitlines()] == [
+        ["gain_electron_per_adu", "20260801", "to", "20261029", "flat"],
+        ["mean_e", "20261120", "to", "20261120", "bias"],
+    ]
     assert json.loads(rapid(data, "--image-type", "bias", "--json"))[0]["metric"] == "mean_e"
 
 
@@ -114,9 +117,14 @@ def test_a_mistake_is_named(data, arguments, says):
 
 
 def test_what_is_not_there_is_said(data, tmp_path):
-    for arguments in (["nothing", "-d", "90"], ["mean_e", "-d", "R99_S99"], ["mean_e", "-d", "91"],
-                      ["mean_e", "-d", "90", "--until", "2020-01-01"]):  # fmt: skip
-        with pytest.raises(NotFoundError):
+    with pytest.raises(NotFoundError, match="nothing"):
+        rapid(data, "nothing", "-d", "90")
+    for arguments, says in (
+        (["mean_e", "-d", "R99_S99"], "has no detector R99_S99"),
+        (["mean_e", "-d", "91"], "nothing was measured"),
+        (["mean_e", "-d", "90", "--until", "2020-01-01"], "nothing was measured"),
+    ):
+        with pytest.raises(ConfigurationError, match=says):
             rapid(data, *arguments)
     with pytest.raises(ConfigurationError, match="no results store"):
         rapid(tmp_path)
