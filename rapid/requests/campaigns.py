@@ -28,7 +28,7 @@ class _Message(BaseModel):
 def _is_day(day_obs: int) -> int:
     try:
         date(day_obs // 10_000, day_obs // 100 % 100, day_obs % 100)
-    except ValueError:
+    except (ValueError, OverflowError):
         raise ValueError(f"{day_obs} is no day_obs: YYYYMMDD is wanted") from None
     return day_obs
 

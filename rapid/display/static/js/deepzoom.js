@@ -20,12 +20,14 @@ export class DeepZoom {
     this.note = box.appendChild(el("div", { class: "empty" }, "No mosaic yet"));
     this.paint = paintable(this.canvas, () => this.draw());
     this.tiles = new TileCache({ onTile: () => this.paint(), onLoading: (n) => { box.dataset.loading = String(n); } });
-    this.values = new PixelValues(() => this.last && this.point(this.last));
+    this.last = null; // where the pointer is, as long as it is on the picture
+    this.values = new PixelValues(() => this.pointAgain());
     this.images = new FineImages(camera, exposureId, {
       onState: (words) => this.onState(words),
       onImage: () => {
         box.dataset.images = this.images.known.join(",");
         this.paint();
+        this.pointAgain();
       },
     });
     this.stars = null;
@@ -75,6 +77,7 @@ export class DeepZoom {
     this.tiles.begin();
     if (!before || !this.view) this.home();
     else this.moved(); // what is in view is asked for in the kind that is shown
+    this.pointAgain();
   }
 
   home() {
@@ -309,7 +312,19 @@ export class DeepZoom {
     this.paint();
   }
 
+  /** Say what is below the pointer now that there may be more to say. */
+  pointAgain() {
+    if (this.last && this.info) this.point(this.last);
+  }
+
+  /** Say what is below the pointer; null: it has left. */
   point(event) {
+    this.last = event;
+    if (!event) {
+      this.onPoint(null);
+      this.onValue("");
+      return;
+    }
     const world = this.toWorld(event);
     const place = this.placeAt(world);
     this.onPoint(place);
@@ -326,6 +341,5 @@ export class DeepZoom {
     const [x, y] = toDetector(image, Math.floor(world.x - left), Math.floor(world.y - top));
     const value = this.values.at(image, x, y);
     this.onValue(`${place.name}  x ${x}  y ${y}  ${value === undefined ? "…" : `${number(value, 1)} ${image.unit}`}`);
-    if (value === undefined) this.last = event;
   }
 }

@@ -39,10 +39,7 @@ export class ZoomInput {
       const place = zoom.placeAt(zoom.toWorld(event));
       if (place) zoom.onPick(place.id);
     });
-    canvas.addEventListener("pointerleave", () => {
-      zoom.onPoint(null);
-      zoom.onValue("");
-    });
+    canvas.addEventListener("pointerleave", () => zoom.point(null));
     canvas.addEventListener("keydown", (event) => this.key(event));
   }
 
