@@ -34,6 +34,9 @@ from rapid.wiring.settings import make_settings
 from rapid.wiring.supervisor import Supervisor
 from replay.simulate import expected_sensors
 
+STARTING_CPU_S = 0.2
+"""CPU time of all roles within the second before the first raw; more, and they are not all there yet."""
+
 STALL_S = 300.0
 """With nothing finished for this long the run has failed."""
 
@@ -77,7 +80,9 @@ async def play(supervisor: Supervisor, source: SkyRaws, moves: list[tuple[Path, 
                     }
                     return run
             if n_joined >= n_workers and not run.begin_s:
-                run.cpu_s = tree_cpu_s(supervisor.processes())
+                before, run.cpu_s = run.cpu_s, tree_cpu_s(supervisor.processes())
+                if sum(run.cpu_s.values()) - sum(before.values()) > STARTING_CPU_S:
+                    continue  # what a night does once: processes for plots and wavefronts are still starting
                 run.begin_s = time.monotonic()
                 for path, final in moves:
                     path.rename(final)
