@@ -5,7 +5,7 @@ from pydantic import Field
 from rapid.requests.calibs import CalibStanding
 from rapid.requests.campaigns import CampaignAnswer
 from rapid.requests.completion import Lacking
-from rapid.requests.selection import Message
+from rapid.requests.message import Message
 from rapid.results.models import Scalar
 
 

@@ -7,9 +7,10 @@ that are there.
 from datetime import date
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from rapid.exposure.models import ImageType
+from rapid.requests.message import Message, read_range
 
 MAX_NIGHTS = 400
 """A season: what is longer is several campaigns, each with an end that somebody lives to see."""
@@ -21,10 +22,6 @@ MAX_TOLD = 300
 """Exposures that an answer names; the holes report has them all."""
 
 
-class _Message(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
 def _is_day(day_obs: int) -> int:
     try:
         date(day_obs // 10_000, day_obs // 100 % 100, day_obs % 100)
@@ -33,24 +30,16 @@ def _is_day(day_obs: int) -> int:
     return day_obs
 
 
-def _range_of(value: Any) -> Any:
-    """Read ``first-last`` and ``first..last`` as a range; leave anything else."""
-    if isinstance(value, str):
-        text = value.replace("..", "-").replace(" ", "")
-        first, dash, last = text.partition("-")
-        if dash and first.isdecimal() and last.isdecimal() and len(text) < 40:
-            return {"first": int(first), "last": int(last)}
-        if first.isdecimal() and not dash and len(text) < 20:
-            return {"first": int(first), "last": int(first)}
-    if isinstance(value, int) and not isinstance(value, bool):
-        return {"first": value, "last": value}
-    return value
+def _one_or_range(value: Any) -> Any:
+    """Read a range as `read_range` does, and a number as the range that is that number alone."""
+    found = read_range(value)
+    return {"first": found, "last": found} if isinstance(found, int) and not isinstance(found, bool) else found
 
 
 DayObs = Annotated[int, AfterValidator(_is_day)]
 
 
-class NightRange(_Message):
+class NightRange(Message):
     """Nights from one to another, both included."""
 
     first: DayObs
@@ -67,7 +56,7 @@ class NightRange(_Message):
         return self.first <= day_obs <= self.last
 
 
-class IdRange(_Message):
+class IdRange(Message):
     """Exposure ids from one to another, both included."""
 
     first: int = Field(gt=0)
@@ -84,11 +73,11 @@ class IdRange(_Message):
         return self.first <= exposure_id <= self.last
 
 
-Nights = Annotated[NightRange, BeforeValidator(_range_of)]
-Ids = Annotated[IdRange, BeforeValidator(_range_of)]
+Nights = Annotated[NightRange, BeforeValidator(_one_or_range)]
+Ids = Annotated[IdRange, BeforeValidator(_one_or_range)]
 
 
-class CampaignSelection(_Message):
+class CampaignSelection(Message):
     """Exposures of whole nights: all that the other fields leave."""
 
     nights: tuple[Nights, ...] = Field(
@@ -114,7 +103,7 @@ class CampaignSelection(_Message):
     )
 
 
-class CampaignAnswer(_Message):
+class CampaignAnswer(Message):
     """What became of a campaign."""
 
     run: str

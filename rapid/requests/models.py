@@ -13,7 +13,8 @@ from rapid.exposure.models import ImageType
 from rapid.pipeline.models import NAME as PIPELINE_NAME
 from rapid.requests.answers import RequestAnswer
 from rapid.requests.completion import OnMissing
-from rapid.requests.selection import Message, Selection
+from rapid.requests.message import Message
+from rapid.requests.selection import Selection
 
 SCHEMA_VERSION = 1
 

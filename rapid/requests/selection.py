@@ -1,37 +1,20 @@
 """Which exposures, or calibs, a request is about."""
 
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Annotated
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from rapid.exposure.models import ImageType
 from rapid.requests.calibs import MAX_CALIBS, Action
 from rapid.requests.campaigns import CampaignSelection
+from rapid.requests.message import Message, read_range
 
 MAX_EXPOSURES = 1000
 """A long night. More is several requests, so that each can be cancelled, and answered, on its own."""
 
 LARGEST_ID = 9999_12_31_99999
 """Of an exposure: simulated ones carry a thousand years and more in their day, none has five digits."""
-
-
-class Message(BaseModel):
-    """A part of a request or of its record; what it does not know is refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-def _range_of(value: Any) -> Any:
-    """Read ``first-last`` and ``first..last`` as a range; leave anything else."""
-    if isinstance(value, str):
-        text = value.replace("..", "-").replace(" ", "")
-        first, dash, last = text.partition("-")
-        if dash and first.isdecimal() and last.isdecimal() and len(text) < 40:
-            return {"first": int(first), "last": int(last)}
-        if first.isdecimal() and not dash and len(text) < 20:
-            return int(first)
-    return value
 
 
 ExposureId = Annotated[int, Field(gt=0, le=LARGEST_ID)]
@@ -52,7 +35,7 @@ class ExposureRange(Message):
         return self
 
 
-ExposureItem = Annotated[ExposureId | ExposureRange, BeforeValidator(_range_of)]
+ExposureItem = Annotated[ExposureId | ExposureRange, BeforeValidator(read_range)]
 
 
 class NextExposures(Message):
