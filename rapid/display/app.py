@@ -18,7 +18,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rapid import __version__
 from rapid.access import Access, AccessSettings, BodyLimit, UnauthorizedError, error_document, status_of
+from rapid.camera.models import Camera
 from rapid.camera.store import load_camera
+from rapid.campaign.listings import open_listing
+from rapid.campaign.plan import Listing
 from rapid.control.http import control_routes
 from rapid.control.store import AsyncControlStore
 from rapid.dispatch.board import AsyncBoard
@@ -27,6 +30,8 @@ from rapid.display.archive import Archive
 from rapid.display.bad_inputs import bad_input_routes
 from rapid.display.calibrations.routes import calibration_routes
 from rapid.display.calibs import calib_routes
+from rapid.display.campaigns.compare import RunComparer
+from rapid.display.campaigns.routes import CampaignDoor, campaign_routes
 from rapid.display.cluster.routes import cluster_routes
 from rapid.display.drawing import drawing_routes
 from rapid.display.exclusions import exclusion_routes
@@ -161,6 +166,16 @@ def create_app(settings: DisplaySettings) -> FastAPI:
         return (await control.read()).state.patterns
 
     app.include_router(request_routes(requests, camera, default_book(), access, named=saved_patterns, waiters=waiters))
+    campaigns = CampaignDoor(
+        reader,
+        results,
+        requests,
+        default_book(),
+        control,
+        listing=_listing_of(settings, camera),
+        comparer=RunComparer(camera.name, settings.results_url, limit_s=settings.compare_s),
+    )
+    app.include_router(campaign_routes(campaigns, access))
     app.include_router(uws_routes(requests, camera.name, access, waiters=waiters))
     app.include_router(drawing_routes(camera))
     app.include_router(focus_routes(reader, results, products, settings.run))
@@ -176,6 +191,15 @@ def create_app(settings: DisplaySettings) -> FastAPI:
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     _answer_errors(app, settings)
     return app
+
+
+def _listing_of(settings: DisplaySettings, camera: Camera) -> Listing | None:
+    """Return where raws are looked up; a display that cannot look shows everything else, and its reports say so."""
+    try:
+        return open_listing(settings.raws_url, camera, ingest_run=settings.ingest_run)
+    except ConfigurationError as error:
+        log.warning("raws cannot be looked up from here", error=error.message)
+        return None
 
 
 def _say_why_it_ended(task: asyncio.Task[None]) -> None:

@@ -41,6 +41,16 @@ class DisplaySettings(BaseModel):
     redis_url: str = Field(description="URL of the Redis or Valkey that holds the board.")
     results_url: str = Field(description="URL of the results store, e.g. sqlite:///night.db.")
     products_url: str = Field(description="URL of the products store: a directory or s3://bucket/prefix.")
+    raws_url: str = Field(
+        default="",
+        description="Where raws are looked up for reports of holes, as a head takes it; not at all if empty.",
+    )
+    ingest_run: str = Field(
+        default="", description="RUN collection of raws in a Butler repository; the default if empty."
+    )
+    compare_s: float = Field(
+        default=300.0, gt=0, description="A comparison of two runs that takes longer is given up [s]."
+    )
     calibs_path: Path | None = Field(
         default=None, description="Certified calibs; a folder beside the products if empty."
     )

@@ -59,6 +59,13 @@ class RequestArchive(SqlStore):
         """Return requests, newest first."""
         return self._records(schema.request.c.camera == camera, limit=limit)
 
+    def campaigns(self, camera: str, limit: int) -> list[RequestRecord]:
+        """Return the requests that select a campaign, newest first."""
+        t = schema.request.c
+        return self._records(
+            t.camera == camera, t.document[("spec", "select", "campaign")].as_string().is_not(None), limit=limit
+        )
+
     def forget_before(self, camera: str, created_ms: int) -> int:
         """Remove requests that ended and were posted before a time; how many."""
         t = schema.request

@@ -152,7 +152,10 @@ def request_routes(
         response_model=RequestView,
         responses=CHANGE_ERRORS | FULL,
         openapi_extra={
-            "requestBody": {"required": True, "content": {"application/json": {"schema": _schema_for_openapi()}}}
+            "requestBody": {
+                "required": True,
+                "content": {"application/json": {"schema": schema_for_openapi(RequestSpec)}},
+            }
         },
     )
     async def post_request(
@@ -290,9 +293,9 @@ def _event(entry: str, change: RequestChange) -> str:
     return f"id: {entry}\nevent: {change.state.value}\ndata: {change.model_dump_json()}\n\n"
 
 
-def _schema_for_openapi() -> dict[str, Any]:
-    """Return the schema of a request with its definitions in place: OpenAPI has another place for them."""
-    schema = RequestSpec.model_json_schema()
+def schema_for_openapi(model: type[BaseModel]) -> dict[str, Any]:
+    """Return the schema of a body with its definitions in place: OpenAPI has another place for them."""
+    schema = model.model_json_schema()
     definitions = schema.pop("$defs", {})
 
     def resolve(node: Any) -> Any:

@@ -112,7 +112,7 @@ async def run_head(
 ) -> None:
     """Run a head node; its raws come from where the settings say, unless a source is given."""
     from rapid.arrival.bucket import BucketSource
-    from rapid.arrival.listing import RawListing
+    from rapid.campaign.listings import open_listing
     from rapid.control.keeper import ControlKeeper
     from rapid.control.rubintv import RubinTVDoor
     from rapid.control.store import AsyncControlStore
@@ -158,7 +158,7 @@ async def run_head(
             ),
             build_calibs=settings.build_calibs,
             thresholds=checked_thresholds(settings),
-            listing=RawListing(settings.raws, camera) if settings.raws and "butler:" not in settings.raws else None,
+            listing=open_listing(settings.raws, camera, ingest_run=settings.ingest_run),
         )
         await _with_health(settings, board, head.ready, lambda: head.run(stop), routers=routers, tells_of_board=True)
     results.close()
@@ -264,6 +264,8 @@ async def run_display(settings: RoleSettings, stop: asyncio.Event | None = None)
         redis_url=settings.redis_url,
         results_url=settings.results,
         products_url=settings.products,
+        raws_url=settings.raws,
+        ingest_run=settings.ingest_run,
         calibs_path=settings.calibs,
         thresholds=checked_thresholds(settings),
         title=settings.title,

@@ -359,8 +359,8 @@ async def test_the_commands_start_follow_and_resume(stage, raws, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("resume", "v9"), "no campaign v9"),
-        (("status", "v9"), "no campaign v9"),
+        (("resume", "v9"), "no campaign named v9"),
+        (("status", "v9"), "no campaign named v9"),
         (("holes", "20261341"), "no day_obs"),
         (("start", "prompt", "-n", "20261120"), "prompt"),
         (("start", "v2", "-n", "tonight"), "nights"),
