@@ -7,8 +7,6 @@ tells ``products_added``.
 
 import asyncio
 import contextlib
-import os
-import sys
 import time
 from collections import OrderedDict
 
@@ -20,14 +18,13 @@ from rapid.dispatch.board import AsyncBoard
 from rapid.dispatch.models import BatchKey, EventKind
 from rapid.errors import StoreError
 from rapid.gather.studio_models import NightTask, PlotTask, StudioAnswer, StudioTask
+from rapid.line_process import LineProcess, NoAnswerError
 from rapid.results.models import ExposureSummary
 
 log = structlog.get_logger()
 
 MAX_WAITING = 64
 """Plots that wait; at 2 s each two minutes behind is enough: the newest go first."""
-THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
-LINE_LIMIT = 1 << 20
 
 
 class StudioMetrics:
@@ -67,12 +64,11 @@ class Studio:
         self._board = board
         self._stores = {"results_url": results_url, "products_url": products_url}
         self._movie_period_s = movie_period_s
-        self._task_s = task_s
         self._metrics = metrics or StudioMetrics()
         self._waiting: OrderedDict[str, PlotTask] = OrderedDict()
         self._nights: dict[tuple[str, int, str], float] = {}
         self._news = asyncio.Event()
-        self._process: asyncio.subprocess.Process | None = None
+        self._process = LineProcess("rapid.gather.studio_child", answer_s=task_s)
 
     def offer(self, summary: ExposureSummary) -> None:
         """Have a summary drawn, some time; from the event loop's thread. An older version that waits is let go."""
@@ -104,7 +100,7 @@ class Studio:
             for task in (drawing, stopped):
                 task.cancel()
             await asyncio.gather(drawing, stopped, return_exceptions=True)
-            await self._end_process()
+            await self._process.end()
 
     # -- inside ------------------------------------------------------------------------------------
 
@@ -158,42 +154,9 @@ class Studio:
             await self._board.publish(EventKind.PRODUCTS_ADDED, data=data)
 
     async def _ask(self, task: PlotTask | NightTask) -> StudioAnswer:
-        process = await self._running()
-        assert process.stdin is not None  # noqa: S101 - both are pipes
-        assert process.stdout is not None  # noqa: S101
-        line = StudioTask(**self._stores, task=task).model_dump_json() + "\n"
         try:
-            process.stdin.write(line.encode())
-            await process.stdin.drain()
-            told = await asyncio.wait_for(process.stdout.readline(), self._task_s)
+            told = await self._process.ask(StudioTask(**self._stores, task=task).model_dump_json())
             return StudioAnswer.model_validate_json(told)
-        except (TimeoutError, OSError, ValidationError, ValueError) as error:
-            await self._end_process()
+        except (NoAnswerError, ValidationError) as error:
+            await self._process.end()
             return StudioAnswer(error={"code": "studio_died", "message": f"{type(error).__name__}: {error}"[:2000]})
-        except asyncio.CancelledError:
-            await self._end_process()  # its answer would be taken for that of the next task
-            raise
-
-    async def _running(self) -> asyncio.subprocess.Process:
-        if self._process is None or self._process.returncode is not None:
-            self._process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "rapid.gather.studio_child",
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                env={**os.environ, **dict.fromkeys(THREADS, "1")},
-                limit=LINE_LIMIT,
-            )
-        return self._process
-
-    async def _end_process(self) -> None:
-        process, self._process = self._process, None
-        if process is None:
-            return
-        if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-        await process.wait()
-        if process.stdin is not None:
-            process.stdin.close()

@@ -4,13 +4,11 @@ It reads one line of JSON per task from its input and answers each with one line
 its answer; the process goes on. It ends when its input does.
 """
 
-import os
 import sys
 import time
 import traceback
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
-from typing import TextIO
 
 import structlog
 
@@ -35,6 +33,7 @@ from rapid.gather.studio_models import NightTask, PlotTask, StudioAnswer, Studio
 from rapid.gather.sweep import POINTS, SweepPoints
 from rapid.gather.visit_summary import make_visit_summary
 from rapid.gather.whiskers import PsfMap, make_psf_map
+from rapid.line_process import answer_lines
 from rapid.products.naming import night_key, summary_key
 from rapid.products.store import ProductsStore, open_products
 from rapid.results.models import ExposureSummary, Scalar
@@ -178,21 +177,24 @@ class Artist:
         return key
 
 
-def serve(tasks: TextIO, answers: TextIO) -> None:
-    """Do tasks until there are no more."""
-    artists: dict[tuple[str, str], Artist] = {}
-    for line in tasks:
+class Server:
+    """Does tasks one after the other, with the artist of each pair of stores."""
+
+    def __init__(self) -> None:
+        self._artists: dict[tuple[str, str], Artist] = {}
+
+    def answer(self, line: str) -> str:
+        """Do the task of a line; return the line that tells what came of it."""
         answer = StudioAnswer()
         try:
             told = StudioTask.model_validate_json(line)
             stores = (told.results_url, told.products_url)
-            if stores not in artists:
-                artists[stores] = Artist(open_results(told.results_url), open_products(told.products_url))
-            answer.products = artists[stores].do(told.task)
+            if stores not in self._artists:
+                self._artists[stores] = Artist(open_results(told.results_url), open_products(told.products_url))
+            answer.products = self._artists[stores].do(told.task)
         except Exception as error:  # noqa: BLE001 - one task ends here, visibly; the next is done all the same
             answer.error = _described(error)
-        answers.write(answer.model_dump_json() + "\n")
-        answers.flush()
+        return answer.model_dump_json()
 
 
 def _described(error: Exception) -> dict[str, object]:
@@ -205,15 +207,9 @@ def _described(error: Exception) -> dict[str, object]:
 
 
 def main() -> None:
-    """Serve the process that started this one; what libraries print goes to the log, not among the answers."""
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
+    """Serve the process that started this one."""
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
-    os.nice(NICENESS)
-    try:
-        serve(sys.stdin, answers)
-    except BrokenPipeError:
-        return  # nobody is left to tell
+    answer_lines(Server().answer, niceness=NICENESS)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from rapid.camera.store import load_camera
 from rapid.errors import PayloadRetryError
 from rapid.exposure.models import ImageType
 from rapid.gather.sweep import focus_position_mm, group_of
+from rapid.line_process import ONE_THREAD
 from rapid.products.naming import summary_key
 from rapid.products.store import ProductsStore
 from rapid.results.models import DetectorResult, DetectorState, ExposureSummary, Scalar
@@ -178,8 +179,6 @@ class WavefrontStep:
         PayloadRetryError
             Raised if `stop` ended it.
         """
-        # One thread: what the fits take from other roles is bounded.
-        threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
         asked, answer, errors = (request.folder / name for name in ("request.json", "report.json", "errors.txt"))
         asked.write_text(request.model_dump_json(), encoding="utf-8")
         with answer.open("wb") as out, errors.open("wb") as err, self._lock:
@@ -191,7 +190,7 @@ class WavefrontStep:
                 stdin=subprocess.PIPE,
                 stdout=out,
                 stderr=err,
-                env={**os.environ, **threads},
+                env={**os.environ, **ONE_THREAD},
             )
             self._running.add(process)
         try:

@@ -12,6 +12,7 @@ from asyncio.subprocess import PIPE, Process
 
 from rapid.dispatch.models import Job
 from rapid.errors import PayloadRetryError
+from rapid.line_process import ONE_THREAD
 from rapid.worker.messages import PRELOAD, ChildAnswer, ChildSettings, Preload
 
 START_TIMEOUT_S = 120.0
@@ -19,11 +20,6 @@ START_TIMEOUT_S = 120.0
 
 ANSWER_LIMIT = 1 << 26
 """Longest answer read, 64 MiB: far above a result document, below what would exhaust the parent."""
-
-THREAD_ENVIRONMENT = dict.fromkeys(
-    ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1"
-)
-"""One thread per worker: throughput comes from many workers, not from threads that fight for cores."""
 
 
 class ChildDiedError(PayloadRetryError):
@@ -70,7 +66,7 @@ class PayloadChild:
                 str(write_end),
                 stdin=PIPE,
                 pass_fds=(write_end,),
-                env={**os.environ, **THREAD_ENVIRONMENT},
+                env={**os.environ, **ONE_THREAD},
             )
         finally:
             os.close(write_end)

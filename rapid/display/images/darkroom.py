@@ -5,10 +5,7 @@ after the other; it is ended when it takes too long, and started again for the n
 """
 
 import asyncio
-import contextlib
 import hashlib
-import os
-import sys
 import tempfile
 from collections import OrderedDict
 from collections.abc import Callable
@@ -24,11 +21,11 @@ from pydantic import ValidationError
 from rapid.display.images.models import DevelopAnswer, DevelopTask
 from rapid.errors import NotFoundError, RapidError, StoreError
 from rapid.gather.stretch import Stretch, choose_stretch
+from rapid.line_process import LineProcess, NoAnswerError
 from rapid.results.models import DetectorResult
 
 log = structlog.get_logger()
 
-THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 MAX_ASKED = 24
 """Images that may be asked for at a time, over all viewers; who asks for more is told to wait."""
 
@@ -73,13 +70,12 @@ class Darkroom:
     def __init__(self, *, results_url: str, calibs_path: Path, n_kept: int = 32, task_s: float = 60.0) -> None:
         self._stores = {"results_url": results_url, "calibs_path": calibs_path}
         self._n_kept = n_kept
-        self._task_s = task_s
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._kept: OrderedDict[str, Developed] = OrderedDict()
         self._asked: dict[str, asyncio.Task[Developed]] = {}
         self._turn = asyncio.Lock()
         self._deriving = asyncio.Lock()
-        self._process: asyncio.subprocess.Process | None = None
+        self._process = LineProcess("rapid.display.images.develop", answer_s=task_s)
 
     def known(self, image_id: str) -> Developed:
         """Return an image that has been made; raises `NotFoundError` if it is not kept (any more)."""
@@ -141,7 +137,7 @@ class Darkroom:
         for task in list(self._asked.values()):
             task.cancel()
         await asyncio.gather(*self._asked.values(), return_exceptions=True)
-        await self._end_process()
+        await self._process.end()
         self._kept.clear()
         if self._folder is not None:
             await asyncio.to_thread(self._folder.cleanup)
@@ -179,46 +175,12 @@ class Darkroom:
             (Path(self._folder.name) / f"{oldest}.npy").unlink(missing_ok=True)
 
     async def _ask(self, task: DevelopTask) -> DevelopAnswer:
-        process = await self._running()
-        assert process.stdin is not None  # noqa: S101 - both are pipes
-        assert process.stdout is not None  # noqa: S101
         try:
-            process.stdin.write(task.model_dump_json().encode() + b"\n")
-            await process.stdin.drain()
-            return DevelopAnswer.model_validate_json(await asyncio.wait_for(process.stdout.readline(), self._task_s))
-        except TimeoutError:
-            await self._end_process()
-            return DevelopAnswer(error={"message": f"it took longer than {self._task_s:g} s"})
-        except (OSError, ValidationError, ValueError) as error:
-            log.error("darkroom died", error=str(error))
-            await self._end_process()
-            return DevelopAnswer(error={"message": "the process that makes it died; see the display's log"})
-        except asyncio.CancelledError:
-            await self._end_process()  # its answer would be taken for that of the next task
-            raise
-
-    async def _running(self) -> asyncio.subprocess.Process:
-        if self._process is None or self._process.returncode is not None:
-            self._process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "rapid.display.images.develop",
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                env={**os.environ, **dict.fromkeys(THREADS, "1")},
-            )
-        return self._process
-
-    async def _end_process(self) -> None:
-        process, self._process = self._process, None
-        if process is None:
-            return
-        if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-        await process.wait()
-        if process.stdin is not None:
-            process.stdin.close()
+            return DevelopAnswer.model_validate_json(await self._process.ask(task.model_dump_json()))
+        except (NoAnswerError, ValidationError) as error:
+            log.error("darkroom did not answer", error=str(error))
+            await self._process.end()
+            return DevelopAnswer(error={"message": f"{error}; see the display's log"})
 
 
 def image_id_of(result: DetectorResult) -> str:

@@ -6,11 +6,10 @@ One line of JSON per task comes in, one answer goes out; it ends when its input 
 """
 
 import hashlib
-import os
 import sys
 import time
 from collections import OrderedDict
-from typing import TextIO
+from functools import partial
 
 import cv2
 import numba
@@ -22,6 +21,7 @@ from rapid.calibs.store import CalibCache, CalibStore, FrameCalibs
 from rapid.camera.store import load_camera
 from rapid.display.images.models import DevelopAnswer, DevelopTask
 from rapid.errors import PayloadError, RapidError
+from rapid.line_process import answer_lines
 from rapid.pipeline.store import load_pipeline
 from rapid.results.store import open_results
 from rapid.worker.run import PipelineRunner, RawInput, make_frame
@@ -92,34 +92,23 @@ class Developer:
         return runner
 
 
-def serve(tasks: TextIO, answers: TextIO) -> None:
-    """Do tasks until there are no more."""
-    developer = Developer()
-    for line in tasks:
-        try:
-            answer = developer.develop(DevelopTask.model_validate_json(line))
-        except RapidError as error:
-            answer = DevelopAnswer(error={**error.to_dict()})
-        except Exception as error:  # noqa: BLE001 - one image ends here, visibly; the next is made all the same
-            answer = DevelopAnswer(
-                error={"code": "develop_failed", "message": f"{type(error).__name__}: {error}"[:2000]}
-            )
-        answers.write(answer.model_dump_json() + "\n")
-        answers.flush()
+def answer(developer: Developer, line: str) -> str:
+    """Make the image of a line; return the line that tells what came of it."""
+    try:
+        made = developer.develop(DevelopTask.model_validate_json(line))
+    except RapidError as error:
+        made = DevelopAnswer(error={**error.to_dict()})
+    except Exception as error:  # noqa: BLE001 - one image ends here, visibly; the next is made all the same
+        made = DevelopAnswer(error={"code": "develop_failed", "message": f"{type(error).__name__}: {error}"[:2000]})
+    return made.model_dump_json()
 
 
 def main() -> None:
-    """Serve the process that started this one; what libraries print goes to the log, not among the answers."""
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
+    """Serve the process that started this one."""
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
-    os.nice(NICENESS)
     cv2.setNumThreads(1)
     numba.set_num_threads(1)
-    try:
-        serve(sys.stdin, answers)
-    except BrokenPipeError:
-        return  # nobody is left to tell
+    answer_lines(partial(answer, Developer()), niceness=NICENESS)
 
 
 if __name__ == "__main__":
