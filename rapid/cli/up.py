@@ -34,6 +34,10 @@ def up(
     rubintv: Annotated[
         str | None, typer.Option(help="Publish to RubinTV's bucket: s3://... or a directory [RAPID_PUBLISH_RUBINTV].")
     ] = None,
+    butler: Annotated[
+        str | None,
+        typer.Option(help="Ingest raws into this Butler repository, made if need be [RAPID_BUTLER_REPO]."),
+    ] = None,
     consdb: Annotated[
         str | None, typer.Option(help="Write rows to ConsDB's REST server [RAPID_PUBLISH_CONSDB].")
     ] = None,
@@ -47,15 +51,16 @@ def up(
     from rapid.access import Access, AccessSettings
     from rapid.pipeline.store import default_book, packaged_book
     from rapid.wiring.camera import adopt_camera
+    from rapid.wiring.ingesting import BUTLER, check_ingest
     from rapid.wiring.pools import own_pools
     from rapid.wiring.scaling import Scaler, most_workers
-    from rapid.wiring.settings import make_settings
+    from rapid.wiring.settings import ingests, make_settings
     from rapid.wiring.supervisor import Supervisor
     from rapid.worker.registry import check_book
 
     name = adopt_camera(camera).name
     check_book(default_book(), trusted=packaged_book())
-    if "://" not in raws:
+    if "://" not in raws and not raws.startswith(BUTLER):
         Path(raws).mkdir(parents=True, exist_ok=True)
         raws = str(Path(raws).absolute())
     settings = make_settings(
@@ -67,7 +72,10 @@ def up(
         redis_url=redis or None,
         publish_rubintv=rubintv,
         publish_consdb=consdb,
+        butler_repo=None if butler is None else _absolute(butler),
     )
+    if ingests(settings):
+        check_ingest(settings)
     # A display that cannot start for it would be started again and again.
     Access(
         AccessSettings(
@@ -86,8 +94,9 @@ def up(
         signal.signal(number, lambda *_: stop.set())
     own = "".join(f", {n} for {pool}" for pool, n in pool_workers.items() if n)
     scaler = Scaler(supervisor, name, max_workers=max(max_workers or most_workers(workers), workers))
+    others = ", ingest" if ingests(settings) else ""
     print(
-        f"rapid: starting head, gather, {workers} workers{own} and display for {name}; data in {settings.data}",
+        f"rapid: starting head, gather{others}, {workers} workers{own} and display for {name}; data in {settings.data}",
         flush=True,
     )
     try:
@@ -95,6 +104,8 @@ def up(
         scaler.start()
         print(f"display   {supervisor.display_url}", flush=True)
         print(f"raws      {raws}", flush=True)
+        if ingests(settings):
+            print(f"butler    {settings.butler}", flush=True)
         print(f"board     {supervisor.redis_url}", flush=True)
         print("Ctrl-C stops.", flush=True)
         stop.wait()
@@ -103,6 +114,11 @@ def up(
         scaler.stop()
         supervisor.stop()
     print("rapid: stopped", flush=True)
+
+
+def _absolute(place: str) -> str:
+    """Return a folder's absolute path; a URL as it is."""
+    return place if "://" in place or not place else str(Path(place).absolute())
 
 
 def register(app: typer.Typer) -> None:

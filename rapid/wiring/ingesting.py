@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from rapid.ingest.models import IngestStatus, SetAsideRecord
 
 
+BUTLER = "butler:"
+"""How ``raws`` begins if the head waits for a repository: no door of files."""
+
+
 def _words(text: str) -> list[str]:
     return [word for part in text.split(",") if (word := part.strip())]
 
@@ -51,6 +55,32 @@ def make_desk(settings: RoleSettings, camera: "Camera", rules: "tuple[FileRule, 
     )
 
 
+def check_ingest(settings: RoleSettings) -> None:
+    """Refuse what an ingest process could not begin with; nothing is opened.
+
+    Raises
+    ------
+    ConfigurationError
+        Raised, naming the field, if nothing says where files come from, the rules are not valid, or the Butler is not
+        installed.
+    """
+    from rapid.butler.middleware import daf_butler
+    from rapid.ingest.files import load_rules
+
+    if not (_raws(settings) or settings.ingest_buckets or settings.ingest_queues or settings.ingest_files):
+        raise ConfigurationError(
+            "raws", "ingest needs to know where files come from: raws, ingest_buckets or ingest_queues"
+        )
+    if settings.ingest_files and not load_rules(settings.ingest_rules):
+        raise ConfigurationError("ingest_files", "needs rules that say what is done with them: ingest_rules")
+    daf_butler()
+
+
+def _raws(settings: RoleSettings) -> str:
+    """Return where raws arrive as files; empty if the settings name a repository that they are waited for in."""
+    return "" if settings.raws.startswith(BUTLER) else settings.raws
+
+
 async def run_ingest(settings: RoleSettings, stop: asyncio.Event | None = None) -> None:
     """Run an ingest process.
 
@@ -73,18 +103,14 @@ async def run_ingest(settings: RoleSettings, stop: asyncio.Event | None = None) 
     stop = stop or stop_on_signals()
     buckets = _words(settings.ingest_buckets)
     queues = _words(settings.ingest_queues)
-    if not (settings.raws or buckets or queues or settings.ingest_files):
-        raise ConfigurationError(
-            "raws", "ingest needs to know where files come from: raws, ingest_buckets or ingest_queues"
-        )
+    check_ingest(settings)
+    raws = _raws(settings)
     camera = adopt_camera(settings.camera)
     rules = load_rules(settings.ingest_rules)
-    if settings.ingest_files and not rules:
-        raise ConfigurationError("ingest_files", "needs rules that say what is done with them: ingest_rules")
-    for url in (settings.raws, settings.ingest_files):
+    for url in (raws, settings.ingest_files):
         adopt_endpoint(url)
     secret = settings.ingest_secret.get_secret_value() if settings.ingest_secret is not None else None
-    source = open_source(settings.raws, camera=camera) if settings.raws else None
+    source = open_source(raws, camera=camera) if raws else None
     desk = make_desk(settings, camera, rules)
     name = settings.process_name("ingest")
     async with _board(settings) as board:

@@ -148,7 +148,9 @@ class RoleSettings(Settings):
         default="", description="Address of our display for people, linked from RubinTV's night report; none if empty."
     )
     butler_repo: str = Field(
-        default="", description="Root of the Butler repository that raws are ingested into; below `data` if empty."
+        default="",
+        description="Root of the Butler repository that raws are ingested into; below `data` if empty. If it is given, "
+        "`rapid up` runs ingest.",
     )
     butler_db: str = Field(
         default="",
@@ -244,6 +246,11 @@ def publishes(settings: RoleSettings) -> bool:
         or settings.publish_sasquatch
         or settings.telemetry
     )
+
+
+def ingests(settings: RoleSettings) -> bool:
+    """Whether `rapid up` is to ingest raws: somebody has named the repository."""
+    return bool(settings.butler_repo)
 
 
 def make_settings(**given: Any) -> RoleSettings:

@@ -17,12 +17,14 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pydantic import SecretStr
+
 from rapid.dispatch.valkey import EmbeddedValkey
 from rapid.errors import StoreError
 from rapid.pipeline.store import default_book
 from rapid.wiring.lifeline import Lifeline
 from rapid.wiring.pools import other_pools, own_pools
-from rapid.wiring.settings import RoleSettings, publishes
+from rapid.wiring.settings import RoleSettings, ingests, publishes
 
 RESTART_PAUSE_S = 0.5
 RESTART_PAUSE_MAX_S = 30.0
@@ -96,6 +98,8 @@ class Supervisor:
             names.append("display")
         if publishes(settings):
             names.append("publish")
+        if ingests(settings):
+            names.append("ingest")
         self._roles = [RoleProcess(name, [name.split("-")[0]]) for name in names]
         own = own_pools(default_book(), camera=settings.camera) if pool_workers is None else dict(pool_workers)
         pools = ",".join(other_pools(settings.pools, own))
@@ -234,15 +238,12 @@ class Supervisor:
 
     def _environment(self, role: RoleProcess) -> dict[str, str]:
         environment = dict(os.environ)
-        for name, value in self.settings.model_dump(
-            mode="json", exclude={"token", "name", "publish_consdb_token"}
-        ).items():
+        secrets = {name: value for name, value in self.settings if isinstance(value, SecretStr)}
+        for name, value in self.settings.model_dump(mode="json", exclude={"name", *secrets}).items():
             if value not in (None, "", {}, []):
                 environment[f"RAPID_{name.upper()}"] = str(value) if isinstance(value, str) else json.dumps(value)
-        if self.settings.token is not None:
-            environment["RAPID_TOKEN"] = self.settings.token.get_secret_value()
-        if self.settings.publish_consdb_token is not None:
-            environment["RAPID_PUBLISH_CONSDB_TOKEN"] = self.settings.publish_consdb_token.get_secret_value()
+        for name, secret in secrets.items():
+            environment[f"RAPID_{name.upper()}"] = secret.get_secret_value()
         environment.update(
             RAPID_REDIS_URL=self.redis_url, RAPID_DATA=str(self.data), RAPID_NAME=role.name, PYTHONUNBUFFERED="1"
         )
@@ -335,7 +336,7 @@ class Supervisor:
         with self._starting:
             self._stopping.set()
         # The head first, so that nothing new is handed out; the gather last, so that it sees the last results.
-        for kind in ("head", "worker", "display", "gather", "publish"):
+        for kind in ("head", "worker", "display", "gather", "publish", "ingest"):
             self._end([role for role in self._roles if role.arguments[0] == kind])
         if self._valkey:
             self._valkey.stop()

@@ -151,6 +151,26 @@ def test_every_setting_is_one_we_have(objects):
             assert given <= known, name
 
 
+def test_ingest_comes_with_its_component_alone_and_takes_in_what_the_heads_watch():
+    plain = render(K8S / "overlays" / "single-node")
+    butler = render(K8S / "overlays" / "single-node-butler")
+    assert "rapid-ingest" not in dict(pods_of(plain))
+    settings = next(item["data"] for item in butler if item["kind"] == "ConfigMap" and "RAPID_RAWS" in item["data"])
+    pods = dict(pods_of(butler))
+    [container] = pods["rapid-ingest"]["containers"]
+    assert container["args"] == ["ingest"]
+    assert container["image"].partition(":")[0].endswith("/rapid-butler"), "the others do without the Butler"
+    mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
+    given = {one["name"]: one.get("value") for one in container["env"]}
+    assert {settings["RAPID_RAWS"], given["RAPID_BUTLER_REPO"]} <= mounts.keys()
+    claims = {
+        one["name"]: one.get("persistentVolumeClaim", {}).get("claimName") for one in pods["rapid-ingest"]["volumes"]
+    }
+    head = {one["name"]: one.get("persistentVolumeClaim", {}).get("claimName") for one in pods["rapid-head"]["volumes"]}
+    assert claims[mounts[settings["RAPID_RAWS"]]] == head["raws"]
+    assert {name for name, pod in pods.items() if name not in {name for name, _ in pods_of(plain)}} == {"rapid-ingest"}
+
+
 SIZES = re.compile(r"^\| `(rapid-[a-z-]+)` \|((?: [^|]*\|){5})$", re.MULTILINE)
 
 
