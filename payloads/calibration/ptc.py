@@ -1,10 +1,12 @@
 """Payload ``build_ptc``: gain, read noise, a00 and turn-off of every amp from pairs of flats at many levels."""
 
+import math
 from typing import ClassVar
 
 import numpy as np
 from pydantic import Field
 
+from payloads.calibration.overscan_noise import levelled_variance, scatter_reads
 from payloads.calibration.photon_transfer import PairPoint, PhotonTransfer, fit_photon_transfer, measure_pair
 from payloads.calibration.sequence import Member, calibrated, members_of, pairs_of
 from payloads.isr.payload import Isr, IsrConfig
@@ -126,7 +128,7 @@ class BuildPtc:
             for part, gain in zip((first, second), gains, strict=True):
                 noise = _number(part.amps[amp.name].get("read_noise_electron"))
                 if noise is not None and gain:
-                    noises.setdefault(amp.name, []).append(noise / gain)
+                    noises.setdefault(amp.name, []).append(noise / gain / scatter_reads(amp))
         return found
 
     def _fit_amp(
@@ -138,7 +140,11 @@ class BuildPtc:
         rows: dict[str, list[float | str | bool]],
     ) -> None:
         noise_adu = float(np.median(noises)) if noises else None
-        fit = fit_photon_transfer(points, read_noise_adu=noise_adu, gain_guess=amp.gain)
+        # Pairs have the noise of their overscan levels besides; what is told is without.
+        levelled = math.sqrt(levelled_variance(amp))
+        fit = fit_photon_transfer(
+            points, read_noise_adu=noise_adu * levelled if noise_adu is not None else None, gain_guess=amp.gain
+        )
         used = fit.used if fit else np.zeros(len(points), dtype=bool)
         for point, is_used in zip(points, used, strict=True):
             values: tuple[float | str | bool, ...] = (
@@ -151,7 +157,7 @@ class BuildPtc:
             )
             for column, value in zip(rows, values, strict=True):
                 rows[column].append(value)
-        numbers = _numbers_of(fit, noise_adu)
+        numbers = _numbers_of(fit, noise_adu, levelled)
         frame.amps[amp.name] = {**dict.fromkeys(_NAMES), **numbers, "n_pairs": int(used.sum())}
         if fit is not None and frame.calib_table is not None:
             frame.calib_table[amp.name] = {**numbers, "n_pairs": float(used.sum())}
@@ -163,14 +169,15 @@ _NAMES: tuple[str, ...] = (
 )  # fmt: skip
 
 
-def _numbers_of(fit: PhotonTransfer | None, noise_adu: float | None) -> dict[str, float]:
+def _numbers_of(fit: PhotonTransfer | None, noise_adu: float | None, levelled: float) -> dict[str, float]:
     if fit is None:
         return {}
+    fit_noise_electron = fit.noise_electron / levelled
     numbers = {
         "gain": fit.gain,
         "gain_error": fit.gain_error,
-        "read_noise": noise_adu * fit.gain if noise_adu is not None else fit.noise_electron,
-        "fit_noise_electron": fit.noise_electron,
+        "read_noise": noise_adu * fit.gain if noise_adu is not None else fit_noise_electron,
+        "fit_noise_electron": fit_noise_electron,
         "a00_per_electron": fit.a00,
         "a00_error_per_electron": fit.a00_error,
         "a10_per_electron": fit.a10,

@@ -10,18 +10,14 @@ import statistics
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from payloads.calibration.overscan_noise import levelled_variance, median_variance, n_used, scatter_reads
 from payloads.combine.pairs import ROW_STEP as PAIR_ROW_STEP
-from payloads.isr.inputs import overscan_range
 from rapid.camera.models import Amp, Box
 from rapid.results.models import Scalar
 from rapid.verification.models import Scope, Subject
 
 OVERSCAN_KNOWN = 0.25
 """Part of the overscan's share of the noise that is not known: medians of few whole numbers scatter by more."""
-
-
-SHORT_OVERSCAN_PX = 32
-"""Pixels of a row's overscan below which its scatter reads low by more than a percent or two."""
 
 
 @dataclass(frozen=True)
@@ -103,30 +99,22 @@ def _overscans(amp: Amp) -> list[tuple[Box, int, int]]:
         found.append((amp.serial_overscan, amp.serial_overscan.width, amp.trimmed.height))
     if amp.parallel_overscan is not None:
         found.append((amp.parallel_overscan, amp.parallel_overscan.height, amp.trimmed.width))
-    return [(box, _n_used(size), lines) for box, size, lines in found]
-
-
-def _n_used(size: int) -> int:
-    first, last = overscan_range(0, size)
-    return max(last - first, 1)
-
-
-def overscan_factor(amp: Amp) -> float:
-    """Return what subtracting the overscan's medians, of each row and each column, does to a pixel's variance.
-
-    The variance of a median of n values is pi / 2n times theirs.
-    """
-    return 1.0 + sum(math.pi / 2.0 / pixels for _, pixels, _ in _overscans(amp))
+    return [(box, n_used(size), lines) for box, size, lines in found]
 
 
 def mean_error(amp: Amp, stdev: float, n_px: float) -> float:
     """Return the standard error of an amp's mean level.
 
     The pixels' own noise goes down with their number; the noise of a row's overscan level only with the number of
-    rows, that of a column's with the number of columns. On an LSSTCam amp the latter are ten times the former.
+    rows, that of a column's with the number of columns. What rules is neither: the rows of the parallel overscan are
+    levelled like any others, and how far their few levels are off is in every column's level alike. On an LSSTCam amp
+    it is 0.03 of the read noise, three times all else together.
     """
+    overscans = _overscans(amp)
     variance = 1.0 / max(n_px, 1.0)
-    variance += sum(math.pi / 2.0 / pixels / lines for _, pixels, lines in _overscans(amp))
+    variance += sum(median_variance(pixels) / lines for _, pixels, lines in overscans)
+    if amp.serial_overscan is not None and amp.parallel_overscan is not None:
+        variance += math.prod(median_variance(pixels) for _, pixels, _ in overscans)
     return stdev * math.sqrt(variance)
 
 
@@ -143,15 +131,19 @@ def _with_master(facts: AmpFacts, variance: float) -> float:
 def _read_noise(facts: AmpFacts) -> float | None:
     """Return the read noise to expect [electron]: of the certified gains, else the camera's or what the overscan shows.
 
-    The larger of the two: a camera's definition may be out of date, and a short overscan, whose medians follow its pixels,
-    reads low by some percent. So do the certified gains of such a camera, whose read noise is that of the overscan.
+    Without gains the larger of the two: a camera's definition may be out of date.
     """
-    expected, measured = facts.number("read_noise_expected_e"), facts.number("read_noise_electron")
-    is_short = any(n < SHORT_OVERSCAN_PX for _, n, _ in _overscans(facts.amp)[:1])
-    if expected is not None and facts.row.get("read_noise_source") == "ptc" and not is_short:
+    expected, measured = facts.number("read_noise_expected_e"), _overscan_noise(facts)
+    if expected is not None and facts.row.get("read_noise_source") == "ptc":
         return expected
     known = [value for value in (measured, expected, facts.amp.read_noise) if value is not None]
     return max(known, default=None)
+
+
+def _overscan_noise(facts: AmpFacts) -> float | None:
+    """Return the read noise that the overscan shows [electron]."""
+    measured = facts.number("read_noise_electron")
+    return None if measured is None else measured / scatter_reads(facts.amp)
 
 
 _NO_MASTER = "there is no certified calib to take out of it"
@@ -178,7 +170,7 @@ def _noise(facts: AmpFacts) -> Value:
     elif facts.kind == "dark":
         # What the dark took out had noise of its own.
         light = max(facts.number("mean_e") or 0.0, 0.0)
-    factor = overscan_factor(facts.amp)
+    factor = levelled_variance(facts.amp)
     expected = math.sqrt(_with_master(facts, read_noise**2 * factor + light))
     # What a short overscan adds is known to a quarter or so.
     error = 1.0 / math.sqrt(2.0 * n_px) + OVERSCAN_KNOWN / 3.0 * (math.sqrt(factor) - 1.0)
@@ -193,7 +185,7 @@ def _cr_noise(facts: AmpFacts) -> Value:
 
 
 def _read_noise_ratio(facts: AmpFacts) -> Value:
-    measured = facts.number("read_noise_electron")
+    measured = _overscan_noise(facts)
     if measured is None:
         return Value(note="there is no overscan to measure it in")
     if facts.amp.read_noise <= 0:
@@ -203,7 +195,7 @@ def _read_noise_ratio(facts: AmpFacts) -> Value:
 
 
 def _read_noise_consistent(facts: AmpFacts) -> Value:
-    measured, expected = facts.number("read_noise_electron"), facts.number("read_noise_expected_e")
+    measured, expected = _overscan_noise(facts), facts.number("read_noise_expected_e")
     if measured is None:
         return Value(note="there is no overscan to measure it in")
     if facts.row.get("read_noise_source") != "ptc" or not expected:
@@ -213,7 +205,7 @@ def _read_noise_consistent(facts: AmpFacts) -> Value:
 
 def _n_overscan(amp: Amp) -> int:
     """Return how many pixels of the serial overscan tell the read noise."""
-    return _n_used(amp.serial_overscan.width) * amp.trimmed.height if amp.serial_overscan else 1
+    return n_used(amp.serial_overscan.width) * amp.trimmed.height if amp.serial_overscan else 1
 
 
 def _amp_corner(facts: AmpFacts) -> Value:
@@ -272,7 +264,7 @@ def _input_scatter(facts: AmpFacts) -> Value:
         if found is not None and expected:
             # The levels of rows and columns scatter as well, from one exposure to the next: all of it, if nothing but
             # read noise is there; beside the light of a flat it is nothing.
-            factor = 1.0 if unit == "ratio" else overscan_factor(facts.amp)
+            factor = 1.0 if unit == "ratio" else levelled_variance(facts.amp)
             return Value(found / (expected * math.sqrt(factor)) - 1.0)
     return Value(note="too few exposures")
 
