@@ -2,6 +2,7 @@
 
     .venv/bin/python bench/bench_trend_alarms.py                 # 5 rafts (720 amps), one quiet year and one with truth
     .venv/bin/python bench/bench_trend_alarms.py --years 4 --seed 100
+    .venv/bin/python bench/bench_trend_alarms.py --rafts R22 --exposures 15    # afternoons of fifteen exposures of a type
 
 Every day of the year the search sees what a control room would have had, and its alarms are reconciled with those of
 the days before in a real store, as the watch does it. Quiet years hold noise, slow wander, what all amps share, and
@@ -35,17 +36,18 @@ LASTING = {Kind.STEP, Kind.DRIFT, Kind.GROWTH, Kind.DEAD, Kind.MISSING}
 N_AMPS_LSSTCAM = 3216
 
 
-def follow(watch, series, metric, values, channels, begin=0):
+def follow(watch, series, metric, values, channels, per_day=1):
     """Show a year to the watch, day by day; return the alarms it ends with, all it ever raised, and the seconds."""
-    days = np.array([day_obs_of(FIRST + i) for i in range(len(values))])
+    days = np.array([day_obs_of(FIRST + i // per_day) for i in range(len(values))])
+    exposures = days * 100_000 + 1 + np.arange(len(values)) % per_day
     key = SeriesKey(camera="LSSTCam", metric=metric.name, image_type=metric.image_type, condition=metric.condition,
                     pipeline=metric.image_type)  # fmt: skip
     policy = site_policy().of(metric.name, metric.image_type)
     raised, took = [], 0.0
-    for today in range(begin, len(values)):
-        first = max(today - WINDOW_DAYS, 0)
+    for today in range(per_day - 1, len(values), per_day):
+        first = max(today + 1 - (WINDOW_DAYS + 1) * per_day, 0)
         rows = slice(first, today + 1)
-        part = SeriesNumbers(series, key, days[rows] * 100_000 + 1, days[rows], values[rows].astype(np.float32))
+        part = SeriesNumbers(series, key, exposures[rows], days[rows], values[rows].astype(np.float32))
         start = time.perf_counter()
         found = watch.look(part, channels, policy, int(days[today]), NOW)
         took += time.perf_counter() - start
@@ -62,9 +64,9 @@ def quiet_years(args, watch, channels):
     for year in range(args.years):
         for place, metric in enumerate(METRICS[: args.metrics]):
             rng = np.random.default_rng([args.seed, year, place])
-            values = simulate(metric, args.days, n_amps, rng)
+            values = simulate(metric, args.days, n_amps, rng, per_day=args.exposures)
             n_bad += metric.bad * values.size
-            ends, _, seconds = follow(watch, 1000 + year * 100 + place, metric, values, channels)
+            ends, _, seconds = follow(watch, 1000 + year * 100 + place, metric, values, channels, args.exposures)
             took += seconds
             for one in ends:
                 counts[one.scope.value, one.kind.value] += 1
@@ -72,8 +74,8 @@ def quiet_years(args, watch, channels):
                     shown.append(one)
     factor = N_AMPS_LSSTCAM / n_amps / args.years / (args.days / 365) * 40 / args.metrics
     n_tests = args.years * args.metrics
-    print(f"quiet: {args.years} year(s) of {n_amps} amps, {args.metrics} numbers, {args.days} days; "
-          f"{took / (n_tests * args.days) * 1000:.0f} ms a search")  # fmt: skip
+    print(f"quiet: {args.years} year(s) of {n_amps} amps, {args.metrics} numbers, {args.days} days of "
+          f"{args.exposures}; {took / (n_tests * args.days) * 1000:.0f} ms a search")  # fmt: skip
     lasting = sum(n for (_, kind), n in counts.items() if Kind(kind) in LASTING)
     shared = sum(n for (scope, kind), n in counts.items() if scope != "amp" and Kind(kind) is Kind.OUTLIER)
     alone = counts["amp", Kind.OUTLIER.value]
@@ -85,14 +87,14 @@ def quiet_years(args, watch, channels):
         print("   ", one.text, f"{one.significance:.1f} sigma")
 
 
-def injected(metric, n_days, channels, rng):
+def injected(metric, n_days, channels, rng, per_day=1):
     """Return numbers with truth: (kind, label, scope, channel or detector, day) of each change."""
     n = len(channels)
-    values = simulate(metric, n_days, n, rng)
+    values = simulate(metric, n_days, n, rng, per_day=per_day)
     places = rng.permutation(n)
     detectors = channels.detectors
     truth, used = [], set()
-    t = np.arange(n_days)
+    t = np.arange(n_days * per_day) // per_day
 
     def amps(count):
         taken = 0
@@ -125,15 +127,16 @@ def injected(metric, n_days, channels, rng):
             truth.append((Kind.DRIFT, f"drift {slope:g} sigma/day", "amp", place, day))
     if metric.scale is Scale.RATIO:
         for place, day in amps(4):
-            values[day:, place] = 0.0
+            values[t >= day, place] = 0.0
             truth.append((Kind.DEAD, "dead amp", "amp", place, day))
     for place, day in amps(4):
-        values[day:, place] = np.nan
+        values[t >= day, place] = np.nan
         truth.append((Kind.MISSING, "not measured any more", "amp", place, day))
     for detector in rng.choice(np.unique(detectors), 6, replace=False):
         day = int(rng.integers(60, 150))
         own = detectors == detector
-        values[day, own] = values[day, own] * 1.2 if metric.scale is Scale.RATIO else values[day, own] + 20 * unit
+        bad = day * per_day + int(rng.integers(per_day))
+        values[bad, own] = values[bad, own] * 1.2 if metric.scale is Scale.RATIO else values[bad, own] + 20 * unit
         truth.append((Kind.OUTLIER, "one bad exposure", "detector", int(detector), day))
     if metric.name == "flat_level_e":
         values *= np.exp(-0.002 * np.maximum(t - 130, 0))[:, None]
@@ -147,8 +150,8 @@ def years_with_truth(args, watch, channels):
     for year in range(args.years):
         for place, metric in enumerate(METRICS[: args.metrics]):
             rng = np.random.default_rng([args.seed + 1, year, place])
-            values, truth = injected(metric, 200, channels, rng)
-            ends, _, _ = follow(watch, 5000 + year * 100 + place, metric, values, channels)
+            values, truth = injected(metric, 200, channels, rng, args.exposures)
+            ends, _, _ = follow(watch, 5000 + year * 100 + place, metric, values, channels, args.exposures)
             left = [one for one in ends if one.kind in LASTING or one.scope.value != "amp"]
             for kind, label, scope, where, day in truth:
                 name = channels.rows[where] if scope == "amp" else None
@@ -168,7 +171,7 @@ def years_with_truth(args, watch, channels):
                 delay = date_of(best.raised_day).toordinal() - FIRST - day
                 found[kind, label].append((away, delay, best.kind is kind))
             extra += left
-    print(f"with truth: {args.years} x {args.metrics} numbers, 200 days")
+    print(f"with truth: {args.years} x {args.metrics} numbers, 200 days of {args.exposures}")
     print(
         f"  {'change':26} {'n':>4} {'found':>6} {'date within 1 d':>16} {'2 d':>5} {'median delay':>13} {'right kind':>11}"
     )
@@ -189,6 +192,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--years", type=int, default=1)
     parser.add_argument("--days", type=int, default=365)
+    parser.add_argument("--exposures", type=int, default=1, help="of a day")
     parser.add_argument("--metrics", type=int, default=8)
     parser.add_argument("--seed", type=int, default=6)
     parser.add_argument("--rafts", default="R22,R21,R11,R12,R10")

@@ -97,15 +97,27 @@ def channels_of(camera: Camera, *, rafts: Iterable[str] | None = None) -> Channe
     return channels
 
 
-def simulate(metric: SimulatedMetric, n_days: int, n_channels: int, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Return the numbers of a camera that nothing happens to, shape (n_days, n_channels), float64."""
-    shape = (n_days, n_channels)
+def simulate(
+    metric: SimulatedMetric, n_days: int, n_channels: int, rng: np.random.Generator, *, per_day: int = 1
+) -> NDArray[np.float64]:
+    """Return the numbers of a camera that nothing happens to, shape (n_days * per_day, n_channels), float64.
+
+    Parameters
+    ----------
+    per_day
+        Exposures of a day. Each has noise of its own; the slow wander is the day's.
+    """
+    shape = (n_days * per_day, n_channels)
     white = rng.standard_normal(shape)
     memory = float(np.exp(-0.1))
     slow = lfilter([np.sqrt(1.0 - memory**2)], [1.0, -memory], rng.standard_normal((n_days + 50, n_channels)), axis=0)
-    x = white + metric.wander * slow[50:] + metric.shared * rng.standard_normal((n_days, 1))
+    x = (
+        white
+        + metric.wander * np.repeat(slow[50:], per_day, axis=0)
+        + metric.shared * rng.standard_normal((len(white), 1))
+    )
     n_bad = rng.poisson(metric.bad * x.size)
-    x[rng.integers(0, n_days, n_bad), rng.integers(0, n_channels, n_bad)] += rng.choice(
+    x[rng.integers(0, len(x), n_bad), rng.integers(0, n_channels, n_bad)] += rng.choice(
         (-1.0, 1.0), n_bad
     ) * rng.uniform(10.0, 30.0, n_bad)
     own = 1.0 + metric.spread * rng.standard_normal(n_channels).clip(-3.0, 3.0)
