@@ -19,9 +19,9 @@ from rapid.dispatch.models import (
     Heartbeat,
     Job,
     Load,
-    Order,
     PostReceipt,
     WorkerMode,
+    WorkerOrder,
     WorkerSpec,
     WorkerState,
 )
@@ -113,7 +113,7 @@ class AsyncBoard(BoardSettings):
         """See `Board.claim_many`."""
         return await self._connection.run(self._say.claim(worker, limit, timeout_s))
 
-    async def wait_for_order(self, worker_id: str, *, timeout_s: float) -> Order | None:
+    async def wait_for_order(self, worker_id: str, *, timeout_s: float) -> WorkerOrder | None:
         """See `Board.wait_for_order`."""
         return await self._connection.run(self._say.wait_for_order(worker_id, timeout_s))
 

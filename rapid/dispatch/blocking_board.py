@@ -18,9 +18,9 @@ from rapid.dispatch.models import (
     Heartbeat,
     Job,
     Load,
-    Order,
     PostReceipt,
     WorkerMode,
+    WorkerOrder,
     WorkerSpec,
     WorkerState,
 )
@@ -131,8 +131,8 @@ class Board(BoardSettings):
         """
         return self._connection.run(self._say.claim(worker, limit, timeout_s))
 
-    def wait_for_order(self, worker_id: str, *, timeout_s: float) -> Order | None:
-        """Wait, as a busy worker, for an order of the board; None after the timeout."""
+    def wait_for_order(self, worker_id: str, *, timeout_s: float) -> WorkerOrder | None:
+        """Wait, as a worker, busy or not, for an order; None after the timeout."""
         return self._connection.run(self._say.wait_for_order(worker_id, timeout_s))
 
     def heartbeat(self, worker_id: str, *jobs: Job) -> Heartbeat:

@@ -34,6 +34,7 @@ from rapid.dispatch.models import (
     PostReceipt,
     Priority,
     WorkerMode,
+    WorkerOrder,
     WorkerSpec,
 )
 from rapid.dispatch.replies import (
@@ -130,20 +131,20 @@ class BoardCommands:
     def _fcall(self, name: str, *args: Any) -> Command:
         return Command(("FCALL", function_name(name), 1, self.prefix, *args))
 
-    def _wait(self, seconds: float, *lists: str) -> Talk[bytes | None]:
-        """Wait for a push to one of some wake lists, for at most one slice."""
+    def _wait(self, seconds: float, *lists: str) -> Talk[tuple[str, bytes] | None]:
+        """Wait for a push to one of some lists, for at most one slice; ends in which list, and what was pushed."""
         seconds = min(max(seconds, 0.001), SLICE_S)
         names = [self.prefix + name for name in lists]
         reply = yield Command(("BLPOP", *names, f"{seconds:.3f}"), block_s=seconds)
-        return None if reply is None else bytes(reply[1])
+        return None if reply is None else (reply[0].decode().removeprefix(self.prefix), bytes(reply[1]))
 
-    def _wait_whole(self, list_name: str, timeout_s: float) -> Talk[bytes | None]:
-        """Wait for a push to a wake list, for the whole time."""
+    def _wait_whole(self, timeout_s: float, *lists: str) -> Talk[tuple[str, bytes] | None]:
+        """Wait for a push to one of some lists, for the whole time."""
         deadline = time.monotonic() + timeout_s
         while True:
-            message = yield from self._wait(deadline - time.monotonic(), list_name)
-            if message is not None or time.monotonic() >= deadline:
-                return message
+            pushed = yield from self._wait(deadline - time.monotonic(), *lists)
+            if pushed is not None or time.monotonic() >= deadline:
+                return pushed
 
     # Head -----------------------------------------------------------------
 
@@ -215,7 +216,7 @@ class BoardCommands:
 
     def wait_for_lead(self, timeout_s: float) -> Talk[None]:
         """Wait for the leader to resign."""
-        yield from self._wait_whole("leader_wake", timeout_s)
+        yield from self._wait_whole(timeout_s, "leader_wake")
 
     def resign(self, head_id: str, token: int) -> Talk[None]:
         """Give up the lead."""
@@ -244,13 +245,16 @@ class BoardCommands:
                 return ()
             # Asking again is the sign of life of a worker that waits.
             woken = yield from self._wait(min(remaining, message / 1000), f"wake:{worker.worker_id}")
-            if woken:
-                return decode_jobs(woken)
+            if woken is not None and woken[1]:  # an empty message: ask again, something is different
+                return decode_jobs(woken[1])
 
-    def wait_for_order(self, worker_id: str, timeout_s: float) -> Talk[Order | None]:
-        """Wait for an order to a busy worker."""
-        message = yield from self._wait_whole(f"orders:{worker_id}", timeout_s)
-        return None if message is None else Order(json.loads(message)["order"])
+    def wait_for_order(self, worker_id: str, timeout_s: float) -> Talk[WorkerOrder | None]:
+        """Wait for an order to a worker."""
+        restart = f"restart:{worker_id}"
+        told = yield from self._wait_whole(timeout_s, restart, f"orders:{worker_id}")
+        if told is None:
+            return None
+        return WorkerOrder(order=Order.RESTART) if told[0] == restart else WorkerOrder.model_validate_json(told[1])
 
     def heartbeat(self, worker_id: str, jobs: Iterable[Job]) -> Talk[Heartbeat]:
         """Renew the leases of the jobs in hand."""

@@ -66,7 +66,7 @@ KEYS = (
     KeySpec("worker:WORKER", "hash", "worker", "all", "with its worker: three leases without a sign of life", "a worker and what it does"),
     KeySpec("workers", "zset", "worker", "all", "entries leave with their worker", "workers by last sign of life"),
     KeySpec("wake:WORKER", "list", "head", "worker", WAKE_EXPIRY, "a leased job for a worker that waits"),
-    KeySpec("orders:WORKER", "list", "head", "worker", WAKE_EXPIRY, "what a busy worker is told"),
+    KeySpec("orders:WORKER", "list", "head", "worker", WAKE_EXPIRY, "jobs that a worker is to give up"),
     KeySpec("restart:WORKER", "list", "person, head", "worker", WAKE_EXPIRY, "a worker is to start its payload process anew"),
     KeySpec("timers", "zset", "all", "keeper", "entries leave when due", "leases, retries, grace and expiry times, by due time"),
     KeySpec("keeper_wake", "list", "all", "keeper", WAKE_EXPIRY, "the first timer changed"),

@@ -228,10 +228,21 @@ class Event(_Message):
 
 
 class Order(StrEnum):
-    """What the board tells a busy worker."""
+    """What a worker is told, busy or not."""
 
     PREEMPT = "preempt"
-    """Give up the running backlog job: a current one waits."""
+    """Give up a backlog job: a current one waits."""
+
+    RESTART = "restart"
+    """Start the payload processes anew."""
+
+
+class WorkerOrder(_Message):
+    """An order as a worker hears it."""
+
+    order: Order
+    job_id: str = Field(default="", description="Job to give up; empty where the order is for the worker itself.")
+    token: int = Field(default=0, description="Fencing token of that job's lease: an order for an older one is void.")
 
 
 class Heartbeat(_Message):

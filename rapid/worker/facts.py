@@ -1,6 +1,5 @@
 """Tell the board what a worker and its payload processes take of memory: for people, no decision rests on it."""
 
-import asyncio
 import contextlib
 
 import psutil
@@ -9,6 +8,7 @@ import structlog
 from rapid.dispatch.board import AsyncBoard
 from rapid.dispatch.worker_facts import tell_worker
 from rapid.errors import StoreError
+from rapid.pause import pause
 
 log = structlog.get_logger()
 
@@ -36,5 +36,4 @@ async def tell_memory(board: AsyncBoard, worker_id: str, *, every_s: float = EVE
             await board.connection.run(tell_worker(board.prefix, worker_id, memory_mb=memory_mb()))
         except StoreError as error:
             log.warning("memory cannot be told", error=error.message)
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(asyncio.Event().wait(), every_s)
+        await pause(every_s)

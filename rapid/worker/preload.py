@@ -6,7 +6,6 @@ expires or is canceled costs what was loaded, and that is let go.
 """
 
 import asyncio
-import contextlib
 import time
 from collections import deque
 from collections.abc import Callable
@@ -21,6 +20,7 @@ from rapid.dispatch.models import WorkerSpec
 from rapid.errors import RapidError
 from rapid.next_visit import store
 from rapid.next_visit.models import NextVisit
+from rapid.pause import pause
 from rapid.worker.messages import Preload
 from rapid.worker.process import PayloadChild
 
@@ -99,9 +99,7 @@ class Preloader:
                             self._todo.appendleft((group_id, following))
             except RapidError as error:
                 log.warning("announcements cannot be followed for now", error=error.message)
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(RETRY_S):
-                        await asyncio.Event().wait()
+                await pause(RETRY_S)
 
     async def _take(self, visit: NextVisit) -> None:
         if visit.group_id in self._made:

@@ -17,23 +17,22 @@ import structlog
 
 from rapid.camera.models import Camera
 from rapid.dispatch.board import AsyncBoard
-from rapid.dispatch.models import Job, Order, Priority, WorkerMode, WorkerSpec
-from rapid.dispatch.restart import wait_for_restart
+from rapid.dispatch.models import Job, Priority, WorkerMode, WorkerSpec
 from rapid.errors import LeaseLostError, RapidError, Retry, StoreError
+from rapid.pause import pause
 from rapid.results.afterburner import NotJoinedError
 from rapid.results.models import DetectorResult
 from rapid.results.store import ResultsStore
+from rapid.worker.children import PayloadChildren
 from rapid.worker.facts import tell_memory
 from rapid.worker.messages import ChildAnswer, ChildSettings
 from rapid.worker.metrics import WorkerMetrics
+from rapid.worker.orders import OrderWatch
 from rapid.worker.pace import Pace, Turn
 from rapid.worker.preload import Preloader
-from rapid.worker.process import ChildDiedError, PayloadChild
+from rapid.worker.process import ChildDiedError
 
 log = structlog.get_logger()
-
-RESTART_WAIT_S = 60.0
-"""How long one wait for the order to restart lasts; the order ends it at once."""
 
 
 @dataclass
@@ -84,19 +83,15 @@ class Worker:
         self.spec = spec
         self._board = board
         self._results = results
-        self._settings = child_settings
+        self._children = PayloadChildren(child_settings)
+        self._orders = OrderWatch(board, spec.worker_id)
         self._drain_s = drain_s
         self._idle_wait_s = idle_wait_s
         self._pace = pace or Pace()
         self._metrics = metrics or WorkerMetrics()
-        self._child: PayloadChild | None = None
-        self._spare: PayloadChild | None = None
-        self._spare_task: asyncio.Task[None] | None = None
-        self._retired: set[asyncio.Task[None]] = set()
         self._mode = WorkerMode.CONSUMING
         self._signed_s = 0.0
         self._turn = Turn()
-        self._restart = asyncio.Event()
         self._camera = camera
         self._is_idle = asyncio.Event()
         self.ready = asyncio.Event()
@@ -104,31 +99,32 @@ class Worker:
     async def run(self, stop: asyncio.Event) -> None:
         """Work until ``stop`` is set; then finish or give back the job in hand."""
         structlog.contextvars.bind_contextvars(role="worker", worker_id=self.spec.worker_id)
-        restarts = asyncio.create_task(self._listen_for_restarts())
+        orders = asyncio.create_task(self._orders.run())
         memory = asyncio.create_task(tell_memory(self._board, self.spec.worker_id))
         visits = asyncio.create_task(self._follow_visits())
         try:
             if not await self._is_warm_before(stop):
                 return
             self.ready.set()
-            log.info("worker ready", pools=self.spec.pools, child_pid=self._child.pid if self._child else None)
+            child = self._children.at_work
+            log.info("worker ready", pools=self.spec.pools, child_pid=child.pid if child else None)
             while not stop.is_set():
-                if self._restart.is_set():
+                if self._orders.restart.is_set():
                     await self._start_anew()
                 jobs = await self._claim(stop)
                 self._turn.begin()
                 while jobs:
                     jobs = await self._work(jobs, stop)
         finally:
-            restarts.cancel()
+            orders.cancel()
             memory.cancel()
             visits.cancel()
-            await asyncio.gather(restarts, memory, visits, return_exceptions=True)
+            await asyncio.gather(orders, memory, visits, return_exceptions=True)
             await self._shut_down()
 
     async def _is_warm_before(self, stop: asyncio.Event) -> bool:
         """Get the first child ready; return `False`, without it, if told to stop first: kernels may take minutes."""
-        warming = asyncio.create_task(self._ensure_child())
+        warming = asyncio.create_task(self._children.ready())
         stopped = asyncio.create_task(stop.wait())
         await asyncio.wait({warming, stopped}, return_when=asyncio.FIRST_COMPLETED)
         stopped.cancel()
@@ -140,40 +136,20 @@ class Worker:
             await warming
         return False
 
-    async def _listen_for_restarts(self) -> None:
-        """Hear, busy or not, that somebody wants the payload process to start anew."""
-        while True:
-            try:
-                if await self._board.connection.run(
-                    wait_for_restart(self._board.prefix, self.spec.worker_id, RESTART_WAIT_S)
-                ):
-                    self._restart.set()
-            except StoreError as error:
-                log.warning("restarts cannot be heard", error=error.message)
-
     async def _follow_visits(self) -> None:
         """Make ready what announced visits will need, while there is nothing better to do."""
         if self._camera is not None:
             await Preloader(
-                self.spec, self._camera, self._board, is_idle=self._is_idle, child=lambda: self._child
+                self.spec, self._camera, self._board, is_idle=self._is_idle, child=lambda: self._children.at_work
             ).run()
 
     def _is_to_end(self, stop: asyncio.Event) -> bool:
-        return stop.is_set() or self._restart.is_set()
+        return stop.is_set() or self._orders.restart.is_set()
 
     async def _start_anew(self) -> None:
         """Replace the payload processes by fresh ones."""
-        self._restart.clear()
-        await self._drop_child()
-        if self._spare is not None:
-            await self._spare.kill()
-            self._spare = None
-        try:
-            child = await self._ensure_child()
-        except ChildDiedError as error:
-            log.error("payload process cannot be started", error=error.message)  # the next job tries again, and fails
-        else:
-            log.info("payload process started anew", child_pid=child.pid)
+        self._orders.restart.clear()
+        await self._children.start_anew()
 
     async def _claim(self, stop: asyncio.Event) -> tuple[Job, ...]:
         self._is_idle.set()
@@ -185,7 +161,7 @@ class Worker:
     async def _claim_until(self, stop: asyncio.Event) -> tuple[Job, ...]:
         claim = asyncio.create_task(self._board.claim_many(self.spec, self._pace.limit, timeout_s=self._idle_wait_s))
         stopped = asyncio.create_task(stop.wait())
-        restart = asyncio.create_task(self._restart.wait())
+        restart = asyncio.create_task(self._orders.restart.wait())
         done, _ = await asyncio.wait({claim, stopped, restart}, return_when=asyncio.FIRST_COMPLETED)
         stopped.cancel()
         restart.cancel()
@@ -248,7 +224,7 @@ class Worker:
             log.info("job given back", reason="a current job takes its worker")
             return await self._board.preempted(job)
         if outcome.drained:
-            reason = "its worker starts anew" if self._restart.is_set() else "its worker stopped"
+            reason = "its worker starts anew" if self._orders.restart.is_set() else "its worker stopped"
             await self._board.release(job, count_attempt=False, reason=reason)
             log.info("job given back", reason=reason)
             return None
@@ -336,7 +312,7 @@ class Worker:
         # From now on: a child takes seconds to start, on a busy machine longer than a lease lasts.
         lease = asyncio.create_task(self._keep_lease(job, others))
         try:
-            child = await self._ensure_child()
+            child = await self._children.ready()
         except ChildDiedError as error:
             await _end(lease)
             return _Outcome(error=error.to_dict())
@@ -351,7 +327,7 @@ class Worker:
         watchers: set[asyncio.Task[Any]] = {work, lease}
         orders: asyncio.Task[None] | None = None
         if job.priority is Priority.BACKLOG:
-            orders = asyncio.create_task(self._wait_for_preemption(job))
+            orders = asyncio.create_task(self._orders.wait_for_preemption(job))
             watchers.add(orders)
         drain = asyncio.create_task(self._wait_for_drain(stop))
         watchers.add(drain)
@@ -363,15 +339,14 @@ class Worker:
                 try:
                     return _Outcome(answer=work.result())
                 except ChildDiedError as error:
-                    await self._drop_child()
+                    await self._children.drop()
                     return _Outcome(error=error.to_dict())
             if orders is not None and orders in done and lease not in done:
                 # What it was writing is written whole or not at all, and its job is no longer its own.
-                self._retire(self._child)
-                self._child = None
+                self._children.retire()
                 self._metrics.preemptions.inc()
                 return _Outcome(preempted=True)
-            await self._drop_child()
+            await self._children.drop()
             if lease in done:
                 return _Outcome(lost=True)
             if drain in done:
@@ -387,9 +362,7 @@ class Worker:
         """Renew the leases until that of the running job is lost."""
         lease_ms = job.lease_ms
         while True:
-            # A wait that nothing ends: the pause between two signs of life.
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(asyncio.Event().wait(), lease_ms / 3000)
+            await pause(lease_ms / 3000)
             try:
                 beat = await self._board.heartbeat(self.spec.worker_id, job, *others)
             except StoreError as error:
@@ -400,76 +373,25 @@ class Worker:
             lease_ms = beat.lease_ms or lease_ms  # the board's clock may run at another rate by now
             if job.job_id in beat.lost:
                 return
-
-    async def _wait_for_preemption(self, job: Job) -> None:
-        while True:
-            order = await self._board.wait_for_order(self.spec.worker_id, timeout_s=job.lease_ms / 1000)
-            if order is Order.PREEMPT:
-                return
+            if beat.preempt:
+                self._orders.preempt(job)
 
     async def _wait_for_drain(self, stop: asyncio.Event) -> None:
-        ends = [asyncio.create_task(event.wait()) for event in (stop, self._restart)]
+        ends = [asyncio.create_task(event.wait()) for event in (stop, self._orders.restart)]
         try:
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for end in ends:
                 end.cancel()
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(asyncio.Event().wait(), self._drain_s)
-
-    # Children
-
-    async def _ensure_child(self) -> PayloadChild:
-        """Return a child that is ready: the one at work, the spare, or a new one."""
-        if self._child is None and self._spare_task is not None:
-            await asyncio.gather(self._spare_task, return_exceptions=True)
-        if self._child is None and self._spare is not None:
-            self._child, self._spare = self._spare, None
-        if self._child is None:
-            child = PayloadChild(self._settings)
-            await child.start()
-            self._child = child
-        return self._child
+        await pause(self._drain_s)
 
     def _set_mode(self, mode: WorkerMode) -> None:
         """In mode preempting, keep a warm spare child ready."""
         self._mode = mode
-        if mode is not WorkerMode.PREEMPTING:
-            spare, self._spare = self._spare, None
-            self._retire(spare)
-        elif self._spare is None and (self._spare_task is None or self._spare_task.done()):
-            self._spare_task = asyncio.create_task(self._start_spare())
-
-    async def _start_spare(self) -> None:
-        spare = PayloadChild(self._settings)
-        try:
-            await spare.start()
-        except ChildDiedError as error:
-            log.warning("no spare child", error=error.message)
-            return
-        self._spare = spare
-        log.info("spare child ready", child_pid=spare.pid)
-
-    async def _drop_child(self) -> None:
-        child, self._child = self._child, None
-        if child is not None:
-            await child.kill()
-
-    def _retire(self, child: PayloadChild | None) -> None:
-        """Kill a child without waiting until the system has taken its memory back."""
-        if child is not None:
-            ending = asyncio.create_task(child.kill())
-            self._retired.add(ending)
-            ending.add_done_callback(self._retired.discard)
+        self._children.keep_spare(is_wanted=mode is WorkerMode.PREEMPTING)
 
     async def _shut_down(self) -> None:
-        if self._spare_task is not None:
-            self._spare_task.cancel()
-            await asyncio.gather(self._spare_task, return_exceptions=True)
-        await self._drop_child()
-        if self._spare is not None:
-            await self._spare.kill()
-        await asyncio.gather(*self._retired, return_exceptions=True)
+        await self._children.end()
         with contextlib.suppress(RapidError):
             await self._board.leave(self.spec.worker_id)
         log.info("worker stopped")

@@ -187,7 +187,8 @@ def test_i5_a_current_job_preempts_a_backlog_job(preempting: Board) -> None:
     assert board.wait_for_order("w0", timeout_s=0.01) is None
     board.post(spec_of(6, [0]))
     assert board.heartbeat("w0", job).preempt
-    assert board.wait_for_order("w0", timeout_s=1) is Order.PREEMPT
+    told = board.wait_for_order("w0", timeout_s=1)
+    assert (told.order, told.job_id, told.token) == (Order.PREEMPT, job.job_id, job.token)
     current = board.preempted(job)
     assert (current.batch, current.priority) == (key_of(6), Priority.CURRENT)
     assert not board.heartbeat("w0", current).preempt

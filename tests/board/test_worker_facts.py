@@ -3,7 +3,8 @@
 import redis
 
 from rapid.dispatch.board import Board
-from rapid.dispatch.restart import order_restart, wait_for_restart
+from rapid.dispatch.models import Order
+from rapid.dispatch.restart import order_restart
 from rapid.dispatch.worker_facts import read_worker_facts, tell_worker
 from tests.board.conftest import spec_of, worker
 
@@ -50,6 +51,6 @@ def test_one_worker_alone_is_told_to_start_anew(board):
     assert board.connection.run(order_restart(board.prefix, worker_id="nobody")) == 0
     assert board.connection.run(order_restart(board.prefix, worker_id="w2")) == 1
     assert {name: one.is_restarting for name, one in facts(board).items()} == {"w1": False, "w2": True}
-    assert board.connection.run(wait_for_restart(board.prefix, "w2", 5.0))
+    assert board.wait_for_order("w2", timeout_s=5.0).order is Order.RESTART
     assert not facts(board)["w2"].is_restarting
     assert board.connection.run(order_restart(board.prefix, "science")) == 2

@@ -10,8 +10,8 @@ from redis.exceptions import AuthenticationError, NoPermissionError
 
 from rapid.control.store import ControlStore
 from rapid.dispatch.board import Board
-from rapid.dispatch.models import BatchKey, BatchSpec, EventKind, WorkerMode, WorkerSpec
-from rapid.dispatch.restart import order_restart, wait_for_restart
+from rapid.dispatch.models import BatchKey, BatchSpec, EventKind, Order, WorkerMode, WorkerSpec
+from rapid.dispatch.restart import order_restart
 from rapid.dispatch.users import ROLES, render_users, rules_of, user_name
 from rapid.dispatch.valkey import EmbeddedValkey, free_port, server_binary
 from rapid.errors import ConfigurationError, NotFoundError, StoreError
@@ -88,7 +88,7 @@ def test_each_role_can_do_its_part_of_an_exposure(board_of, make_store):
     operator = board_of("operator")
     operator.retry_dead_letter(display.dead_letters()[0].job_id)
     assert operator.connection.run(order_restart(operator.prefix, "wavefront")) == 1
-    assert worker.connection.run(wait_for_restart(worker.prefix, "w", 5))
+    assert worker.wait_for_order("w", timeout_s=5).order is Order.RESTART
     worker.leave("w")
     head.resign("h", token)
 

@@ -14,8 +14,7 @@ from rapid.control.rubintv import RubinTVDoor
 from rapid.control.spelling import CONTROLS, KNOWN_KEYS, PREFIX, RESET_HEAD
 from rapid.control.store import AsyncControlStore
 from rapid.dispatch.board import AsyncBoard
-from rapid.dispatch.models import BatchKey, BatchSpec, WorkerSpec
-from rapid.dispatch.restart import wait_for_restart
+from rapid.dispatch.models import BatchKey, BatchSpec, Order, WorkerOrder, WorkerSpec
 from rapid.dispatch.valkey import EmbeddedValkey
 from rapid.pipeline.store import default_book
 from tests.support.users import add_users, remove_users, url_of
@@ -198,11 +197,11 @@ async def test_a_worker_group_is_told_to_restart(door, page, board):
     await board.claim(WorkerSpec(worker_id="w1", pools=("science", "wavefront")), timeout_s=0)
     await board.claim(WorkerSpec(worker_id="w2", pools=("wavefront",)), timeout_s=0)
     await page.client.set(f"{PREFIX}RESET_SFM_SET_0", "1")
-    assert await board.connection.run(wait_for_restart(board.prefix, "w1", WAIT_S))
+    assert await board.wait_for_order("w1", timeout_s=WAIT_S) == WorkerOrder(order=Order.RESTART)
     assert await page.until_readback("RESET_SFM_SET_0", bool) == "RESTARTING 1 workers"
     await page.client.set(f"{PREFIX}RESET_AOS_SET_3", "1")
     for name in ("w1", "w2"):
-        assert await board.connection.run(wait_for_restart(board.prefix, name, WAIT_S))
+        assert await board.wait_for_order(name, timeout_s=WAIT_S) == WorkerOrder(order=Order.RESTART)
 
 
 async def test_an_unknown_control_is_left_alone_and_answered(door, page, client):
