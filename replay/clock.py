@@ -71,6 +71,9 @@ class NightClock:
         self._state = Playing.STEPPING if stepping else Playing.RUNNING
         self._steps = 0
         self._sought_s: float | None = None
+        self._is_held = False
+        self.ends_at_s = math.inf
+        """When the night ends: nothing beyond can be sought."""
         self.on_rate: Callable[[float], None] = lambda _rate: None
         """Called with the rate whenever it changes; 0 while the clock stands."""
 
@@ -105,13 +108,20 @@ class NightClock:
             return max((self._position() - at_s) / self._rate, 0.0)
 
     def _position(self) -> float:
-        if self._state is Playing.RUNNING and math.isfinite(self._rate):
+        if self._state is Playing.RUNNING and math.isfinite(self._rate) and not self._is_held:
             return self._at_s + (self._now_s() - self._since_s) * self._rate
         return self._at_s
+
+    def hold(self) -> None:
+        """Stand until `begin`, whatever else is asked meanwhile: the night is being got ready."""
+        with self._changed:
+            self._stand_at(self._at_s)
+            self._is_held = True
 
     def begin(self) -> None:
         """Run from now on: what was spent on getting ready is no time of the night."""
         with self._changed:
+            self._is_held = False
             self._since_s = self._now_s()
 
     def _stand_at(self, at_s: float) -> None:
@@ -194,10 +204,11 @@ class NightClock:
         Raises
         ------
         ConfigurationError
-            Raised for a time before the night.
+            Raised for a time before or after the night.
         """
-        if not (math.isfinite(at_s) and at_s >= 0):
-            raise ConfigurationError("seek", f"{at_s:g} s is not in the night")
+        if not 0 <= at_s <= self.ends_at_s or not math.isfinite(at_s):
+            end = f", which ends at {self.ends_at_s:g} s" if math.isfinite(self.ends_at_s) else ""
+            raise ConfigurationError("seek", f"{at_s:g} s is not in the night{end}")
 
         def go() -> None:
             self._at_s = self._sought_s = at_s
