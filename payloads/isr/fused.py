@@ -98,9 +98,8 @@ def _measure_parallel(readout: ReadOut, inputs: IsrInputs, levels: NDArray[np.fl
     y0, y1 = layout.parallel or (0, 0)
     gain = _readonly(inputs.gain, np.float32, 1)
     rows = np.empty(readout.parallel.shape, dtype=np.float32)
-    level_parallel_rows(
-        readout.parallel, np.ascontiguousarray(levels[:, y0:y1]), gain, unmixing(inputs.crosstalk), rows
-    )
+    unmix = unmixing(inputs.crosstalk, inputs.quadratic_crosstalk)
+    level_parallel_rows(readout.parallel, np.ascontiguousarray(levels[:, y0:y1]), gain, unmix, rows)
 
     def imaging(amp: int) -> NDArray[np.int32]:
         x0, top, _, flip_y = layout.place[amp]
@@ -168,7 +167,7 @@ def run_kernels(readout: ReadOut, inputs: IsrInputs, planes: IsrPlanes) -> None:
         np.array([box.width, box.height], dtype=np.int64),
         electronics,
         np.int32(inputs.adc_max),
-        unmixing(inputs.crosstalk),
+        unmixing(inputs.crosstalk, inputs.quadratic_crosstalk),
         _readonly(curves.knots if curves else None, np.float32, 2),
         _readonly(curves.pieces if curves else None, np.float32, 3),
         _readonly(curves.nearby if curves else None, np.int32, 2),

@@ -129,6 +129,8 @@ class IsrInputs:
         Count at which the converter is at its end: saturated whatever the overscan says [ADU].
     crosstalk : ndarray of shape (n_amps, n_amps), float32
         ``[target, source]``: fraction of the source's signal that appears in the target.
+    quadratic_crosstalk : ndarray of shape (n_amps, n_amps), float32, one over the unit of the image
+        ``[target, source]``: what of the square of the source's signal appears in the target.
     linearity
         What to subtract, by signal [unit of the image].
     bias, dark, flat : ndarray of shape (height, width), float32
@@ -150,6 +152,7 @@ class IsrInputs:
     serial_overscan: bool = True
     parallel_overscan: bool = True
     crosstalk: NDArray[np.float32] | None = None
+    quadratic_crosstalk: NDArray[np.float32] | None = None
     linearity: Linearity | None = None
     bias: NDArray[np.float32] | None = None
     dark: NDArray[np.float32] | None = None
@@ -189,7 +192,7 @@ class IsrPlanes:
 
 
 def crosstalk_matrix(table: Mapping[str, Mapping[str, float]], names: tuple[str, ...]) -> NDArray[np.float32]:
-    """Return ``[target, source]`` from a calib's table ``{target amp: {source amp: fraction}}``; what is absent is 0."""
+    """Return ``[target, source]`` from a calib's table ``{target amp: {source amp: coefficient}}``; what is absent is 0."""
     matrix = np.zeros((len(names), len(names)), dtype=np.float32)
     for target, name in enumerate(names):
         for source, other in enumerate(names):

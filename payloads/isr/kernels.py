@@ -11,6 +11,7 @@ import numpy as np
 from numba import njit
 
 from payloads.isr.linearity import STRETCH, correct_row
+from payloads.isr.overscan import unmix_row
 from payloads.isr.steps import MAX_INTERPOLATED_PX, NO_DATA_VARIANCE, WITHOUT_VALUE
 from payloads.mask import BAD, INTRP, SAT, SUSPECT, UNMASKEDNAN
 
@@ -171,7 +172,7 @@ def calibrate(  # type: ignore[no-untyped-def] # noqa: ANN201
         Width and height of an amp's imaging pixels.
     electronics : ndarray of shape (n_amps, 5), float32
         gain, one over photon gain, noise variance, saturation and suspect level.
-    unmix : ndarray of shape (n_amps, n_amps), float32
+    unmix : ndarray of shape (n_amps, n_amps or 2 n_amps), float32
         As from `payloads.isr.overscan.unmixing`.
     knots, pieces, nearby, bins_per_unit
         As in `payloads.isr.linearity.Linearity`.
@@ -188,9 +189,9 @@ def calibrate(  # type: ignore[no-untyped-def] # noqa: ANN201
     amp_width, height = size[0], size[1]
     n_bands = bands.shape[0]
     n_rows, n_columns = binned.shape
-    signal = np.empty((n_amps, amp_width), dtype=np.float32)
+    signal = np.empty((max(n_amps, unmix.shape[1]), amp_width), dtype=np.float32)
     flags = np.empty((n_amps, amp_width), dtype=np.int32)
-    corrected = signal if unmix.shape[0] == 0 else np.empty_like(signal)
+    corrected = signal if unmix.shape[0] == 0 else np.empty((n_amps, amp_width), dtype=np.float32)
     amount = np.empty(STRETCH, dtype=np.float32)
     line = np.empty(amp_width, dtype=np.float32)
     line_flags = np.empty(amp_width, dtype=np.int32)
@@ -222,7 +223,7 @@ def calibrate(  # type: ignore[no-untyped-def] # noqa: ANN201
                 counts[amp, 0] += _count_flags(flags[amp], SAT)
                 counts[amp, 1] += _count_flags(flags[amp], SUSPECT)
         if unmix.shape[0] > 0:
-            np.dot(unmix, signal, corrected)
+            unmix_row(unmix, signal, levels[:, k], corrected)
         for amp in order:
             x0, x1 = place[amp, 0], place[amp, 0] + amp_width
             y = place[amp, 1] + (height - 1 - k if place[amp, 3] else k)

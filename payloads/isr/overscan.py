@@ -129,14 +129,47 @@ def measure_serial(serial, network, y0, y1, levels, noise):  # type: ignore[no-u
         noise[amp] = 0.5 * _clipped_moments(residuals[0])[1]
 
 
-def unmixing(crosstalk: NDArray[np.float32] | None) -> NDArray[np.float32]:
-    """Return what turns the amps' signals into those without crosstalk, one less its fractions; empty for None.
+def unmixing(crosstalk: NDArray[np.float32] | None, quadratic: NDArray[np.float32] | None) -> NDArray[np.float32]:
+    """Return what turns the amps' signals into those without crosstalk, one less its fractions; empty for none.
 
-    A product with it is twice as fast in BLAS as in loops of ours.
+    A product with it is twice as fast in BLAS as in loops of ours. With quadratic crosstalk it is twice as wide: the
+    squares of the signals follow the signals.
     """
-    if crosstalk is None:
+    if crosstalk is None and quadratic is None:
         return np.empty((0, 0), dtype=np.float32)
-    return np.asarray(np.eye(len(crosstalk)) - crosstalk, dtype=np.float32)
+    n_amps = len(quadratic if crosstalk is None else crosstalk)  # type: ignore[arg-type] # one of them is there
+    linear = np.eye(n_amps) - (0.0 if crosstalk is None else crosstalk)
+    both = linear if quadratic is None else np.hstack([linear, -quadratic])
+    return np.ascontiguousarray(both, dtype=np.float32)
+
+
+@njit(nogil=True, cache=True)
+def unmix_row(unmix, signal, levels, corrected):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN201
+    """Take crosstalk off one row of all amps.
+
+    Parameters
+    ----------
+    unmix : ndarray of shape (n_amps, n_amps or 2 n_amps), float32
+        As from `unmixing`.
+    signal : ndarray of shape (n_amps or 2 n_amps, width), float32
+        The amps' signals; changed.
+    levels : ndarray of shape (n_amps,), float32
+        Of this row; NaN where unknown: that amp's signal is, too, and the others' must not become so.
+    corrected : ndarray of shape (n_amps, width), float32
+        Written.
+    """
+    n_amps = corrected.shape[0]
+    for amp in range(n_amps):
+        if np.isnan(levels[amp]):
+            signal[amp, :] = np.float32(0)
+        if unmix.shape[1] > n_amps:
+            line, square = signal[amp], signal[n_amps + amp]
+            for x in range(line.shape[0]):
+                square[x] = line[x] * line[x]
+    np.dot(unmix, signal, corrected)
+    for amp in range(n_amps):
+        if np.isnan(levels[amp]):
+            corrected[amp, :] = np.float32(np.nan)
 
 
 @njit(nogil=True, cache=True)
@@ -147,11 +180,11 @@ def level_parallel_rows(parallel, levels, gain, unmix, rows):  # type: ignore[no
     ----------
     parallel : ndarray of shape (n_amps, n_rows, width), int32, ADU
     levels : ndarray of shape (n_amps, n_rows), float32, ADU
-    unmix : ndarray of shape (n_amps, n_amps), float32
+    unmix : ndarray of shape (n_amps, n_amps or 2 n_amps), float32
         As from `unmixing`; of shape (0, 0) for no crosstalk.
     """
     n_amps, n_rows, width = rows.shape
-    signal = np.empty((n_amps, width), dtype=np.float32)
+    signal = np.empty((max(n_amps, unmix.shape[1]), width), dtype=np.float32)
     corrected = np.empty((n_amps, width), dtype=np.float32)
     for y in range(n_rows):
         for amp in range(n_amps):
@@ -160,7 +193,7 @@ def level_parallel_rows(parallel, levels, gain, unmix, rows):  # type: ignore[no
             for x in range(width):
                 line[x] = (np.float32(counts[x]) - level) * scale
         if unmix.shape[0] > 0:
-            np.dot(unmix, signal, corrected)
+            unmix_row(unmix, signal, levels[:, y], corrected)
             rows[:, y] = corrected
         else:
             rows[:, y] = signal

@@ -1,8 +1,8 @@
 """Payload ``isr``: calibrate one detector with whatever calibs there are, and say what was applied.
 
 It never fails for want of a calib. Kinds it asks for: ``bias dark flat defects crosstalk linearity ptc``, and
-``serial_cti brighter_fatter`` where the configuration asks (`payloads.isr.optional`).
-Three are tables: ``crosstalk`` ``{target amp: {source amp: fraction}}``; ``linearity`` ``{amp: {level
+``crosstalk_quadratic serial_cti brighter_fatter`` where the configuration asks (`payloads.isr.optional`).
+Tables: ``crosstalk`` ``{target amp: {source amp: fraction}}``, ``crosstalk_quadratic`` the same per electron; ``linearity`` ``{amp: {level
 [electron]: what to subtract [electron]}}``; ``ptc`` ``{amp: {gain, read_noise [electron], turnoff_electron}}``.
 """
 
@@ -49,6 +49,10 @@ class IsrConfig(OptionalSteps):
     parallel_overscan: bool = Field(default=True, description="Subtract each column's overscan level.")
     gain: bool = Field(default=True, description="Convert to electron; otherwise the image stays in ADU.")
     crosstalk: bool = Field(default=True, description="Subtract what amps put into each other.")
+    quadratic_crosstalk: bool = Field(
+        default=False,
+        description="Subtract, too, what goes with the square of their signals, with the calib crosstalk_quadratic.",
+    )
     linearity: bool = Field(default=True, description="Correct the amps' non-linearity.")
     bias: bool = Field(default=True, description="Subtract the combined bias.")
     dark: bool = Field(default=True, description="Subtract the combined dark, scaled by dark time.")
@@ -188,6 +192,9 @@ class Isr:
         serial = config.serial_overscan and layout.serial is not None
         parallel = config.parallel_overscan and layout.parallel is not None
         crosstalk = self._calib(frame, "crosstalk", wanted=config.crosstalk and config.gain)
+        quadratic = self._calib(
+            frame, "crosstalk_quadratic", wanted=config.crosstalk and config.quadratic_crosstalk and config.gain
+        )
         linearity = self._calib(frame, "linearity", wanted=config.linearity and config.gain)
         bias = self._plane(frame, "bias", wanted=config.bias and config.gain)
         dark_time_s = frame.info.dark_time_s
@@ -201,6 +208,7 @@ class Isr:
             "saturation": True,
             "gain": config.gain,
             "crosstalk": crosstalk is not None,
+            "crosstalk_quadratic": quadratic is not None,
             "parallel_overscan": parallel,
             "linearity": linearity is not None,
             "assemble": True,
@@ -233,6 +241,7 @@ class Isr:
             serial_overscan=serial,
             parallel_overscan=parallel,
             crosstalk=crosstalk_matrix(crosstalk.table, names) if crosstalk else None,
+            quadratic_crosstalk=crosstalk_matrix(quadratic.table, names) if quadratic else None,
             linearity=curves,
             bias=bias.image if bias else None,
             dark=dark.image if dark else None,
@@ -296,7 +305,7 @@ class Isr:
                 "gain_electron_per_adu": float(used[place]),
                 "overscan_level_adu": float(np.median(known)) if has_level else None,
                 "overscan_row_scatter_adu": float(np.std(known)) if has_level else None,
-                "overscan_drift_adu": float(level[-100:].mean() - level[:100].mean()) if has_level else None,
+                "overscan_drift_adu": float(known[-100:].mean() - known[:100].mean()) if has_level else None,
                 "read_noise_electron": noise if np.isfinite(noise) else None,
                 f"parallel_overscan_{unit}": float(np.median(planes.parallel_levels[place]))
                 if inputs.parallel_overscan

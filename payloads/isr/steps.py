@@ -149,16 +149,23 @@ def overscan_noise(stack: NDArray[Any], levels: Array, layout: AmpLayout) -> NDA
     return noise
 
 
-def correct_crosstalk(signal: Array, crosstalk: Array) -> Array:
+def correct_crosstalk(signal: Array, crosstalk: Array | None, quadratic: Array | None = None) -> Array:
     """Subtract what each amp's signal put into the others, at the same place in the read-out.
 
     Parameters
     ----------
     signal : ndarray of shape (n_amps, height, width), float32
-    crosstalk : ndarray of shape (n_amps, n_amps), float32
-        ``[target, source]``.
+        NaN where an amp's level is not known: then what it put into the others is not, either, and is left.
+    crosstalk, quadratic : ndarray of shape (n_amps, n_amps), float32
+        ``[target, source]``: of the signal, and of its square.
     """
-    return (signal - np.tensordot(crosstalk, signal, axes=(1, 0))).astype(np.float32)
+    corrected = signal
+    source = np.where(np.isnan(signal), np.float32(0), signal)
+    if crosstalk is not None:
+        corrected = corrected - np.tensordot(crosstalk, source, axes=(1, 0))
+    if quadratic is not None:
+        corrected = corrected - np.tensordot(quadratic, source * source, axes=(1, 0))
+    return corrected.astype(np.float32)
 
 
 def _grown(columns: NDArray[np.bool_], n: int) -> NDArray[np.bool_]:
@@ -343,8 +350,7 @@ def run_steps(stack: NDArray[Any], inputs: IsrInputs) -> IsrPlanes:
     if inputs.parallel_overscan and layout.parallel is not None:
         y0, y1 = layout.parallel
         overscan = (stack[:, y0:y1, columns].astype(np.float32) - levels[:, y0:y1, None]) * inputs.gain[:, None, None]
-        if inputs.crosstalk is not None:
-            overscan = correct_crosstalk(overscan, inputs.crosstalk)
+        overscan = correct_crosstalk(overscan, inputs.crosstalk, inputs.quadratic_crosstalk)
         parallel = parallel_levels(
             overscan,
             signal[:, -GROW_SATURATED_PX:],
@@ -352,8 +358,7 @@ def run_steps(stack: NDArray[Any], inputs: IsrInputs) -> IsrPlanes:
             saturation=inputs.saturation * inputs.gain,
             image_median=lambda amp: image_median(stack[amp, rows, columns], levels[amp, rows], inputs.gain[amp]),
         )
-    if inputs.crosstalk is not None:
-        signal = correct_crosstalk(signal, inputs.crosstalk)
+    signal = correct_crosstalk(signal, inputs.crosstalk, inputs.quadratic_crosstalk)
     signal = signal - parallel[:, None, :]
     if inputs.linearity is not None:
         signal = linearity.correct(signal, inputs.linearity)

@@ -16,11 +16,13 @@ from numpy.typing import NDArray
 from payloads.raw.rice_hdu import RiceTiles, find_rice_tiles, readable_buffer
 from rapid.camera.models import Amp, Box, Detector
 from rapid.errors import CorruptRawError
-from rapid.exposure.fits_header import FitsStructure, Hdu
+from rapid.exposure.fits_header import BLOCK, CARD, FitsStructure, Hdu
 
 _SECTION = re.compile(r"\[\s*(-?\d+)\s*:\s*(-?\d+)\s*,\s*(-?\d+)\s*:\s*(-?\d+)\s*\]")
 MAX_PIXELS = 1 << 26
 """64 million pixels in one segment: far above any CCD, below what would exhaust a worker."""
+MAX_FIELDS = 999
+"""Columns of a table, by the FITS standard; a compressed image has one to seven."""
 
 
 @dataclass(frozen=True)
@@ -136,12 +138,26 @@ def _decode_plain(structure: FitsStructure, hdu: Hdu, shape: tuple[int, ...]) ->
     return np.frombuffer(structure.data, dtype=kind, count=shape[0] * shape[1], offset=hdu.data_offset).reshape(shape)
 
 
+def _bytes_alone(structure: FitsStructure, hdu: Hdu) -> bytes:
+    """Return a file of one extension: what is wrong with the others does not matter, and they cost no time."""
+    before = structure.hdus[hdu.index - 1]
+    begin = before.data_offset + -(-before.data_length // BLOCK) * BLOCK
+    content = bytes(structure.data[begin : hdu.data_offset + hdu.data_length])
+    cards = [f"{key:8}= {value:>20}" for key, value in (("SIMPLE", "T"), ("BITPIX", "8"), ("NAXIS", "0"))]
+    primary = "".join(card.ljust(CARD) for card in (*cards, "END"))
+    return primary.ljust(BLOCK).encode() + content.ljust(-(-len(content) // BLOCK) * BLOCK, b"\0")
+
+
 def _decode_astropy(structure: FitsStructure, hdu: Hdu, shape: tuple[int, ...]) -> NDArray[Any]:
     from astropy.io import fits
 
+    n_fields = hdu.header.get("TFIELDS")
+    if not isinstance(n_fields, int) or not 1 <= n_fields <= MAX_FIELDS:
+        # Astropy looks for each of them; for a million that takes a minute.
+        raise CorruptRawError(f"{hdu.name or hdu.index}: TFIELDS is {n_fields!r}", hdu=hdu.index, field="TFIELDS")
     try:
-        with fits.open(io.BytesIO(bytes(structure.data)), memmap=False) as hdus:
-            data = np.asarray(hdus[hdu.index].data)
+        with fits.open(io.BytesIO(_bytes_alone(structure, hdu)), memmap=False) as hdus:
+            data = np.asarray(hdus[1].data)
     except Exception as error:
         raise CorruptRawError(f"{hdu.name or hdu.index}: cannot be decoded: {error}", hdu=hdu.index) from error
     if data.shape != shape:

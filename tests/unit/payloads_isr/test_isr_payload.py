@@ -73,6 +73,45 @@ def test_calibs_are_undone_to_the_sky(det):
     assert "defects" not in frame.applied
 
 
+def test_quadratic_crosstalk_is_undone_where_the_configuration_asks():
+    rng = np.random.default_rng(21)
+    det = detector()
+    sky = np.full((det.height, det.width), 1000.0)
+    source = det.amps[3]
+    amp_pixels(sky, source)[20:40, 5:15] = 60_000.0
+    linear = {a.name: {source.name: 1e-3} for a in det.amps if a is not source}
+    quadratic = {a.name: {source.name: -1e-8} for a in det.amps if a is not source}
+    seen = sky.copy()
+    for target in det.amps:
+        if target is not source:
+            light = amp_pixels(sky, source)
+            amp_pixels(seen, target)[...] += 1e-3 * light - 1e-8 * light**2
+    raw = raw_bytes(det, expose(det, seen, rng=rng, noise=False))
+    empty = np.empty((0, 0), np.float32)
+    calibs = DictCalibs(
+        crosstalk=CalibPlane("ct-1", empty, table=linear),
+        crosstalk_quadratic=CalibPlane("ct2-1", empty, table=quadratic),
+    )
+
+    def ghost(**config):
+        frame = frame_of(raw, detector_id=det.id, calibs=calibs)
+        plain_isr(parallel_overscan=False, **config).run(frame)
+        target = amp_pixels(frame.image, det.amps[0])
+        return target[20:40, 5:15].mean() - target[60:, 5:15].mean(), frame
+
+    left, frame = ghost()  # to a count, of 1.5 electron
+    assert left == pytest.approx(-36.0, abs=1.6)
+    assert "crosstalk_quadratic" not in frame.applied
+    left, frame = ghost(quadratic_crosstalk=True)
+    assert left == pytest.approx(0.0, abs=1.6)
+    assert frame.applied.index("crosstalk_quadratic") == frame.applied.index("crosstalk") + 1
+    assert frame.calib_ids["crosstalk_quadratic"] == "ct2-1"
+    calibs.calibs.pop("crosstalk")
+    left, frame = ghost(quadratic_crosstalk=True)
+    assert left == pytest.approx(59.0, abs=1.6)
+    assert "crosstalk" not in frame.applied
+
+
 def test_parallel_overscan_takes_a_column_structure_off():
     det = detector()
     rng = np.random.default_rng(13)

@@ -40,6 +40,7 @@ def full_inputs(det, rng):
         layout=layout,
         **{name: np.array(values, dtype=np.float32) for name, values in per_amp.items()},
         crosstalk=crosstalk,
+        quadratic_crosstalk=(1e-4 * crosstalk[::-1, ::-1]).copy(),
         linearity=curves,
         bias=bias,
         dark=rng.normal(0.02, 0.01, size).astype(np.float32),
@@ -87,12 +88,16 @@ def compare(stack, inputs):
 SWITCHES = {
     "everything": {},
     "no calibs": {
-        "crosstalk": None, "linearity": None, "bias": None, "dark": None, "flat": None,
+        "crosstalk": None, "quadratic_crosstalk": None, "linearity": None, "bias": None, "dark": None, "flat": None,
         "defects": None,
     },
+    "linear crosstalk only": {"quadratic_crosstalk": None},
+    "quadratic crosstalk only": {"crosstalk": None},
     "no overscan": {"serial_overscan": False, "parallel_overscan": False},
     "no interpolation": {"interpolate": False},
-    "flat only": {"crosstalk": None, "linearity": None, "bias": None, "dark": None, "defects": None},
+    "flat only": {
+        "crosstalk": None, "quadratic_crosstalk": None, "linearity": None, "bias": None, "dark": None, "defects": None,
+    },
     "serial only": {"parallel_overscan": False},
 }  # fmt: skip
 
@@ -103,6 +108,25 @@ def test_both_implementations_agree(detector_id, switches):
     rng = np.random.default_rng(detector_id)
     det = detector(detector_id=detector_id)
     compare(troubled_stack(det, rng), dataclasses.replace(full_inputs(det, rng), **switches))
+
+
+def test_an_amp_whose_level_is_unknown_does_not_spoil_the_others():
+    """Twenty rows whose overscan is none: by crosstalk they would take all amps along."""
+    rng = np.random.default_rng(3)
+    det = detector()
+    stack = expose(det, rng.poisson(800, (det.height, det.width)).astype(float), rng=rng)
+    inputs = full_inputs(det, rng)
+    expected = run_steps(stack, inputs)
+    stack[6, 40:60, det.amps[0].serial_overscan.x0 :] += 3000
+    stack[6, -6:, det.amps[0].serial_overscan.x0 :] += 3000  # in the parallel overscan, too
+    planes = compare(stack, inputs)
+    for place, amp in enumerate(det.amps):
+        unknown = (planes.mask[amp.trimmed.slices] & UNMASKEDNAN) != 0
+        was_unknown = (expected.mask[amp.trimmed.slices] & UNMASKEDNAN) != 0
+        # Five rows at either end have levels from their neighbours'.
+        assert np.count_nonzero(unknown & ~was_unknown) == (10 * amp.data.width if place == 6 else 0)
+        assert np.abs(planes.parallel_levels[place] - expected.parallel_levels[place]).max() < 1.0 or place == 6
+    assert np.isnan(planes.levels[6, 45:55]).all()
 
 
 @pytest.mark.parametrize("value", [0, 262143, -5], ids=["blank", "railed", "negative"])
@@ -124,12 +148,11 @@ def test_amps_that_leave_a_gap():
     parts = {
         name: getattr(inputs, name)[:-2] for name in ("gain", "photon_gain", "noise_variance", "saturation", "suspect")
     }
+    parts |= {name: getattr(inputs, name)[:-2, :-2].copy() for name in ("crosstalk", "quadratic_crosstalk")}
     parts["linearity"] = Linearity(
         *(getattr(inputs.linearity, name)[:-2] for name in ("knots", "pieces", "nearby", "bins_per_unit"))
     )
-    planes = compare(
-        stack[:-2], dataclasses.replace(inputs, layout=layout, crosstalk=inputs.crosstalk[:-2, :-2].copy(), **parts)
-    )
+    planes = compare(stack[:-2], dataclasses.replace(inputs, layout=layout, **parts))
     assert (planes.mask[det.amps[-1].trimmed.slices] & NO_DATA).all()
 
 
