@@ -21,7 +21,7 @@ import structlog
 from rapid.arrival.decide import FileKind, kind_of
 from rapid.arrival.dedupe import Content
 from rapid.arrival.door import Door, expected_sensors, quarantined
-from rapid.arrival.models import Arrival, RawHeader
+from rapid.arrival.models import Arrival, IsDone, RawHeader
 from rapid.arrival.notification import NotificationReceipt, ObjectCreated, Sequencers, parse_notification
 from rapid.arrival.ranged import RangedBytes, read_raw_header, read_sidecar
 from rapid.arrival.sweep import newest_first
@@ -53,6 +53,7 @@ class _Found:
     key: str
     size_bytes: int | None = None
     etag: str = ""
+    is_listed: bool = False
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,7 @@ class _Seen:
     header: RawHeader | None = None
     sensors: frozenset[str] | None = None
     problem: RawError | None = None
+    is_done: bool = False
 
 
 class BucketSource:
@@ -82,6 +84,8 @@ class BucketSource:
         Objects looked at together; each takes some twenty short reads.
     secret
         What ``opaqueData`` of notifications must say.
+    is_done
+        Whether an object that was listed is done with; see `rapid.arrival.source.open_source`.
     """
 
     def __init__(
@@ -93,6 +97,7 @@ class BucketSource:
         n_days: int | None = None,
         n_threads: int = 16,
         secret: str | None = None,
+        is_done: IsDone | None = None,
     ) -> None:
         self.place = place
         self._camera = camera
@@ -100,6 +105,7 @@ class BucketSource:
         self._n_days = n_days
         self._n_threads = n_threads
         self._secret = secret
+        self._is_done = is_done
         self._door = Door()
         self._watch: _BucketWatch | None = None
         self._lock = threading.Lock()
@@ -172,6 +178,9 @@ class BucketSource:
         """
         uri = self.place.uri(found.key)
         kind = kind_of(found.key, self._camera)
+        is_old_raw = found.is_listed and kind is FileKind.RAW
+        if is_old_raw and self._is_done is not None and self._is_done(uri, found.size_bytes or 0):
+            return _Seen(found, is_done=True)
         header, sensors, problem = None, None, None
         try:
             if found.size_bytes is None or not found.etag:
@@ -198,6 +207,8 @@ class BucketSource:
 
     def _arrival(self, seen: _Seen) -> Arrival | None:
         uri, size = self.place.uri(seen.found.key), seen.found.size_bytes or 0
+        if seen.is_done:
+            return None
         if seen.problem is not None:
             return quarantined(uri, seen.problem, size)
         if seen.header is not None:
@@ -223,7 +234,7 @@ class BucketSource:
     def _found(self, page: Any) -> Iterator[_Found]:
         for entry in page.get("Contents", ()):
             if kind_of(entry["Key"], self._camera) is not FileKind.OTHER:
-                yield _Found(entry["Key"], entry["Size"], entry["ETag"].strip('"'))
+                yield _Found(entry["Key"], entry["Size"], entry["ETag"].strip('"'), is_listed=True)
 
     def _list_days(self, prefix: str, n_days: int, *, depth: int) -> Iterator[_Found]:
         """Yield objects of the newest days, wherever in the first levels the days are."""

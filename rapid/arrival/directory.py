@@ -31,8 +31,8 @@ from watchdog.observers.api import BaseObserver
 from rapid.arrival.decide import FileKind, FileLook, Patience, Verdict, decide_file, kind_of
 from rapid.arrival.dedupe import Content
 from rapid.arrival.door import Door, expected_sensors, quarantined
-from rapid.arrival.look import Look, Stamp, look_at
-from rapid.arrival.models import Arrival, RawHeader
+from rapid.arrival.look import Look, Stamp, look_at, stamp_at
+from rapid.arrival.models import Arrival, IsDone, RawHeader
 from rapid.arrival.settled import SettledFiles
 from rapid.arrival.sweep import Sweeper, newest_first
 from rapid.camera.models import Camera
@@ -87,15 +87,24 @@ class DirectorySource:
         How long to wait for files to become complete.
     sweep_s
         Between two listings of the whole tree, the safety net [s].
+    is_done
+        Whether a raw that was there before the watch began is done with; see `rapid.arrival.source.open_source`.
     """
 
     def __init__(
-        self, root: Path, *, camera: Camera | None = None, patience: Patience | None = None, sweep_s: float = 30.0
+        self,
+        root: Path,
+        *,
+        camera: Camera | None = None,
+        patience: Patience | None = None,
+        sweep_s: float = 30.0,
+        is_done: IsDone | None = None,
     ) -> None:
         self.root = root.absolute()
         self._camera = camera
         self._patience = patience or Patience()
         self._sweep_s = sweep_s
+        self._is_done = is_done
         self._door = Door()
 
     async def arrivals(self) -> AsyncIterator[Arrival]:
@@ -109,7 +118,7 @@ class DirectorySource:
             Raised if the directory cannot be made.
         """
         self._door = Door()
-        watch = _Watch(self.root, self._camera, self._patience, self._sweep_s, self._door)
+        watch = _Watch(self.root, self._camera, self._patience, self._sweep_s, self._door, self._is_done)
         try:
             await watch.start()
             while True:
@@ -146,12 +155,22 @@ class DirectorySource:
 class _Watch:
     """One run of a directory's watch; lives in one event loop."""
 
-    def __init__(self, root: Path, camera: Camera | None, patience: Patience, sweep_s: float, door: Door) -> None:
+    def __init__(
+        self,
+        root: Path,
+        camera: Camera | None,
+        patience: Patience,
+        sweep_s: float,
+        door: Door,
+        is_done: IsDone | None = None,
+    ) -> None:
         self._root = root
         self._camera = camera
         self._patience = patience
         self._sweep_s = sweep_s
         self._door = door
+        self._is_done = is_done
+        self._began_ns = time.time_ns()
         self._sweeper = Sweeper(camera)
         self._fresh: OrderedDict[str, None] = OrderedDict()
         self._folders: set[str] = set()
@@ -223,6 +242,8 @@ class _Watch:
         await self._sweep_folders()
         paths = self._take_paths(time.monotonic())
         if paths:
+            if self._is_done is not None:
+                paths = await asyncio.to_thread(self._not_done, paths, self._is_done)
             looks = await asyncio.to_thread(self._look_at_all, paths)
             return [arrival for path, look in looks for arrival in self._decide(path, look)]
         self._wake.clear()
@@ -282,6 +303,19 @@ class _Watch:
         while self._swept and len(paths) < BATCH:
             paths.append(self._swept.popleft())
         return list(dict.fromkeys(paths))
+
+    def _not_done(self, paths: list[str], is_done: IsDone) -> list[str]:
+        """Return files that have to be looked at; those that are done with are decided."""
+        left: list[str] = []
+        for path in paths:
+            stamp = stamp_at(path) if self.kind_of(path) is FileKind.RAW else None
+            # What was written since goes the usual way: it is news, or was written anew.
+            if stamp is not None and stamp.modified_ns < self._began_ns and is_done(path, stamp.size_bytes):
+                self._settled.add(path, stamp)
+                self._pending.pop(path, None)
+            else:
+                left.append(path)
+        return left
 
     def _look_at_all(self, paths: list[str]) -> list[tuple[str, Look | None]]:
         return [(path, look_at(path, kind=self.kind_of(path), camera=self._camera)) for path in paths]

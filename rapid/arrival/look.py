@@ -49,6 +49,15 @@ def stamp_of(facts: os.stat_result) -> Stamp:
     return Stamp(facts.st_size, facts.st_mtime_ns, facts.st_ino)
 
 
+def stamp_at(path: str) -> Stamp | None:
+    """Return the stamp of a file without opening it; None if it is gone, or no file."""
+    try:
+        facts = os.stat(path)  # noqa: PTH116 - for each file of a season
+    except OSError:
+        return None
+    return stamp_of(facts) if stat.S_ISREG(facts.st_mode) else None
+
+
 def find_writer(descriptor: int) -> Writer:
     """Return whether somebody has a file open for writing.
 

@@ -3,6 +3,7 @@
 Every raw that lands ends as `RawArrived` or `RawQuarantined` (invariant I1).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -69,3 +70,6 @@ class RawQuarantined(_Said):
 
 
 Arrival = RawArrived | ExpectedSensors | RawQuarantined
+
+IsDone = Callable[[str, int], bool]
+"""Whether a raw, by its URI and size [bytes], is done with: it needs no look. Safe for threads, and never raises."""

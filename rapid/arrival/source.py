@@ -1,5 +1,6 @@
 """The one interface to raws, wherever they land; and how a worker reads one."""
 
+import functools
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Protocol
@@ -7,7 +8,7 @@ from typing import Protocol
 from rapid.arrival.bucket import BucketSource, read_object
 from rapid.arrival.decide import Patience
 from rapid.arrival.directory import DirectorySource, read_file
-from rapid.arrival.models import Arrival, RawHeader
+from rapid.arrival.models import Arrival, IsDone, RawHeader
 from rapid.camera.models import Camera
 from rapid.products.s3 import is_s3_uri, parse_store_url
 from rapid.products.store import path_of
@@ -43,7 +44,13 @@ class RawSource(Protocol):
 
 
 def open_source(
-    url: str, *, camera: Camera | None = None, patience: Patience | None = None, sweep_s: float | None = None
+    url: str,
+    *,
+    camera: Camera | None = None,
+    patience: Patience | None = None,
+    sweep_s: float | None = None,
+    n_days: int | None = None,
+    is_done: IsDone | None = None,
 ) -> RawSource:
     """Open a raw source.
 
@@ -58,6 +65,11 @@ def open_source(
         How long to wait for a file to become complete; objects are complete when they are seen.
     sweep_s
         Between two listings of everything, the safety net [s]; the source's own default if left out.
+    n_days
+        Of a bucket only the newest so many ``YYYYMMDD/`` folders are listed; all if left out.
+    is_done
+        Asked about a raw that was there before the watch began, in a thread, before it is looked at: one that is done
+        with does not arrive.
 
     Raises
     ------
@@ -66,15 +78,10 @@ def open_source(
     """
     if is_s3_uri(url):
         place = parse_store_url(url)
-        return (
-            BucketSource(place, camera=camera)
-            if sweep_s is None
-            else BucketSource(place, camera=camera, sweep_s=sweep_s)
-        )
-    root = path_of(url)
-    if sweep_s is None:
-        return DirectorySource(root, camera=camera, patience=patience)
-    return DirectorySource(root, camera=camera, patience=patience, sweep_s=sweep_s)
+        bucket = functools.partial(BucketSource, place, camera=camera, n_days=n_days, is_done=is_done)
+        return bucket() if sweep_s is None else bucket(sweep_s=sweep_s)
+    directory = functools.partial(DirectorySource, path_of(url), camera=camera, patience=patience, is_done=is_done)
+    return directory() if sweep_s is None else directory(sweep_s=sweep_s)
 
 
 def read_raw(uri: str) -> bytes:

@@ -1,17 +1,21 @@
 """Build the ingest role, and what its command line asks of the board and the repository."""
 
 import asyncio
+from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING
 
-from rapid.errors import ConfigurationError
+from rapid.errors import ConfigurationError, StoreError
 from rapid.wiring.camera import adopt_camera
 from rapid.wiring.roles import _board, _with_health, stop_on_signals
 from rapid.wiring.settings import RoleSettings
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from fastapi import APIRouter
 
     from rapid.camera.models import Camera
+    from rapid.dispatch.board import AsyncBoard
     from rapid.ingest.desk import IngestDesk
     from rapid.ingest.files import FileRule
     from rapid.ingest.models import IngestStatus, SetAsideRecord
@@ -92,6 +96,7 @@ async def run_ingest(settings: RoleSettings, stop: asyncio.Event | None = None) 
     from rapid.arrival.bucket import BucketSource
     from rapid.arrival.source import open_source
     from rapid.butler.place import adopt_endpoint
+    from rapid.ingest.archived import Archive
     from rapid.ingest.decide import RetryPolicy
     from rapid.ingest.door import DoorSettings, IngestDoor, ingest_router
     from rapid.ingest.files import load_rules
@@ -110,11 +115,16 @@ async def run_ingest(settings: RoleSettings, stop: asyncio.Event | None = None) 
     for url in (raws, settings.ingest_files):
         adopt_endpoint(url)
     secret = settings.ingest_secret.get_secret_value() if settings.ingest_secret is not None else None
-    source = open_source(raws, camera=camera) if raws else None
     desk = make_desk(settings, camera, rules)
     name = settings.process_name("ingest")
     async with _board(settings) as board:
         await board.load()
+        archive = Archive(settings.butler, camera, run=desk.run, told=_told_by(board, settings.outage_s))
+        source = (
+            open_source(raws, camera=camera, n_days=settings.ingest_days or None, is_done=archive.holds)
+            if raws
+            else None
+        )
         ingester = Ingester(
             name,
             camera,
@@ -131,7 +141,27 @@ async def run_ingest(settings: RoleSettings, stop: asyncio.Event | None = None) 
         bucket = source if isinstance(source, BucketSource) else None
         door = IngestDoor(camera, board, DoorSettings(frozenset(buckets), rules=rules, secret=secret), source=bucket)
         routers: tuple[APIRouter, ...] = (ingest_router(door),)
-        await _with_health(settings, board, ingester.ready, lambda: ingester.run(stop), routers=routers)
+        try:
+            await _with_health(settings, board, ingester.ready, lambda: ingester.run(stop), routers=routers)
+        finally:
+            await asyncio.to_thread(archive.close)
+
+
+def _told_by(board: "AsyncBoard", timeout_s: float) -> "Callable[[int, str], frozenset[int]]":
+    """Return what asks the board, from a thread, which detectors of an exposure were told to be in."""
+    from rapid.ingest.store import get_told
+
+    loop = asyncio.get_running_loop()
+
+    def told(exposure_id: int, kind: str) -> frozenset[int]:
+        asked = asyncio.run_coroutine_threadsafe(board.connection.run(get_told(board.prefix, exposure_id, kind)), loop)
+        try:
+            return asked.result(timeout_s)
+        except (TimeoutError, CancelledError):
+            asked.cancel()
+            raise StoreError("the board does not answer") from None
+
+    return told
 
 
 async def read_statuses(settings: RoleSettings) -> "list[IngestStatus]":

@@ -191,6 +191,11 @@ class RoleSettings(Settings):
     ingest_secret: SecretStr | None = Field(
         default=None, description="What opaqueData of bucket notifications must say; nothing if unset."
     )
+    ingest_days: int = Field(
+        default=0,
+        ge=0,
+        description="List only the newest so many YYYYMMDD folders of a bucket of raws; 0 lists all.",
+    )
     ingest_batch: int = Field(default=250, ge=1, le=5000, description="Most files ingested in one transaction.")
     ingest_linger_s: float = Field(
         default=0.05, ge=0, le=60, description="How long the first file of a batch waits for others [s]."

@@ -13,6 +13,7 @@ from rapid.butler.place import ENDPOINT, adopt_endpoint, from_butler, to_butler
 from rapid.dispatch.board import AsyncBoard
 from rapid.errors import ConfigurationError
 from rapid.ingest import store
+from rapid.ingest.archived import Archive
 from rapid.ingest.door import DoorSettings, IngestDoor, ingest_router
 from rapid.products.s3 import parse_store_url
 from tests.ingest.conftest import CAMERA, NAMES, RUN, exposure_id, raws_in, write_raw
@@ -241,3 +242,28 @@ async def test_the_role_needs_no_more_than_its_redis_user_may(stage, s3, bucket)
             stage.board = by_default
     finally:
         remove_users(stage.url)
+
+
+async def test_a_restart_reads_no_object_of_a_bucket_that_is_in_and_lists_the_newest_days_alone(
+    stage, s3, bucket, monkeypatch
+) -> None:
+    old = put(s3, bucket, 5, NAMES[9], folder="LSSTCam/20261118")
+    keys = [put(s3, bucket, 5, NAMES[n]) for n in range(2)]
+    first = await stage.start(sources=(BucketSource(bucket, camera=CAMERA, n_days=1),))
+    told = await stage.told(5, 2)
+    await first.end()
+    assert told == {CAMERA.by_name[name].id for name in NAMES[:2]}, f"{old} is of an older folder"
+    archive = Archive(str(stage.repo), CAMERA, run=RUN, told=lambda _exposure, _kind: told)
+    fetched: list[str] = []
+    fetch = BucketSource._fetch
+    monkeypatch.setattr(
+        BucketSource, "_fetch", lambda self, key, *where: fetched.append(key) or fetch(self, key, *where)
+    )
+    put(s3, bucket, 6, NAMES[0])
+    again = await stage.start(sources=(BucketSource(bucket, camera=CAMERA, is_done=archive.holds),))
+    await stage.told(6, 1)
+    await stage.told(5, 3)
+    await again.end()
+    archive.close()
+    assert not set(fetched) & set(keys)
+    assert dict(again.ingester.counts) == {"ingested": 2}
