@@ -13,7 +13,8 @@ replay_app.command("simulate")(simulate.simulate)
 replay_app.command("record")(record.record)
 replay_app.command("play")(play.play)
 replay_app.command("incident")(incident.incident)
-replay_app.command("ctl")(play.ctl)
+# A time before the night is answered in words, not taken for an option.
+replay_app.command("ctl", context_settings={"ignore_unknown_options": True})(play.ctl)
 replay_app.command("check")(check.check)
 replay_app.command("report")(check.report)
 

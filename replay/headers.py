@@ -90,6 +90,11 @@ class NightHeaders:
                 if not isinstance(value, _Absent):
                     self.raws.setdefault((raw.exposure, raw.detector), {})[key] = value
 
+    def has(self, exposure: int, detector: str) -> bool:
+        """Whether something is said of a raw, or of its exposure: in a night of one exposure, of the night."""
+        n_exposures = len(self.exposures) or len({number for number, _ in self.raws})
+        return exposure in self.exposures or (exposure, detector) in self.raws or (not n_exposures and bool(self.night))
+
     def header_of(self, exposure: int, obs_id: str, detector: str) -> Facts:
         """Return the header of a raw; for one that was not recorded, what is known of its exposure and detector."""
         levels = (

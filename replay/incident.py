@@ -19,12 +19,14 @@ from rapid.dispatch.models import BatchKey
 from rapid.errors import ConfigurationError, NotFoundError
 from rapid.pipeline.models import Pipeline
 from rapid.pipeline.store import default_book, packaged_book
+from rapid.results.control_log import ControlLog
 from rapid.results.models import DetectorResult, ExposureSummary
 from rapid.results.store import ResultsStore
 from replay.events import ControlEvent, NightEvent, RawsEvent, SidecarEvent
-from replay.record import NightNotes, Recorder
-from replay.recording import Incident, NightSystem, Recording, ResultTable, SlowJob, SummaryFacts
-from replay.seen import SeenRaw, SeenSensors, day_of, look_through
+from replay.queueing import JobRun, Span, count_workers, find_queue, has_waited, own_s
+from replay.record import NightNotes, Recorder, control_difference
+from replay.recording import MAX_WORKERS, Incident, NightSystem, Recording, ResultTable, SlowJob, SummaryFacts, Wait
+from replay.seen import Seen, SeenRaw, SeenSensors, day_of, look_through
 
 EXPOSURE = re.compile(r"[0-9]{9,16}")
 MANY = 100_000
@@ -81,8 +83,18 @@ def parse_subject(text: str) -> Subject:
     return Subject(text, key.exposure_id, key.run, key.pipeline, int(last) if last.isdecimal() else None)
 
 
+def _is_build(subject: Subject) -> bool:
+    return subject.pipeline is not None and subject.pipeline.startswith(BUILD)
+
+
 def record_incident(
-    text: str, *, camera: Camera, results: ResultsStore, raws: str, truth: Path | None = None
+    text: str,
+    *,
+    camera: Camera,
+    results: ResultsStore,
+    raws: str,
+    truth: Path | None = None,
+    alone: bool = False,
 ) -> tuple[Recording, NightNotes]:
     """Return the recording of an incident, and what was seen of its raws.
 
@@ -94,6 +106,8 @@ def record_incident(
         The raw store.
     truth
         Folder in which a simulator left what it rendered.
+    alone
+        Leave out what it waited for.
 
     Raises
     ------
@@ -118,9 +132,13 @@ def record_incident(
     versions = results.summary_versions(camera.name, subject.exposure)
     if not failures and not ended and not versions:
         raise NotFoundError("incident", text, f"the results store of {camera.name} knows nothing of it")
-    seen = _seen(subject, camera, raws)
-    night = Recorder(camera, results).record(seen, truth=truth, title=f"incident {text}")
-    night.events = list(_events(night.events))
+    every = list(look_through(raws, camera=camera, day_obs=day_of(subject.exposure)))
+    wait = None if alone or subject.detector is not None else _wait(subject.exposure, camera, results, every)
+    others = wait.others if wait is not None else ()
+    seen = _seen(subject, camera, raws, every, others)
+    # What was in force is told by the exposure itself: the board's clock may have been moved since.
+    night = Recorder(camera, results).record(seen, truth=truth, title=f"incident {text}", is_timed=False)
+    night.events = list(_events(night.events, _control(camera, results, versions, seen)))
     incident = Incident(
         subject=text,
         pipeline=subject.pipeline or (failures[0]["pipeline"] if failures else ended[0].pipeline if ended else ""),
@@ -128,11 +146,16 @@ def record_incident(
         calibs=_calibs(subject, ended, camera, results, seen),
         seconds=_seconds(versions, subject, ended),
         slowest=slowest_jobs(ended),
+        wait=wait,
     )
+    system = NightSystem(pipelines=_definitions(incident.pipeline, seen))
+    if wait is not None:
+        # As fast as possible is as many at once.
+        system = system.model_copy(update={"n_workers": wait.n_workers, "max_open": len(others) + 1})
     found = night.with_manifest(
         incident=incident.model_dump(),
         story=_story(text, incident),
-        system=NightSystem(pipelines=_definitions(incident.pipeline, seen)).model_dump(),
+        system=system.model_dump(),
         software_version=next((result.provenance.software_version for result in ended), ""),
     )
     found.events = night.events
@@ -141,12 +164,11 @@ def record_incident(
     return found, seen
 
 
-def _seen(subject: Subject, camera: Camera, raws: str) -> NightNotes:
-    """Return what lies in the raw store of the incident: one raw, an exposure's, or those that a build combines."""
-    wanted = {subject.exposure}
+def _seen(subject: Subject, camera: Camera, raws: str, every: Sequence[Seen], others: Sequence[int]) -> NightNotes:
+    """Return what lies in the raw store of the incident: one raw, an exposure's, those that a build combines; and others."""
+    wanted = {subject.exposure, *others}
     name = None if subject.detector is None else camera.by_id[subject.detector].name
-    every = list(look_through(raws, camera=camera, day_obs=day_of(subject.exposure)))
-    if subject.pipeline is not None and subject.pipeline.startswith(BUILD):
+    if _is_build(subject):
         groups = {one.exposure: one.info.group_id for one in every if isinstance(one, SeenRaw) and one.info is not None}
         group = groups.get(subject.exposure)
         wanted |= {exposure for exposure, other in groups.items() if group is not None and other == group}
@@ -164,14 +186,71 @@ def _seen(subject: Subject, camera: Camera, raws: str) -> NightNotes:
     return notes
 
 
-def _events(events: Sequence[NightEvent]) -> Iterable[NightEvent]:
-    """Keep what the incident needs: arrivals, the control state it began with, what was switched off."""
-    first_s = next((event.at_s for event in events if isinstance(event, RawsEvent)), 0.0)
+def _wait(exposure: int, camera: Camera, results: ResultsStore, every: Iterable[Seen]) -> Wait | None:
+    """Return how long an exposure took and what it waited for; None if it did not wait."""
+    times: dict[int, list[float]] = {}
+    for one in every:
+        if isinstance(one, SeenRaw):
+            times.setdefault(one.exposure, []).append(one.at_s)
+    jobs = {exposure: _runs(results.results(exposure, camera=camera.name))}
+    if exposure not in times or not jobs[exposure]:
+        return None
+    ends_s = {
+        summary.exposure: summary.gathered_at.timestamp()
+        for summary in results.summaries(camera.name, day_obs=day_of(exposure), limit=MANY)
+        if summary.gathered_at is not None
+    }
+    ends_s[exposure] = max(job.end_s for job in jobs[exposure])
+    spans = {number: Span(min(at), max(at), ends_s[number]) for number, at in times.items() if number in ends_s}
+    others = find_queue(exposure, spans)
+    for other in others:
+        jobs[other] = _runs(results.results(other, camera=camera.name))
+    n_workers = min(count_workers(run for runs in jobs.values() for run in runs), MAX_WORKERS)
+    took_s, alone_s = spans[exposure].took_s, own_s(jobs[exposure], n_workers)
+    if not others or not has_waited(took_s, alone_s):
+        return None
+    return Wait(took_s=round(took_s, 3), alone_s=round(alone_s, 3), n_workers=n_workers, others=others)
+
+
+def _runs(ended: Iterable[DetectorResult]) -> list[JobRun]:
+    runs = []
+    for result in ended:
+        if result.finished_at is not None:
+            end_s = result.finished_at.timestamp()
+            runs.append(JobRun(end_s - result.timings.get("total_s", 0.0), end_s))
+    return runs
+
+
+def wait_again(was: Wait, ended: Iterable[DetectorResult], last_raw_s: float) -> Wait:
+    """Return how long an exposure took in a replay, beside what it took then."""
+    runs = _runs(ended)
+    took_s = max((run.end_s for run in runs), default=last_raw_s) - last_raw_s
+    alone_s = own_s(runs, was.n_workers)
+    return was.model_copy(update={"took_s": round(max(took_s, 0.0), 3), "alone_s": round(alone_s, 3)})
+
+
+def _control(
+    camera: Camera, results: ResultsStore, versions: Iterable[ExposureSummary], seen: NightNotes
+) -> ControlEvent | None:
+    """Return the change that leads to the control state under which the exposure was dispatched."""
+    known = {summary.control.get("version") for summary in versions if summary.control}
+    first_ms = min(raw.at_s for raw in seen.raws) * 1000
+    for record in ControlLog(results.engine).changes(camera.name, limit=MANY):  # the newest first
+        # Without a summary only the time tells.
+        if record.version in known or (not known and record.changed_ms <= first_ms):
+            change = control_difference({}, record.state)
+            by, door = record.changed_by, record.door
+            return ControlEvent(at_s=0.0, change=change, by=by, door=door, reason=record.reason) if change else None
+    return None
+
+
+def _events(events: Sequence[NightEvent], control: ControlEvent | None) -> Iterable[NightEvent]:
+    """Keep what the incident needs: arrivals, the control state it was dispatched under, what was switched off."""
+    if control is not None:
+        yield control
     for event in events:
         if isinstance(event, RawsEvent | SidecarEvent) or event.kind == "exclusion":
             yield event
-        elif isinstance(event, ControlEvent) and event.at_s <= first_s:
-            yield event.model_copy(update={"at_s": 0.0})
 
 
 def _error(row: dict[str, Any]) -> dict[str, Any]:
@@ -238,6 +317,12 @@ def _story(text: str, incident: Incident) -> str:
         story = f"{text} failed with {first['code']} after {first['attempts']} attempts: {first['message']}"
     else:
         story = f"{text} as it was processed; made to look into why it took so long."
+    if (wait := incident.wait) is not None:
+        many = "exposure" if len(wait.others) == 1 else "exposures"
+        story = (
+            f"{story.rstrip('.')}. It took {wait.took_s:g} s from its last raw, its own jobs {wait.alone_s:g} s on "
+            f"{wait.n_workers} workers: it waited for {len(wait.others)} other {many}."
+        )
     if not incident.slowest:
         return story
     job, median_s = incident.slowest[0], incident.seconds.get("median_job_s", 0.0)
@@ -260,6 +345,8 @@ def _definitions(name: str, seen: NightNotes) -> str:
 
 
 def _table(table: ResultTable, subject: Subject) -> ResultTable | None:
+    if table.exposure != subject.exposure and not _is_build(subject):
+        return None  # it only stood in the way
     if subject.pipeline not in {None, table.pipeline}:
         return None
     if subject.detector is None:
@@ -276,6 +363,8 @@ def _table(table: ResultTable, subject: Subject) -> ResultTable | None:
 
 
 def _summary(summary: SummaryFacts, subject: Subject) -> SummaryFacts | None:
+    if summary.exposure != subject.exposure and not _is_build(subject):
+        return summary.model_copy(update={"metrics": {}, "latency_s": None})
     if subject.pipeline not in {None, summary.pipeline}:
         return None
     if subject.detector is None:

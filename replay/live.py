@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 from rapid.camera.models import Camera
 from rapid.dispatch.board import AsyncBoard
@@ -93,6 +94,9 @@ class LiveRecorder:
         last = "0"
         while True:
             with contextlib.suppress(StoreError):  # it may be away, and come back: its stream is kept
+                if last == "0":
+                    time = await self._board.time()
+                    self.notes.times.note(datetime.now(UTC).timestamp() * 1000, time.now_ms)
                 events = await self._board.events(last, timeout_s=EVENTS_WAIT_S)
                 if events:
                     last = events[-1].event_id

@@ -101,7 +101,7 @@ class PlannedExposure(_Plan):
     """One exposure to take, with its truth."""
 
     exposure_id: int
-    obs_id: str
+    obs_id: str = Field(pattern=r"^[^/\\.][^/\\]*$", description="Part of the names of files.")
     day_obs: int
     seq_num: int
     image_type: ImageType

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 
 from rapid.camera.models import Camera
-from rapid.camera.store import load_camera
+from rapid.camera.store import load_camera, portable_definition
 from rapid.exposure.values import leap_seconds
 from replay.events import NightEvent, RawsEvent, SidecarEvent
 from replay.headers import NightHeaders, RawFacts
@@ -39,6 +39,7 @@ def recording_of_plan(
     return Recording(
         manifest=Manifest(
             camera=camera.name,
+            camera_yaml=portable_definition(plan.camera),
             title=title,
             story=story,
             began_at=utc_of(epoch),

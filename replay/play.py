@@ -58,6 +58,11 @@ class Step:
         return f"{name} {self.exposure} {self.detector}".strip() if self.exposure else name
 
 
+def end_of(recording: Recording) -> float:
+    """Return when the last thing of a night happens [s]."""
+    return max((step.at_s for step in steps_of(recording.events)), default=0.0)
+
+
 def steps_of(events: Iterable[NightEvent], *, seed: int | None = None) -> list[Step]:
     """Return the steps of a night in order.
 
@@ -97,8 +102,14 @@ class PlayProgress:
 
     n_steps: int = 0
     n_done: int = 0
+    """Steps of this round."""
+
     n_raws: int = 0
+    """Of all rounds."""
+
     n_loops: int = 0
+    """Rounds that have begun."""
+
     position_s: float = 0.0
     late_s: float = 0.0
     """The most that a step came after its time, in real time [s]: raws were not made, or taken, as fast as asked for."""
@@ -172,7 +183,8 @@ class Player:
         self._restore_rate = restore_rate
         self._sidecars = Regenerator(recording, compress=compress)
         self._begun: set[int] = set()
-        self.progress = PlayProgress(n_steps=len(self._steps), duration_s=self._steps[-1].at_s if self._steps else 0.0)
+        self.progress = PlayProgress(n_steps=len(self._steps), duration_s=end_of(recording))
+        self.clock.ends_at_s = self.progress.duration_s
 
     def run(self) -> Delivered:
         """Play to the end, or until the clock is stopped; return what was delivered.
@@ -186,7 +198,6 @@ class Player:
         """
         if self._door is not None:
             self.clock.on_rate = self._door.set_rate
-            self._door.set_rate(self.clock.board_rate)
         try:
             with ThreadPoolExecutor(self._n_threads, thread_name_prefix="raws") as pool:
                 n = 0
@@ -196,9 +207,13 @@ class Player:
                         self._begun.clear()
                     n += 1
                     self.progress.n_loops = n
+                    self.progress.n_done = 0
                     if n == 1:
+                        self.clock.hold()
                         self._get_ready(pool)
                         self.clock.begin()
+                        if self._door is not None:
+                            self._door.set_rate(self.clock.board_rate)
                     if not self._play(pool):
                         break
         finally:

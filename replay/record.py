@@ -35,6 +35,7 @@ from replay.events import (
 )
 from replay.headers import NightHeaders, RawFacts
 from replay.keep import keep
+from replay.night_time import NightTime
 from replay.outcome import read_outcome
 from replay.plan import PlannedExposure
 from replay.recording import Manifest, PixelKind, Recording, write_recording
@@ -57,6 +58,9 @@ NOTED = frozenset(
 
 MANY = 100_000
 
+NOT_TOLD_S = 60.0
+"""A night may begin so long before the first word of the board: it is told of a raw soon after it has come."""
+
 
 @dataclass
 class NightNotes:
@@ -65,6 +69,8 @@ class NightNotes:
     raws: list[SeenRaw] = field(default_factory=list)
     sensors: list[SeenSensors] = field(default_factory=list)
     notes: list[Event] = field(default_factory=list)
+    times: NightTime = field(default_factory=NightTime)
+    """Of the board's clock, if it was heard."""
 
     def take(self, seen: Seen) -> None:
         """Note an arrival."""
@@ -74,7 +80,12 @@ class NightNotes:
             self.sensors.append(seen)
 
     def hear(self, events: Iterable[Event]) -> None:
-        """Note what the board told."""
+        """Note what the board told, and when by its clock and by ours."""
+        events = list(events)
+        for event in events:
+            written_ms = event.event_id.partition("-")[0]
+            if written_ms.isdecimal():
+                self.times.note(float(written_ms), event.at_ms)
         self.notes += [event for event in events if event.kind in NOTED]
 
     @property
@@ -93,17 +104,20 @@ class Recorder:
     ----------
     results
         Of the system that is recorded.
-    clock_ahead_s
-        How far the board's clock is ahead of ours [s], if it was moved.
     """
 
-    def __init__(self, camera: Camera, results: ResultsStore, *, clock_ahead_s: float = 0.0) -> None:
+    def __init__(self, camera: Camera, results: ResultsStore) -> None:
         self._camera = camera
         self._results = results
-        self._ahead_s = clock_ahead_s
 
     def record(
-        self, seen: NightNotes, *, truth: Path | None = None, title: str = "", settings: Mapping[str, Any] | None = None
+        self,
+        seen: NightNotes,
+        *,
+        truth: Path | None = None,
+        title: str = "",
+        settings: Mapping[str, Any] | None = None,
+        is_timed: bool = True,
     ) -> Recording:
         """Return the recording of what was seen, with what the stores tell of the same time.
 
@@ -111,6 +125,8 @@ class Recorder:
         ----------
         truth
             Folder in which a simulator left what it rendered: pixels can then be made again exactly.
+        is_timed
+            Whether it matters when things were changed and asked for.
 
         Raises
         ------
@@ -119,15 +135,19 @@ class Recorder:
         """
         if not any(raw.info for raw in seen.raws):
             raise ConfigurationError("raws", "none was seen that could be read: there is nothing to record")
+        times = seen.times
         times_s = [raw.at_s for raw in seen.raws] + [sensors.at_s for sensors in seen.sensors]
-        begin_s, end_s = min(times_s), max(times_s)
+        first_s, last_s = min(times_s), max(times_s)
+        if is_timed:
+            self._check_times(times, first_s)
+        begin_s = times.board_s(first_s)
         ids = {raw.exposure for raw in seen.raws}
         tables, summaries = read_outcome(self._results, self._camera.name, ids, last_raw_s=seen.last_raw_s)
         events = [
             *self._arrivals(seen, begin_s),
             *self._controls(begin_s),
-            *self._requests(begin_s, {day_of(exposure) for exposure in ids}),
-            *self._exclusions(begin_s, end_s),
+            *self._requests(begin_s, {day_of(exposure) for exposure in ids}, times),
+            *self._exclusions(first_s, last_s, times),
             *self._notes(seen.notes, begin_s),
         ]
         events.sort(key=lambda event: event.at_s)
@@ -139,7 +159,7 @@ class Recorder:
             manifest=Manifest(
                 camera=self._camera.name,
                 title=title,
-                began_at=datetime.fromtimestamp(begin_s, UTC),
+                began_at=datetime.fromtimestamp(first_s, UTC),
                 duration_s=round(max(event.at_s for event in events), 3),
                 seed=1 if seed is None else seed,
                 settings=dict(settings or {}),
@@ -151,25 +171,50 @@ class Recorder:
             summaries=summaries,
         )
 
-    def _at(self, board_ms: int, begin_s: float) -> float:
+    def _check_times(self, times: NightTime, first_s: float) -> None:
+        """Refuse a night whose times cannot be told.
+
+        Raises
+        ------
+        ConfigurationError
+            Raised if the board's clock ran at another pace than ours, and what it said during the night is not known.
+        """
+        if times.is_moved:
+            if times.begins_s > first_s + NOT_TOLD_S:
+                since = datetime.fromtimestamp(times.begins_s, UTC)
+                raise ConfigurationError(
+                    "redis",
+                    f"the board's clock was moved, and what it tells goes back to {since:%Y-%m-%d %H:%M:%S} only, after the "
+                    "night's first raw: when things were changed and asked for cannot be told",
+                )
+            return
+        now_ms = datetime.now(UTC).timestamp() * 1000 + NOT_TOLD_S * 1000
+        newest = ControlLog(self._results.engine).changes(self._camera.name, limit=1)
+        if any(record.changed_ms > now_ms for record in newest):
+            raise ConfigurationError(
+                "redis",
+                "a control change is dated in the future: the board's clock was moved; say where it is, --redis URL",
+            )
+
+    def _at(self, board_ms: float, begin_s: float) -> float:
         """Return a time of the board's clock, since the night's first event; before it is at it."""
-        return round(max(board_ms / 1000 - self._ahead_s - begin_s, 0.0), 3)
+        return round(max(board_ms / 1000 - begin_s, 0.0), 3)
 
     def _arrivals(self, seen: NightNotes, begin_s: float) -> Iterator[NightEvent]:
+        board_s = seen.times.board_s
         for sensors in seen.sensors:
-            yield SidecarEvent(
-                at_s=round(sensors.at_s - begin_s, 3), exposure=sensors.exposure, detectors=sensors.detectors
-            )
+            at_s = round(max(board_s(sensors.at_s) - begin_s, 0.0), 3)
+            yield SidecarEvent(at_s=at_s, exposure=sensors.exposure, detectors=sensors.detectors)
         by_exposure: dict[int, list[SeenRaw]] = {}
         for raw in sorted(seen.raws, key=lambda raw: (raw.at_s, raw.detector)):
             by_exposure.setdefault(raw.exposure, []).append(raw)
         for exposure, raws in by_exposure.items():
-            first_s = raws[0].at_s
+            first_s = board_s(raws[0].at_s)
             yield RawsEvent(
-                at_s=round(first_s - begin_s, 3),
+                at_s=round(max(first_s - begin_s, 0.0), 3),
                 exposure=exposure,
                 detectors=tuple(raw.detector for raw in raws),
-                after_ms=tuple(round((raw.at_s - first_s) * 1000) for raw in raws),
+                after_ms=tuple(round((board_s(raw.at_s) - first_s) * 1000) for raw in raws),
                 quarantined={raw.detector: raw.problem for raw in raws if raw.problem},
             )
 
@@ -178,8 +223,8 @@ class Recorder:
         last: Mapping[str, Any] = {}
         before: ControlEvent | None = None
         for record in ControlLog(self._results.engine).changes(self._camera.name, limit=MANY)[::-1]:
-            is_before = record.changed_ms / 1000 - self._ahead_s < begin_s
-            change = _difference({} if is_before else last, record.state)
+            is_before = record.changed_ms / 1000 < begin_s
+            change = control_difference({} if is_before else last, record.state)
             last = record.state
             event = ControlEvent(
                 at_s=self._at(record.changed_ms, begin_s),
@@ -199,13 +244,15 @@ class Recorder:
         if before is not None and before.change:
             yield before
 
-    def _requests(self, begin_s: float, days: set[int]) -> Iterator[NightEvent]:
+    def _requests(self, begin_s: float, days: set[int], times: NightTime) -> Iterator[NightEvent]:
         for record in RequestArchive(self._results.engine).recent(self._camera.name, MANY):
             is_of_night = any(day_of(member) in days for member in record.members)
-            if record.spec is None or not (is_of_night or record.created_ms / 1000 - self._ahead_s >= begin_s):
+            # A request's id is its place in a stream: the server's own time, however fast the night goes.
+            created_s = times.board_s(record.created_ms / 1000)
+            if record.spec is None or not (is_of_night or created_s >= begin_s):
                 continue
             yield RequestEvent(
-                at_s=self._at(record.created_ms, begin_s),
+                at_s=self._at(created_s * 1000, begin_s),
                 request_id=record.request_id,
                 spec=record.spec.model_dump(mode="json", exclude_defaults=True),
                 by=record.asked_by,
@@ -216,13 +263,14 @@ class Recorder:
                 at_s = self._at(record.finished_ms, begin_s)
                 yield CancelEvent(at_s=at_s, request_id=record.request_id, by=record.asked_by)
 
-    def _exclusions(self, begin_s: float, end_s: float) -> Iterator[NightEvent]:
+    def _exclusions(self, first_s: float, last_s: float, times: NightTime) -> Iterator[NightEvent]:
         for found in ExclusionStore(self._results.engine).history(self._camera.name):
-            is_over = found.valid_to is not None and found.valid_to.timestamp() <= begin_s
-            if found.is_undone or is_over or found.created_at.timestamp() > end_s:
+            is_over = found.valid_to is not None and found.valid_to.timestamp() <= first_s
+            created_s = found.created_at.timestamp()
+            if found.is_undone or is_over or created_s > last_s:
                 continue
             yield ExclusionEvent(
-                at_s=round(max(found.created_at.timestamp() - begin_s, 0.0), 3),
+                at_s=self._at(times.board_s(created_s) * 1000, times.board_s(first_s)),
                 detector=found.detector_name,
                 amp=found.amp or "",
                 reason=found.reason,
@@ -257,7 +305,7 @@ class Recorder:
         return exposures
 
 
-def _difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
+def control_difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
     """Return a patch that leads from one control state to another; empty if this release cannot read them."""
     try:
         old = ControlState.model_validate(dict(before)).model_dump(mode="json")

@@ -40,6 +40,10 @@ MAX_TEXT_BYTES = 1 << 30
 """Of one text of a recording, unpacked: more than the longest night has; a guard against a zip file that lies."""
 
 
+MAX_WORKERS = 64
+"""Of a replay's own system: one machine."""
+
+
 class PixelKind(StrEnum):
     """How the pixels of a recording are kept."""
 
@@ -65,7 +69,7 @@ class NightSystem(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    n_workers: int = Field(default=2, ge=1, le=64)
+    n_workers: int = Field(default=2, ge=1, le=MAX_WORKERS)
     n_heads: int = Field(default=1, ge=1, le=4)
     n_gathers: int = Field(default=1, ge=1, le=4)
     max_open: int = Field(default=3, ge=1, description="Exposures in flight, when it goes as fast as possible.")
@@ -93,6 +97,17 @@ class SlowJob(BaseModel):
     step_s: float = 0.0
 
 
+class Wait(BaseModel):
+    """How long an exposure took, and what it waited for."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    took_s: float = Field(description="From its last raw to the end of its last job [s].")
+    alone_s: float = Field(description="What its own jobs take on as many workers with nothing else to do [s].")
+    n_workers: int = Field(ge=1)
+    others: tuple[int, ...] = Field(default=(), description="Exposures that the workers were busy with meanwhile.")
+
+
 class Incident(BaseModel):
     """What a recording of an incident reproduces."""
 
@@ -106,6 +121,7 @@ class Incident(BaseModel):
     calibs: dict[str, list[str]] = Field(default_factory=dict, description="Ids of calibs that were used, by kind.")
     seconds: dict[str, float] = Field(default_factory=dict, description="How long it took [s].")
     slowest: list[SlowJob] = Field(default_factory=list, description="The jobs that took longest, longest first.")
+    wait: Wait | None = Field(default=None, description="Of an exposure that took much longer than its own jobs.")
 
 
 class Manifest(BaseModel):
@@ -115,7 +131,9 @@ class Manifest(BaseModel):
 
     format: Literal["rapid-recording"] = FORMAT
     version: int = Field(default=VERSION, ge=1)
-    camera: str
+    camera: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Its name, and that of its definition's file."
+    )
     camera_yaml: str = Field(default="", description="Definition of a camera that the release does not have.")
     title: str = ""
     story: str = Field(default="", description="What happens in this night and what it should show.")

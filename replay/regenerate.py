@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rapid.camera.models import Camera, Detector
+from rapid.camera.models import Camera, Detector, Purpose
 from rapid.errors import ConfigurationError
 from rapid.exposure.models import ExposureInfo, ImageType
 from rapid.exposure.naming import raw_key
@@ -137,7 +137,9 @@ class Regenerator:
         """
         exposure, detector = self.exposure(exposure_id), self._detector(detector_name)
         key = raw_key(self.camera.name, exposure.obs_id, detector_name)
-        data = self._bytes(exposure, detector, key)
+        if not problem and not self.recording.headers.has(exposure_id, detector_name):
+            raise ConfigurationError("headers.txt", f"nothing is said of exposure {exposure_id}")
+        data = self._bytes(exposure, detector, key, is_kept=not problem)
         return Raw(key, spoil(data, problem), is_whole=False) if problem else Raw(key, data)
 
     def _detector(self, name: str) -> Detector:
@@ -146,9 +148,12 @@ class Regenerator:
             raise ConfigurationError("events.jsonl", f"{self.camera.name} has no detector {name}")
         return detector
 
-    def _bytes(self, exposure: PlannedExposure, detector: Detector, key: str) -> bytes:
+    def _bytes(self, exposure: PlannedExposure, detector: Detector, key: str, *, is_kept: bool) -> bytes:
         kind = self.recording.manifest.pixels
         kept = None if kind is PixelKind.SEED else read_pixels(self.recording, key)
+        if kept is None and kind is not PixelKind.SEED and is_kept and detector.purpose is not Purpose.GUIDER:
+            # Simulated pixels in its place would be taken for what was recorded.
+            raise ConfigurationError(f"pixels/{key}", f"is missing: the recording says that pixels are kept as {kind}")
         if kept is not None and kind is PixelKind.RICE:
             return kept
         if kept is None:

@@ -87,27 +87,30 @@ def _worst_first(differences: Iterable[MetricDifferences]) -> list[MetricDiffere
     return sorted(differences, key=lambda one: (-one.n_outside, -one.worst, one.metric))
 
 
-def render_html(report: CheckReport) -> str:
-    """Return a comparison as one HTML file: no scripts, no fonts, nothing fetched."""
+def render_html(report: CheckReport, *, title: str = "") -> str:
+    """Return a comparison as one HTML file: no scripts, no fonts, nothing fetched.
+
+    Parameters
+    ----------
+    title
+        What is compared; a recording and its replay if left out.
+    """
+    title = title or f"Replay of {report.expected.manifest.title or report.expected.manifest.camera}"
     return "\n".join(
         [
             "<!doctype html>",
             '<html lang="en"><head><meta charset="utf-8">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            f"<title>{html.escape(_title(report))}</title><style>{STYLE}</style></head><body>",
-            *_body(report),
+            f"<title>{html.escape(title)}</title><style>{STYLE}</style></head><body>",
+            *_body(report, title),
             "</body></html>",
         ]
     )
 
 
-def _title(report: CheckReport) -> str:
-    return f"Replay of {report.expected.manifest.title or report.expected.manifest.camera}"
-
-
-def _body(report: CheckReport) -> Iterator[str]:
+def _body(report: CheckReport, title: str) -> Iterator[str]:
     mark = "good" if report.is_good else "bad"
-    yield f"<h1>{html.escape(_title(report))}</h1>"
+    yield f"<h1>{html.escape(title)}</h1>"
     yield f'<p class="{mark}"><strong>{html.escape(_headline(report))}</strong></p>'
     yield f"<p>{html.escape(_scope(report))}</p>"
     if report.expected.manifest.story:

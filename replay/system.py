@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from rapid.camera.models import Camera
+from rapid.camera.store import load_camera
 from rapid.control.store import ControlStore
 from rapid.dispatch.board import Board
 from rapid.errors import ConfigurationError, RapidError, StoreError
@@ -29,13 +30,13 @@ from replay.delivered import Delivered
 from replay.door import DoorSource, HeadThread
 from replay.events import FaultEvent, RequestEvent
 from replay.faults import FullDisk, Kill, ProcessFault, is_power_cut, spoil_night
-from replay.incident import slowest_jobs
+from replay.incident import parse_subject, slowest_jobs, wait_again
 from replay.invariants import NAMED_WITHIN_S, Accountant, Interruption, one_each
 from replay.outcome import read_outcome
 from replay.pace import measure_loop_s
 from replay.play import Player, PlayProgress
 from replay.promises import Started, check_promises
-from replay.recording import NightSystem, Recording
+from replay.recording import MANIFEST, NightSystem, Recording
 from replay.s3_gate import gate_before
 from replay.surroundings import surroundings
 from replay.targets import BucketTarget, DirectoryTarget, RawTarget, SystemDoor
@@ -308,7 +309,13 @@ class ReplaySystem:
             again = [
                 one for exposure in delivered.raws for one in self.results.results(exposure, camera=self.camera.name)
             ]
-            found = found.with_manifest(incident=was.model_copy(update={"slowest": slowest_jobs(again)}).model_dump())
+            now: dict[str, Any] = {"slowest": slowest_jobs(again)}
+            if was.wait is not None:
+                subject = parse_subject(was.subject).exposure
+                mine = [one for one in again if one.exposure == subject]
+                now["wait"] = wait_again(was.wait, mine, delivered.last_raw_s.get(subject, 0.0))
+                now["slowest"] = slowest_jobs(mine)
+            found = found.with_manifest(incident=was.model_copy(update=now).model_dump())
         found.results, found.summaries = tables, summaries
         found.events = [
             event.model_copy(update={"ended": ended[event.request_id]})
@@ -405,9 +412,22 @@ def replay_night(
 
 
 def camera_file(recording: Recording, folder: Path) -> str:
-    """Return the recorded camera's name, or the path of its definition, written from the recording."""
+    """Return the recorded camera's name, or the path of its definition, written from the recording.
+
+    Raises
+    ------
+    ConfigurationError
+        Raised for a definition that is none, or one of another camera.
+    """
+    name = recording.manifest.camera
     if not recording.manifest.camera_yaml:
-        return recording.manifest.camera
-    path = folder / f"{recording.manifest.camera}.yaml"
+        return name
+    path = folder / f"{name}.yaml"
     path.write_text(recording.manifest.camera_yaml, encoding="utf-8")
+    try:
+        defined = load_camera(str(path)).name
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{MANIFEST}: camera_yaml", error.message) from error
+    if defined != name:
+        raise ConfigurationError(f"{MANIFEST}: camera_yaml", f"defines {defined}, and the recording is of {name}")
     return str(path)

@@ -43,8 +43,17 @@ class DirectoryTarget:
         self._root = root
 
     def put(self, key: str, data: bytes) -> None:
-        """Write a file; the camera's own folder is the root."""
-        write_whole(self._root / key.split("/", 1)[1], data)
+        """Write a file; the camera's own folder is the root.
+
+        Raises
+        ------
+        StoreError
+            Raised if the directory takes nothing.
+        """
+        try:
+            write_whole(self._root / key.split("/", 1)[1], data)
+        except OSError as error:
+            raise StoreError(f"{self._root} takes no raws: {error}") from error
 
 
 class BucketTarget:

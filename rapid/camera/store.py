@@ -126,6 +126,28 @@ def load_camera(name_or_path: str) -> Camera:
     return _load(_path_of(name_or_path, os.environ.get("RAPID_CAMERA_PATH", "")))
 
 
+def portable_definition(name_or_path: str) -> str:
+    """Return the definition of a camera as one YAML text that needs no file beside it; empty if the package has it.
+
+    Raises
+    ------
+    NotFoundError
+        Raised for an unknown name.
+    ConfigurationError
+        Raised for a definition that is not valid.
+    """
+    load_camera(name_or_path)  # for its words about what is not valid
+    path = _path_of(name_or_path, os.environ.get("RAPID_CAMERA_PATH", ""))
+    if path.parent == PACKAGED:
+        return ""
+    document = _read_yaml(path)
+    base = document.get("base")
+    is_whole = not any(isinstance(document.get(field), str) for field in ("detectors", "amps"))
+    if is_whole and (base is None or _find(str(base)).parent == PACKAGED):
+        return path.read_text(encoding="utf-8")
+    return yaml.safe_dump(_definition_of(path).model_dump(mode="json", exclude_defaults=True), sort_keys=False)
+
+
 def list_cameras() -> list[str]:
     """Return the names of all cameras that can be loaded by name."""
     return sorted(_definition_files())

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import redis
 import redis.asyncio
+import redis.connection
 from redis.asyncio.retry import Retry as AsyncRedisRetry
 from redis.backoff import NoBackoff
 from redis.exceptions import (
@@ -35,7 +36,7 @@ from redis.retry import Retry as RedisRetry
 
 from rapid.dispatch.commands import SLICE_S, Command, Talk
 from rapid.dispatch.library import VERSION, is_loaded, library_source
-from rapid.errors import LeaseLostError, NotFoundError, RefusedError, StoreError
+from rapid.errors import ConfigurationError, LeaseLostError, NotFoundError, RefusedError, StoreError
 
 T = TypeVar("T")
 
@@ -53,6 +54,15 @@ def _waits(outage_s: float) -> Iterator[float]:
     while (remaining := deadline - time.monotonic()) > 0:
         yield min(wait_s, remaining)
         wait_s = min(wait_s * 2, LONGEST_WAIT_S)
+
+
+def _checked(url: str) -> str:
+    """Return a URL that the client can read; it may hold a password, so the words about it do not hold it."""
+    try:
+        redis.connection.parse_url(url)  # type: ignore[no-untyped-call]  # redis-py leaves it without types
+    except ValueError as error:
+        raise ConfigurationError("redis", str(error)) from error
+    return url
 
 
 def _is_passing(error: RedisError) -> bool:
@@ -116,7 +126,7 @@ class BlockingConnection:
     def _open(self) -> Any:
         # Typed as Any: redis-py leaves its command methods without types.
         client: Any = redis.Redis.from_url(
-            self._url,
+            _checked(self._url),
             protocol=2,
             socket_timeout=SLICE_S + ANSWER_S,
             socket_connect_timeout=ANSWER_S,
@@ -190,7 +200,7 @@ class AsyncConnection:
 
     def _open(self) -> Any:
         client: Any = redis.asyncio.Redis.from_url(
-            self._url,
+            _checked(self._url),
             protocol=2,
             # Ours, see _send. The client's own sends within `asyncio.wait_for`, which before Python 3.12 loses a
             # cancellation that comes just as the command is on its way: a heartbeat would outlive its job.

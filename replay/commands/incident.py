@@ -24,9 +24,13 @@ def incident(
     with_raw: Annotated[
         bool, typer.Option("--with-raw", help="Keep the pixels, losslessly; they are simulated anew otherwise.")
     ] = False,
+    alone: Annotated[
+        bool, typer.Option("--alone", help="Leave out the other exposures that it waited for, if it did.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a recording that is there.")] = False,
 ) -> None:
     """Record an incident. Example: rapid replay incident prompt.2026112000017.quicklook.094 --raws raws --out bug.zip"""
+    from rapid.camera.store import portable_definition
     from rapid.results.store import open_results
     from rapid.wiring.camera import adopt_camera
     from rapid.wiring.settings import make_settings
@@ -43,13 +47,21 @@ def incident(
     store = open_results(settings.results)
     try:
         made, seen = record_incident(
-            subject, camera=known, results=store, raws=settings.raws, truth=truth or truth_beside(settings.raws)
+            subject,
+            camera=known,
+            results=store,
+            raws=settings.raws,
+            truth=truth or truth_beside(settings.raws),
+            alone=alone,
         )
-        text = Path(settings.camera)
-        if text.suffix in {".yaml", ".yml"} and text.is_file():
-            made = made.with_manifest(camera_yaml=text.read_text(encoding="utf-8"))
+        made = made.with_manifest(camera_yaml=portable_definition(settings.camera))
         save(made, seen, known, out, pixels=PixelKind.RICE if with_raw else PixelKind.SEED, overwrite=overwrite)
     finally:
         store.close()
     print(f"{out}: {made.n_raws} raws of {len(made.exposures)} exposures. {made.manifest.story}")
-    print(f"rapid replay play {out} --system system --speed max --out again.zip && rapid replay check {out} again.zip")
+    # What waited for others waits again only if they come when they came.
+    waited = made.manifest.incident is not None and made.manifest.incident.wait is not None
+    speed = "1" if waited else "max"
+    print(
+        f"rapid replay play {out} --system system --speed {speed} --out again.zip && rapid replay check {out} again.zip"
+    )

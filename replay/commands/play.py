@@ -1,9 +1,12 @@
 """`rapid replay play` and `rapid replay ctl`: a recorded night, into a system that runs or into one of its own."""
 
+import contextlib
 import json
 import math
 import sys
+import tempfile
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -57,6 +60,8 @@ def play(
 ) -> None:
     """Play a recorded night. Example: rapid replay play night.zip --to raws --redis redis://127.0.0.1 --speed 10"""
     from replay.clock import NightClock
+    from replay.events import RawsEvent
+    from replay.play import end_of
     from replay.recording import read_recording
 
     night = read_recording(recording)
@@ -64,7 +69,10 @@ def play(
         from replay.faults import load_faults, with_faults
 
         night = with_faults(night, load_faults(faults))
+    if not any(isinstance(event, RawsEvent) for event in night.events):
+        raise ConfigurationError("recording", f"no raw arrives in {recording}: there is nothing to play")
     clock = NightClock(_rate(speed), stepping=step)
+    clock.ends_at_s = end_of(night)
     if begin:
         clock.seek(begin)
     if system is not None:
@@ -80,31 +88,39 @@ def play(
     if not to:
         raise ConfigurationError("to", "say where raws go: --to DIR, --to s3://..., or --system DIR")
     from replay.play import Player
-    from replay.system import camera_file
 
-    if night.manifest.camera_yaml:
-        from rapid.wiring.camera import adopt_camera
-
-        folder = Path(to).absolute().parent if "://" not in to else Path.cwd()
-        folder.mkdir(parents=True, exist_ok=True)
-        adopt_camera(camera_file(night, folder))
-    night = _as_faults_make_it(night)
-    player = Player(
-        night,
-        _target(to, notify),
-        clock,
-        door=_door(night, redis, data),
-        seed=seed,
-        loops=loops,
-        max_gap_s=max_gap,
-        n_threads=threads,
-        compress=not plain,
-    )
-    _run(player, clock, control)
+    with _known_camera(night):
+        night = _as_faults_make_it(night)
+        player = Player(
+            night,
+            _target(to, notify),
+            clock,
+            door=_door(night, redis, data),
+            seed=seed,
+            loops=loops,
+            max_gap_s=max_gap,
+            n_threads=threads,
+            compress=not plain,
+        )
+        _run(player, clock, control)
     for problem in player.progress.problems:
         print(f"rapid: {problem}", file=sys.stderr)
     if player.progress.problems:
         raise typer.Exit(1)
+
+
+@contextlib.contextmanager
+def _known_camera(night: "Recording") -> Iterator[None]:
+    """Let this process know the recorded camera; nobody's folder is written to for it."""
+    if not night.manifest.camera_yaml:
+        yield
+        return
+    from rapid.wiring.camera import adopt_camera
+    from replay.system import camera_file
+
+    with tempfile.TemporaryDirectory(prefix="rapid-camera-") as folder:
+        adopt_camera(camera_file(night, Path(folder)))
+        yield
 
 
 def _as_faults_make_it(night: "Recording") -> "Recording":
@@ -166,6 +182,10 @@ def _door(night: "Recording", redis: str | None, data: Path | None) -> "SystemDo
     camera = night.camera()
     board = Board(redis, camera.name, outage_s=10.0)
     board.load()
+    if not board.status().leader:
+        raise ConfigurationError(
+            "redis", f"no head leads a board of {camera.name} there: is a system of that camera up?"
+        )
     results = open_results(str(data / "results.sqlite")) if data is not None else None
     return SystemDoor(camera, board, control=ControlStore(board.connection, camera, default_book()), results=results)
 
@@ -179,6 +199,7 @@ def _run(player: "Player", clock: "NightClock", control: Path) -> None:
             "steps": done.n_done,
             "of": done.n_steps,
             "raws": done.n_raws,
+            "round": done.n_loops,
             "duration_s": done.duration_s,
             "last": done.last,
         }
@@ -190,7 +211,9 @@ def _run(player: "Player", clock: "NightClock", control: Path) -> None:
             player.run()
         except KeyboardInterrupt:
             clock.stop()
-    print(f"{player.progress.n_raws} raws delivered, {player.progress.n_done} of {player.progress.n_steps} steps")
+    done = player.progress
+    rounds = f" in {done.n_loops} rounds" if done.n_loops > 1 else ""
+    print(f"{done.n_raws} raws delivered{rounds}, {done.n_done} of {done.n_steps} steps")
     if player.progress.late_s > LATE_S:
         print(
             f"rapid: up to {player.progress.late_s:.0f} s late: raws are not made, or taken, as fast as the night goes; "
@@ -280,6 +303,11 @@ def _tell_incident(night: "Recording", found: "Recording") -> None:
     then, now = night.manifest.incident, found.manifest.incident
     if then is None or now is None:
         return
+    if then.wait is not None and now.wait is not None:
+        print(
+            f"{then.subject} took {then.wait.took_s:g} s from its last raw then, its own jobs {then.wait.alone_s:g} s; now "
+            f"{now.wait.took_s:g} s, its own jobs {now.wait.alone_s:g} s"
+        )
     took = {(job.pipeline, job.detector): job for job in now.slowest}
     for job in then.slowest[:1]:
         again = took.get((job.pipeline, job.detector))

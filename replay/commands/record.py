@@ -2,7 +2,6 @@
 
 import asyncio
 import signal
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,9 +14,6 @@ if TYPE_CHECKING:
     from rapid.camera.models import Camera
     from rapid.wiring.settings import RoleSettings
     from replay.record import NightNotes
-
-CLOCK_AHEAD_S = 2.0
-"""A board's clock that is nearer to ours than this was not moved."""
 
 
 def record(
@@ -46,6 +42,7 @@ def record(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a recording that is there.")] = False,
 ) -> None:
     """Record a night. Example: rapid replay record --from-results 20261120 --raws night/raws --data data --out n.zip"""
+    from rapid.camera.store import portable_definition
     from rapid.results.store import open_results
     from rapid.wiring.camera import adopt_camera
     from rapid.wiring.settings import make_settings
@@ -58,22 +55,19 @@ def record(
     if out.exists() and not overwrite:
         raise ConfigurationError("out", f"{out} is there already; --overwrite replaces a recording")
     known = adopt_camera(settings.camera)
-    ahead_s = 0.0
     if from_results is not None:
         seen = see_stored(settings.raws, camera=known, day_obs=from_results)
         if redis is not None:
-            ahead_s = _hear_the_board(redis, known.name, seen)
+            _hear_the_board(redis, known.name, seen)
     else:
-        seen, ahead_s = asyncio.run(_follow(settings, known, day_obs=day_obs, idle_s=until_idle))
+        seen = asyncio.run(_follow(settings, known, day_obs=day_obs, idle_s=until_idle))
     store = open_results(settings.results)
     try:
-        recorder = Recorder(known, store, clock_ahead_s=ahead_s)
+        recorder = Recorder(known, store)
         made = recorder.record(seen, truth=truth or truth_beside(settings.raws), title=title or out.stem)
         if no_results:
             made.results, made.summaries = [], []
-        text = Path(settings.camera)
-        if text.suffix in {".yaml", ".yml"} and text.is_file():
-            made = made.with_manifest(camera_yaml=text.read_text(encoding="utf-8"))
+        made = made.with_manifest(camera_yaml=portable_definition(settings.camera))
         save(made, seen, known, out, pixels=pixels, binning=binning, overwrite=overwrite)
     finally:
         store.close()
@@ -92,8 +86,8 @@ def truth_beside(raws: str) -> Path | None:
     return folder if folder.is_dir() else None
 
 
-def _hear_the_board(url: str, camera: str, seen: "NightNotes") -> float:
-    """Take in what the board still tells; return how far its clock is ahead [s]."""
+def _hear_the_board(url: str, camera: str, seen: "NightNotes") -> None:
+    """Take in what the board still tells."""
     from datetime import UTC, datetime
 
     from rapid.dispatch.board import Board
@@ -103,16 +97,10 @@ def _hear_the_board(url: str, camera: str, seen: "NightNotes") -> float:
         while events := board.events(last, timeout_s=0.01):
             last = events[-1].event_id
             seen.hear(events)
-        ahead_s = board.now_ms() / 1000 - datetime.now(UTC).timestamp()
-    return ahead_s if abs(ahead_s) > CLOCK_AHEAD_S else 0.0
+        seen.times.note(datetime.now(UTC).timestamp() * 1000, board.now_ms())
 
 
-async def _follow(
-    settings: "RoleSettings", camera: "Camera", *, day_obs: int | None, idle_s: float
-) -> "tuple[NightNotes, float]":
-    """Follow a system until it is over; return what was noted, and how far the board's clock is ahead [s]."""
-    from datetime import UTC, datetime
-
+async def _follow(settings: "RoleSettings", camera: "Camera", *, day_obs: int | None, idle_s: float) -> "NightNotes":
     from rapid.dispatch.board import AsyncBoard
     from replay.live import LiveRecorder
 
@@ -124,16 +112,9 @@ async def _follow(
         print(f"\r{len(notes.raws)} raws of {len({raw.exposure for raw in notes.raws})} exposures", end="", flush=True)
 
     async with AsyncBoard(settings.redis_url, camera.name, outage_s=5.0) as board:
-        ahead_s = (await board.time()).now_ms / 1000 - datetime.now(UTC).timestamp()
+        await board.time()  # a board that is not there is said before anything is waited for
         print(f"following {settings.raws}; Ctrl-C ends the recording")
         recorder = LiveRecorder(camera, settings.raws, board, day_obs=day_obs, idle_s=idle_s, on_news=tell)
         notes = await recorder.run(stop)
-        drift_s = (await board.time()).now_ms / 1000 - datetime.now(UTC).timestamp() - ahead_s
     print()
-    if abs(drift_s) > CLOCK_AHEAD_S:
-        print(
-            "rapid: the board's clock ran at another pace than ours: what was asked and changed is not where it was between "
-            "the raws",
-            file=sys.stderr,
-        )
-    return notes, ahead_s if abs(ahead_s) > CLOCK_AHEAD_S else 0.0
+    return notes

@@ -136,6 +136,7 @@ def test_camera_pipeline_and_config_speak_json(tmp_path):
         (("pipeline", "nope"), "no pipeline named nope"),
         (("head", "--camera", "LSSTCam"), "raws"),
         (("status", "--redis", "redis://127.0.0.1:1/0"), "Connection refused"),
+        (("status", "--redis", "nonsense"), "redis: Redis URL must specify"),
     ],
 )
 def test_an_error_is_one_line(arguments, message):
