@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rapid.camera.models import Camera, Purpose
+from rapid.camera.models import Camera
 from rapid.campaign.plan import Listing
 from rapid.dispatch.board import AsyncBoard
 from rapid.dispatch.models import BatchKey, BatchSpec
+from rapid.head.build_inputs import BuildInputs, find_build_inputs
 from rapid.head.builds import apply_rules
 from rapid.head.exclusions import Exclusions
 from rapid.head.known import KnownExposures
@@ -76,21 +77,18 @@ async def begin_build(
     camera, results = means.camera, means.results
     pipeline = load_pipeline(f"build_{kind}", means.book)
 
-    def look_up() -> tuple[list[DetectorResult], list[ExposureSummary], list[DetectorResult]]:
+    spec = record.spec
+
+    def look_up() -> tuple[BuildInputs, list[ExposureSummary], list[DetectorResult]]:
+        # A build that is told to make do with fewer fails by itself if it cannot.
+        least = 1 if spec is not None and spec.config else None
+        found = find_build_inputs(results, camera, kind, members, detectors=detectors, least=least)
         prompt = results.results(last, camera=camera.name, run=PROMPT, pipeline=pipeline.name)
-        return results.results(last, camera=camera.name), results.summary_versions(camera.name, last), prompt
+        return found, results.summary_versions(camera.name, last), prompt
 
     await apply_rules(results, camera.name, members)
     inputs, summaries, built = await asyncio.to_thread(look_up)
-    raws = {
-        result.detector: result.provenance.raw
-        for result in inputs
-        if not result.pipeline.startswith("build_")
-        and camera.by_id[result.detector].purpose is not Purpose.GUIDER
-        and (detectors is None or result.detector in detectors)
-    }
     info = next((summary.info for summary in summaries if summary.info), {})
-    spec = record.spec
     is_plain = spec is not None and spec.reuse and not spec.config and spec.run is None and detectors is None
     is_whole_group = info.get("group_id") is not None and info.get("group_size") == len(members)
     is_other = any(tuple(result.provenance.inputs) != members for result in built)
@@ -99,7 +97,7 @@ async def begin_build(
         key=BatchKey(run=run, exposure_id=last, pipeline=pipeline.name),
         stage=Stage.BUILD,
         is_own=run != PROMPT,
-        wanted=frozenset(raws),
+        wanted=frozenset(inputs.raws.keys() | inputs.unusable.keys()),
     )
     image_type = next((summary.image_type for summary in summaries), kind)
     await _post(
@@ -108,7 +106,7 @@ async def begin_build(
         target,
         image_type,
         pipeline,
-        raws=raws,
+        found=inputs,
         info=info,
         inputs=members,
         config=spec.config if spec else {},
@@ -123,7 +121,7 @@ async def _post(
     image_type: str,
     pipeline: Pipeline,
     *,
-    raws: dict[int, str],
+    found: BuildInputs,
     info: dict[str, Any],
     inputs: tuple[int, ...],
     config: dict[str, dict[str, Any]],
@@ -131,9 +129,9 @@ async def _post(
     key, camera = target.key, means.camera.name
 
     def stored() -> tuple[ExposureSummary | None, dict[int, Any]]:
-        found = means.results.results(key.exposure_id, camera=camera, run=key.run, pipeline=key.pipeline)
+        built = means.results.results(key.exposure_id, camera=camera, run=key.run, pipeline=key.pipeline)
         newest = means.results.latest_summary(camera, key.exposure_id, pipeline=key.pipeline, run=key.run)
-        return newest, {result.detector: dict(result.metrics) for result in found}
+        return newest, {result.detector: dict(result.metrics) for result in built}
 
     summary, finished = await asyncio.to_thread(stored)
     if summary is not None and target.is_settled_in(summary):
@@ -144,14 +142,15 @@ async def _post(
         key=key,
         camera=camera,
         image_type=image_type,
-        expected=frozenset(raws),
-        raws=raws,
+        expected=frozenset(found.raws.keys() | found.unusable.keys()),
+        excluded=found.unusable,
+        raws=found.raws,
         pool=pipeline.pool,
         info=info,
         inputs=inputs,
         config=config,
         control={} if key.run == PROMPT else {"request": record.request_id},
-        finished={detector: metrics for detector, metrics in finished.items() if detector in raws},
+        finished={detector: metrics for detector, metrics in finished.items() if detector in found.raws},
         version=summary.version if summary else 0,
         time_limit_ms=limit_ms,
         gather_timeout_ms=limit_ms,

@@ -13,7 +13,12 @@ MAX_FAILURES_TOLD = 200
 
 
 def calib_answer(
-    kind: str, *, inputs: tuple[int, ...], built: Iterable[DetectorResult], not_built: Mapping[str, str]
+    kind: str,
+    *,
+    inputs: tuple[int, ...],
+    built: Iterable[DetectorResult],
+    not_built: Mapping[str, str],
+    unusable: Mapping[str, str] | None = None,
 ) -> CalibAnswer:
     """Return whether a calib passes, and which amps fail.
 
@@ -24,7 +29,9 @@ def calib_answer(
     built
         Results of the build.
     not_built
-        Detectors that were wanted and have no calib, with the reason.
+        Detectors whose build failed, with the reason.
+    unusable
+        Detectors that have no calib as there was nothing to build it from: told, and nothing against the others.
     """
     failures: list[AmpTest] = []
     failing: dict[str, dict[str, None]] = {}
@@ -61,7 +68,7 @@ def calib_answer(
         n_amps=n_amps,
         failing_amps={detector: tuple(amps) for detector, amps in failing.items()},
         failures=tuple(failures[:MAX_FAILURES_TOLD]),
-        not_tested=not_tested,
+        not_tested={**not_tested, **(unusable or {})},
     )
 
 

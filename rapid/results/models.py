@@ -132,6 +132,11 @@ class DetectorState(StrEnum):
     EXCLUDED = "excluded"
     """Switched off on purpose, with reason and author."""
 
+    @property
+    def is_without_result(self) -> bool:
+        """Whether it ended and left nothing to build from."""
+        return self in {DetectorState.FAILED, DetectorState.QUARANTINED, DetectorState.EXCLUDED}
+
 
 class DetectorStatus(BaseModel):
     """State of one expected detector in a summary, with the reason if it is not finished."""

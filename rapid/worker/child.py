@@ -39,7 +39,7 @@ from rapid.pipeline.store import load_pipeline
 from rapid.products.naming import detector_key
 from rapid.products.store import ProductsStore, open_products
 from rapid.results.headers import add_provenance
-from rapid.results.models import CalibState, DetectorState
+from rapid.results.models import CalibState
 from rapid.results.store import ResultsStore, open_results
 from rapid.worker.messages import PRELOAD, ChildAnswer, ChildSettings, Preload
 from rapid.worker.preparing import Preloads
@@ -171,7 +171,7 @@ class ChildWorker:
     def _input(self, job: Job, exposure_id: int, left_out: dict[int, str], camera: Camera) -> str | None:
         """Return where the raw of an input exposure is, as its own result recorded it.
 
-        None, with the reason noted, if the detector was switched off when it was taken.
+        None, with the reason noted, if the detector was switched off when it was taken, or its raw could not be used.
         """
         for result in self.results.results(exposure_id, camera=job.camera, detector=job.detector):
             why = self._excluded(camera, result.begin).detectors.get(job.detector)
@@ -181,8 +181,8 @@ class ChildWorker:
             return result.provenance.raw
         for summary in self.results.summary_versions(job.camera, exposure_id):
             status = summary.detectors.get(job.detector)
-            if status is not None and status.state is DetectorState.EXCLUDED:
-                left_out[exposure_id] = status.reason or "the detector was switched off"
+            if status is not None and status.state.is_without_result:
+                left_out[exposure_id] = f"{status.state.value}: {status.reason or 'no reason given'}"
                 return None
         message = f"no result of exposure {exposure_id} detector {job.detector} to build from"
         raise PayloadError(message, exposure=exposure_id, detector=job.detector)
