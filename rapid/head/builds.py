@@ -7,11 +7,12 @@ from datetime import UTC, datetime
 
 import structlog
 
-from rapid.camera.models import Camera, Purpose
+from rapid.camera.models import Camera
 from rapid.dispatch.board import AsyncBoard
 from rapid.dispatch.models import BatchKey, BatchSpec, Event, EventKind, Priority
 from rapid.errors import StoreError
 from rapid.exclusions.rule_store import RuleStore
+from rapid.head.build_inputs import find_build_inputs
 from rapid.head.decide import SEQUENCE_TYPES, calib_groups, choose_builds
 from rapid.head.models import CalibGroup
 from rapid.pipeline.models import PipelineBook
@@ -83,16 +84,10 @@ class CalibBuilder:
 
     async def _post_build(self, group: CalibGroup) -> None:
         last = group.members[-1]
-        results = await asyncio.to_thread(lambda: self._results.results(last, camera=self._camera.name, run=RUN))
-        raws = {
-            result.detector: result.provenance.raw
-            for result in results
-            if not result.pipeline.startswith("build_")
-            and self._camera.by_id[result.detector].purpose is not Purpose.GUIDER
-        }
-        if not raws:
-            return
         await apply_rules(self._results, self._camera.name, group.members)
+        found = await asyncio.to_thread(find_build_inputs, self._results, self._camera, group.kind, group.members)
+        if not found.raws and not found.unusable:
+            return
         pipeline = load_pipeline(f"build_{group.kind}", self._book)
         summaries = await asyncio.to_thread(self._results.summary_versions, self._camera.name, last)
         await self._board.post(
@@ -100,8 +95,9 @@ class CalibBuilder:
                 key=BatchKey(run=RUN, exposure_id=last, pipeline=pipeline.name),
                 camera=self._camera.name,
                 image_type=group.image_type,
-                expected=frozenset(raws),
-                raws=raws,
+                expected=frozenset(found.raws.keys() | found.unusable.keys()),
+                excluded=found.unusable,
+                raws=found.raws,
                 pool=pipeline.pool,
                 info=summaries[0].info if summaries else {},
                 inputs=group.members,
@@ -113,7 +109,9 @@ class CalibBuilder:
             ),
             lead_token=self._token,
         )
-        log.info("calib build posted", kind=group.kind, n_inputs=len(group.members), n_detectors=len(raws))
+        log.info("calib build posted", kind=group.kind, n_inputs=len(group.members), n_detectors=len(found.raws))
+        for detector, why in found.unusable.items():
+            log.info("no calib of a detector", kind=group.kind, detector=detector, reason=why)
 
 
 def ungathered_of(day_obs: int, recent: Iterable[BatchKey], summaries: Iterable[ExposureSummary]) -> set[int]:

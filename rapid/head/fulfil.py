@@ -282,6 +282,7 @@ class Fulfilment:
             inputs=members,
             built=[result for result in built if result.detector in build.wanted],
             not_built={camera.by_id[d].name: why for d, why in build.not_finished.items()},
+            unusable={camera.by_id[d].name: why for d, why in sorted(build.excluded.items())},
         )
 
     async def end(self, state: RequestState, fault: RequestFault | None, *, reason: str = "") -> None:
