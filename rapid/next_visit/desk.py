@@ -21,8 +21,13 @@ class VisitDesk:
         self.camera = camera
         self._board = board
 
-    async def announce(self, visit: NextVisit) -> bool:
+    async def announce(self, visit: NextVisit, *, by: str = "") -> bool:
         """Take in an announcement; return whether it is news.
+
+        Parameters
+        ----------
+        by
+            Who says so, for the log.
 
         Raises
         ------
@@ -35,14 +40,14 @@ class VisitDesk:
             store.announce(self._board.prefix, visit, life_s=life_s, now_ms=now_ms)
         )
         if is_new:
-            log.info("visit announced", group_id=visit.group_id, filters=visit.filters, n_images=visit.n_images)
+            log.info("visit announced", group_id=visit.group_id, filters=visit.filters, n_images=visit.n_images, by=by)
         return is_new
 
-    async def cancel(self, canceled: NextVisitCanceled) -> bool:
+    async def cancel(self, canceled: NextVisitCanceled, *, by: str = "") -> bool:
         """Take an announcement back; return whether there was one; raises as `announce`."""
         was_there = await self._board.connection.run(store.cancel(self._board.prefix, canceled.group_id))
         if was_there:
-            log.info("visit canceled", group_id=canceled.group_id)
+            log.info("visit canceled", group_id=canceled.group_id, by=by)
         return was_there
 
     async def states(self) -> list[VisitState]:

@@ -1,38 +1,48 @@
-"""The HTTP door for announcements."""
+"""The HTTP door for announcements: reading is open to everybody, a change needs what every change over HTTP needs."""
 
 import json
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, HTTPException, Request
+from fastapi import APIRouter, Depends, HTTPException, Request
 from pydantic import BaseModel, ValidationError
 
-from rapid.errors import StoreError
+from rapid.access import Access, Principal, UnauthorizedError, status_of
+from rapid.errors import RapidError, StoreError
 from rapid.next_visit.desk import VisitDesk
 from rapid.next_visit.models import NextVisit, NextVisitCanceled, messages_of
 
 MAX_BODY_BYTES = 1 << 20
 
 
-def visit_router(desk: VisitDesk) -> APIRouter:
+def visit_router(desk: VisitDesk, access: Access) -> APIRouter:
     """Return ``POST /next_visit``, ``POST /next_visit_canceled`` and ``GET /next_visits``.
 
     Announcements of other instruments are counted and left out: one subscription serves all cameras.
     """
     router = APIRouter()
 
+    def may_change(request: Request) -> Principal:
+        try:
+            return access.may_change(request)
+        except RapidError as error:
+            headers = {"WWW-Authenticate": "Bearer"} if isinstance(error, UnauthorizedError) else None
+            raise HTTPException(status_of(error), error.message, headers=headers) from None
+
+    May = Annotated[Principal, Depends(may_change)]
+
     @router.post("/next_visit", status_code=202)
-    async def next_visit(request: Request) -> dict[str, int]:
+    async def next_visit(request: Request, who: May) -> dict[str, int]:
         """Take in announcements; each is valid, or none is taken."""
         visits = await _parsed(request, NextVisit)
         ours = [visit for visit in visits if visit.instrument == desk.camera]
-        n_new = sum([await _asked(desk.announce(visit)) for visit in ours])
+        n_new = sum([await _asked(desk.announce(visit, by=who.name)) for visit in ours])
         return {"announced": n_new, "known": len(ours) - n_new, "ignored": len(visits) - len(ours)}
 
     @router.post("/next_visit_canceled", status_code=202)
-    async def next_visit_canceled(request: Request) -> dict[str, int]:
+    async def next_visit_canceled(request: Request, who: May) -> dict[str, int]:
         """Take announcements back."""
         canceled = await _parsed(request, NextVisitCanceled)
-        n_gone = sum([await _asked(desk.cancel(one)) for one in canceled])
+        n_gone = sum([await _asked(desk.cancel(one, by=who.name)) for one in canceled])
         return {"canceled": n_gone, "unknown": len(canceled) - n_gone}
 
     @router.get("/next_visits")

@@ -23,6 +23,7 @@ from rapid.wiring.settings import RoleSettings
 if TYPE_CHECKING:
     from fastapi import APIRouter
 
+    from rapid.access import Access
     from rapid.arrival.source import RawSource
     from rapid.camera.models import Camera
 
@@ -107,6 +108,17 @@ def _open_source(settings: RoleSettings, camera: "Camera") -> "RawSource":
     return ButlerSource(settings.raws, camera, board, run=settings.ingest_run or f"{camera.name}/raw/all")
 
 
+def _access(settings: RoleSettings) -> "Access":
+    """Return who may change things over HTTP."""
+    from rapid.access import Access, AccessSettings
+
+    return Access(
+        AccessSettings(
+            token=settings.token, proxy_header=settings.proxy_header, trusted_proxies=settings.trusted_proxies
+        )
+    )
+
+
 async def run_head(
     settings: RoleSettings, stop: asyncio.Event | None = None, *, source: "RawSource | None" = None
 ) -> None:
@@ -138,7 +150,7 @@ async def run_head(
             from rapid.next_visit.desk import VisitDesk
             from rapid.next_visit.http import visit_router
 
-            routers = (*routers, visit_router(VisitDesk(camera.name, board)))
+            routers = (*routers, visit_router(VisitDesk(camera.name, board), _access(settings)))
         control = AsyncControlStore(board.connection, camera, default_book())
         head = Head(
             settings.process_name("head"),

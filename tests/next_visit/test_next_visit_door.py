@@ -4,6 +4,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
+from rapid.access import Access, AccessSettings
 from rapid.dispatch.board import AsyncBoard
 from rapid.dispatch.models import BatchKey, BatchSpec
 from rapid.next_visit import store
@@ -33,6 +34,8 @@ FROM_THE_SUMMIT = {
     "private_origin": 42,
 }
 
+CANCELED = {"groupId": GROUP, "scriptSalIndex": 100017}
+
 
 @pytest.fixture(scope="module")
 def valkey(tmp_path_factory):
@@ -55,10 +58,34 @@ def _flush():
     yield Command(("FLUSHDB",))
 
 
-def client_of(desk: VisitDesk) -> httpx.AsyncClient:
+TOKEN = "for-the-script-queue"
+MAY = {"Authorization": f"Bearer {TOKEN}"}
+
+
+def client_of(desk: VisitDesk, *, token: str | None = TOKEN, headers: dict[str, str] = MAY) -> httpx.AsyncClient:
     app = FastAPI()
-    app.include_router(visit_router(desk))
-    return httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://head")
+    app.include_router(visit_router(desk, Access(AccessSettings(token=token))))
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://head", headers=headers)
+
+
+@pytest.mark.parametrize(
+    ("token", "headers", "status", "why"),
+    [
+        (TOKEN, {}, 401, "needs a token"),
+        (TOKEN, {"Authorization": "Bearer guessed-it"}, 401, "wrong token"),
+        (None, MAY, 403, "no token is configured"),
+    ],
+    ids=["no token", "a wrong one", "none is configured"],
+)
+async def test_a_stranger_announces_and_cancels_nothing_and_may_read(board, token, headers, status, why) -> None:
+    desk = VisitDesk("LSSTCam", board)
+    await desk.announce(NextVisit.model_validate(FROM_THE_SUMMIT))
+    async with client_of(desk, token=token, headers=headers) as client:
+        for path, body in (("/next_visit", {**FROM_THE_SUMMIT, "groupId": "new"}), ("/next_visit_canceled", CANCELED)):
+            answer = await client.post(path, json=body)
+            assert (answer.status_code, why in answer.json()["detail"]) == (status, True), answer.text
+        found = (await client.get("/next_visits")).json()
+    assert [one["visit"]["group_id"] for one in found] == [GROUP]
 
 
 async def test_the_summits_message_is_taken_in_every_wrapping_and_once(board) -> None:
