@@ -31,8 +31,8 @@ from rapid.nightlog.store import NightLog
 from rapid.results.models import ExposureSummary
 
 DayObs = Annotated[int, Path(ge=19900101, le=99991231, description="Observing day, YYYYMMDD.")]
-ExposureId = Annotated[int, Path(gt=0, description="day_obs * 100000 + seq_num.")]
-DetectorId = Annotated[int, Path(ge=0, description="Detector number.")]
+ExposureId = Annotated[int, Path(gt=0, le=9999_12_31_99999, description="day_obs * 100000 + seq_num.")]
+DetectorId = Annotated[int, Path(ge=0, le=100_000, description="Detector number.")]
 
 ERRORS: dict[int | str, dict[str, Any]] = {
     404: {"model": ErrorAnswer, "description": "There is no such thing."},

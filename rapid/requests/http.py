@@ -215,7 +215,7 @@ def request_routes(
         request_id: RequestId,
         wait_s: Annotated[float, Query(ge=0, le=MAX_WAIT_S, description="Wait up to so long for its end [s].")] = 0.0,
         after_version: Annotated[
-            int | None, Query(ge=0, description="With wait_s: be content with any change after this version.")
+            int | None, Query(ge=0, le=2**53, description="With wait_s: be content with any change after this version.")
         ] = None,
     ) -> Any:
         """Return the request as it stands, with its answer once it has ended."""

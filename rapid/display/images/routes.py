@@ -184,8 +184,8 @@ def image_routes(archive: Archive, products: ProductsStore, darkroom: Darkroom) 
     @router.get("/api/images/{image_id}/pixels", summary="Values of some pixels")
     async def pixels(
         image_id: str,
-        x: Annotated[int, Query(ge=0, description="First column, detector frame [px].")],
-        y: Annotated[int, Query(ge=0, description="First row [px].")],
+        x: Annotated[int, Query(ge=0, le=100_000, description="First column, detector frame [px].")],
+        y: Annotated[int, Query(ge=0, le=100_000, description="First row [px].")],
         width: Annotated[int, Query(ge=1, le=MAX_PATCH_PX)] = 64,
         height: Annotated[int, Query(ge=1, le=MAX_PATCH_PX)] = 64,
     ) -> PixelsView:
