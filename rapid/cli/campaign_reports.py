@@ -122,7 +122,7 @@ def compare(
         report = compare_runs(results, known.name, before=before, after=after, nights=nights, tolerances=rules)
     if html is not None:
         try:
-            html.write_text(render_html(report), encoding="utf-8")
+            html.write_text(render_html(report, title=f"{after} beside {before}"), encoding="utf-8")
         except OSError as error:
             raise ConfigurationError("html", f"{html}: {error.strerror}") from error
     if as_json:

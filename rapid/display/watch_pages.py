@@ -1,4 +1,4 @@
-"""The pages beside those of exposures: focus and wavefront, calibrations, the cluster, the night log."""
+"""The pages beside those of exposures: focus and wavefront, calibrations, the cluster, campaigns, the night log."""
 
 from fastapi import APIRouter
 from starlette.responses import HTMLResponse, RedirectResponse, Response
@@ -7,7 +7,9 @@ from rapid.display.api import DayObs
 from rapid.display.archive import Archive
 from rapid.display.pages import boot_data, render_page, shown_day
 from rapid.display.settings import DisplaySettings
+from rapid.exposure.models import ImageType
 from rapid.nightlog.models import Flag
+from rapid.pipeline.store import default_book
 
 
 def watch_page_routes(settings: DisplaySettings, archive: Archive) -> APIRouter:
@@ -53,6 +55,16 @@ def watch_page_routes(settings: DisplaySettings, archive: Archive) -> APIRouter:
     @router.get("/calibrations")
     async def calibrations() -> Response:
         return page("calibrations", None)
+
+    @router.get("/campaigns")
+    async def campaigns() -> Response:
+        book = default_book()
+        return page(
+            "campaigns",
+            None,
+            image_types=[kind.value for kind in ImageType],
+            pipelines=[name for name in book.names if (found := book.get(name)) and found.builds is None],
+        )
 
     @router.get("/log")
     async def newest_log() -> Response:

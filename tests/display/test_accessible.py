@@ -29,6 +29,7 @@ PAGES = {
     "cluster": "/cluster",
     "log": f"/log/{DAY_OBS}",
     "requests": "/requests",
+    "campaigns": "/campaigns",
     "control": "/control",
     "report": f"/night/{DAY_OBS}/report",
     "error": "/exposure/2026112000099",

@@ -8,6 +8,7 @@ import asyncio
 import os
 import sys
 import tempfile
+from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,6 +25,11 @@ DIFFERENT = 1
 """Status of a comparison that found something; one that could not be made ends with it too, and prints nothing."""
 
 MAX_WAITING = 8
+MAX_PAGES = 4
+"""Pages with plots that are remembered, for whoever looks at them after the numbers; a megabyte each at the most."""
+
+Question = tuple[str, str, tuple[int, ...], float]
+"""Which runs, of which nights, and what is allowed."""
 
 
 class RunComparer:
@@ -41,11 +47,23 @@ class RunComparer:
         self._limit_s = limit_s
         self._turn = asyncio.Lock()
         self._n_waiting = 0
+        self._pages: OrderedDict[Question, str] = OrderedDict()
 
-    async def compare(
-        self, before: str, after: str, *, nights: Sequence[int] = (), rel: float | None = None
-    ) -> tuple[RunComparison, str]:
-        """Return what differs, and the same as an HTML page with plots.
+    async def page(self, before: str, after: str, *, nights: Sequence[int], rel: float) -> str:
+        """Return what differs as an HTML page with plots: of the last comparison of the two, if it is remembered.
+
+        Raises
+        ------
+        BadRequestError, StoreError
+            Raised as by `compare`.
+        """
+        question = (before, after, tuple(nights), rel)
+        if question not in self._pages:
+            await self.compare(before, after, nights=nights, rel=rel)
+        return self._pages[question]
+
+    async def compare(self, before: str, after: str, *, nights: Sequence[int], rel: float) -> RunComparison:
+        """Return what differs, looked at anew.
 
         Raises
         ------
@@ -63,17 +81,25 @@ class RunComparer:
                     page = Path(folder) / "compare.html"
                     output = await self._run(before, after, nights, rel, page)
                     try:
-                        return RunComparison.model_validate_json(output), page.read_text(encoding="utf-8")
+                        found = RunComparison.model_validate_json(output)
+                        self._keep((before, after, tuple(nights), rel), page.read_text(encoding="utf-8"))
                     except (ValidationError, OSError) as error:
                         log.error("comparison cannot be read", error=str(error))
                         raise StoreError("the comparison failed; the display's log says why") from error
+                    return found
         finally:
             self._n_waiting -= 1
 
-    async def _run(self, before: str, after: str, nights: Sequence[int], rel: float | None, page: Path) -> bytes:
+    def _keep(self, question: Question, text: str) -> None:
+        self._pages[question] = text
+        self._pages.move_to_end(question)
+        while len(self._pages) > MAX_PAGES:
+            self._pages.popitem(last=False)
+
+    async def _run(self, before: str, after: str, nights: Sequence[int], rel: float, page: Path) -> bytes:
         words = ["--json", "--html", str(page), "--camera", self._camera]
         words += [word for night in nights for word in ("--night", str(night))]
-        words += [] if rel is None else ["--rel", repr(rel)]
+        words += ["--rel", repr(rel)]
         child = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "rapid", "campaign", "compare", *words, "--", before, after,
             env={**os.environ, "RAPID_RESULTS_URL": self._results_url},

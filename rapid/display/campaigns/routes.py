@@ -266,7 +266,9 @@ def campaign_routes(door: CampaignDoor, access: Access) -> APIRouter:
         """Hold every metric of every detector and summary against the same of another run."""
         record = await door.find(name)
         nights = await door.nights(name, night)
-        found, text = await door.comparer.compare(before, record.run, nights=nights, rel=rel)
-        return HTMLResponse(text, headers={"Cache-Control": "no-store"}) if page else found
+        if not page:
+            return await door.comparer.compare(before, record.run, nights=nights, rel=rel)
+        text = await door.comparer.page(before, record.run, nights=nights, rel=rel)
+        return HTMLResponse(text, headers={"Cache-Control": "no-store"})
 
     return router

@@ -150,7 +150,7 @@ function details(record) {
     if (answer.donut_pair) parts.push(facts("Donut pair", Object.entries(answer.donut_pair).map(([key, value]) => [key.replaceAll("_", " "), scalar(value)])));
     if (answer.calib) parts.push(calib(answer.calib));
     if (answer.missing.length || answer.lacking) parts.push(didNotCome(answer));
-    if (answer.campaign) parts.push(facts("Campaign", [["nights", answer.campaign.nights.join(", ")], ["results", String(answer.campaign.n_results)], ...Object.entries(answer.campaign.not_done).slice(0, 40)]));
+    if (answer.campaign) parts.push(facts("Campaign", [["page", el("a", { href: `/campaigns?run=${encodeURIComponent(answer.campaign.run)}` }, answer.campaign.run)], ["nights", answer.campaign.nights.join(", ")], ["results", String(answer.campaign.n_results)], ...Object.entries(answer.campaign.not_done).slice(0, 40)]));
     if (answer.notes.length) parts.push(facts("Notes", answer.notes.map((note) => ["", note])));
     if (answer.exposures.length) parts.push(exposures(answer.exposures));
   } else if (record.members.length) {
