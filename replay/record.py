@@ -35,7 +35,7 @@ from replay.events import (
 )
 from replay.headers import NightHeaders, RawFacts
 from replay.keep import keep
-from replay.night_time import NightTime
+from replay.night_time import SAME_S, NightTime
 from replay.outcome import read_outcome
 from replay.plan import PlannedExposure
 from replay.recording import Manifest, PixelKind, Recording, write_recording
@@ -139,7 +139,7 @@ class Recorder:
         times_s = [raw.at_s for raw in seen.raws] + [sensors.at_s for sensors in seen.sensors]
         first_s, last_s = min(times_s), max(times_s)
         if is_timed:
-            self._check_times(times, first_s)
+            self._check_times(times, first_s, {raw.exposure for raw in seen.raws})
         begin_s = times.board_s(first_s)
         ids = {raw.exposure for raw in seen.raws}
         tables, summaries = read_outcome(self._results, self._camera.name, ids, last_raw_s=seen.last_raw_s)
@@ -171,7 +171,7 @@ class Recorder:
             summaries=summaries,
         )
 
-    def _check_times(self, times: NightTime, first_s: float) -> None:
+    def _check_times(self, times: NightTime, first_s: float, exposures: Iterable[int]) -> None:
         """Refuse a night whose times cannot be told.
 
         Raises
@@ -188,13 +188,27 @@ class Recorder:
                     "night's first raw: when things were changed and asked for cannot be told",
                 )
             return
-        now_ms = datetime.now(UTC).timestamp() * 1000 + NOT_TOLD_S * 1000
-        newest = ControlLog(self._results.engine).changes(self._camera.name, limit=1)
-        if any(record.changed_ms > now_ms for record in newest):
+        changed_s = {
+            record.version: record.changed_ms / 1000
+            for record in ControlLog(self._results.engine).changes(self._camera.name, limit=MANY)
+        }
+        if any(at_s > before_s + SAME_S for at_s, before_s in self._in_force(changed_s, exposures)):
             raise ConfigurationError(
                 "redis",
-                "a control change is dated in the future: the board's clock was moved; say where it is, --redis URL",
+                "a control change is dated after a summary that was made under it: the board's clock was not ours; say where "
+                "it is, --redis URL",
             )
+
+    def _in_force(self, changed_s: Mapping[int, float], exposures: Iterable[int]) -> Iterator[tuple[float, float]]:
+        """Yield when control changes were made by the board's clock, and when by ours they must have been."""
+        if not changed_s:
+            return
+        yield max(changed_s.values()), datetime.now(UTC).timestamp()
+        for exposure in exposures:
+            for summary in self._results.summary_versions(self._camera.name, exposure):
+                at_s = changed_s.get(summary.control.get("version", 0))
+                if at_s is not None and summary.gathered_at is not None:
+                    yield at_s, summary.gathered_at.timestamp()
 
     def _at(self, board_ms: float, begin_s: float) -> float:
         """Return a time of the board's clock, since the night's first event; before it is at it."""

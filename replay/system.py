@@ -50,7 +50,9 @@ STALL_S = 180.0
 """A night in which nothing happens for this long has failed."""
 
 GATHER = "gather"
-START_TIMEOUT_S = 120.0
+START_TIMEOUT_S = 300.0
+"""On a busy machine, with kernels to compile, a worker takes minutes."""
+
 OUTAGE_S = 60.0
 
 FORGOT_MS = 10_000
@@ -69,6 +71,8 @@ class SystemOptions:
         The head runs in this process and is handed the raws: straight to its arrival door.
     settings
         Role settings other than the defaults, beside those of the night.
+    start_timeout_s
+        How long head and workers may take until they are there.
 
     Raises
     ------
@@ -83,6 +87,7 @@ class SystemOptions:
     raws: str = ""
     straight: bool = False
     settings: Mapping[str, Any] | None = None
+    start_timeout_s: float = START_TIMEOUT_S
 
     def __post_init__(self) -> None:
         if self.straight and self.raws:
@@ -200,7 +205,7 @@ class ReplaySystem:
             return BucketTarget(self.options.raws)
         return self._door_source or DirectoryTarget(self.raws)
 
-    def wait_until_up(self, timeout_s: float = START_TIMEOUT_S) -> None:
+    def wait_until_up(self) -> None:
         """Wait until a head leads and the workers are there: a night begins on a system that is awake.
 
         Raises
@@ -214,6 +219,7 @@ class ReplaySystem:
             status = self.board.status()
             return bool(status.leader) and len(status.workers) >= wanted
 
+        timeout_s = self.options.start_timeout_s
         if not self._wait(is_up, timeout_s=timeout_s):
             raise StoreError(f"the system did not start in {timeout_s:.0f} s\n{self.log_ends()}")
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -109,6 +110,8 @@ async def _follow(settings: "RoleSettings", camera: "Camera", *, day_obs: int | 
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
 
     def tell(notes: "NightNotes") -> None:
+        if not sys.stdout.isatty():
+            return  # a log needs no line for every raw
         print(f"\r{len(notes.raws)} raws of {len({raw.exposure for raw in notes.raws})} exposures", end="", flush=True)
 
     async with AsyncBoard(settings.redis_url, camera.name, outage_s=5.0) as board:
@@ -116,5 +119,6 @@ async def _follow(settings: "RoleSettings", camera: "Camera", *, day_obs: int | 
         print(f"following {settings.raws}; Ctrl-C ends the recording")
         recorder = LiveRecorder(camera, settings.raws, board, day_obs=day_obs, idle_s=idle_s, on_news=tell)
         notes = await recorder.run(stop)
-    print()
+    if sys.stdout.isatty():
+        print()
     return notes
