@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, computed_field
 
 from rapid.access import CHANGE_ERRORS, Access, BadRequestError, ErrorAnswer, Principal
 from rapid.dispatch.models import EventKind
+from rapid.display.asked import check_day
 from rapid.display.hub import Hub, Message
 from rapid.display.reader import Reader
 from rapid.errors import StoreError
@@ -149,6 +150,9 @@ def bad_input_routes(access: Access, engine: sa.Engine, reader: Reader, hub: Hub
         limit: Annotated[int, Query(ge=1, le=5000)] = 500,
     ) -> list[BadExposure]:
         """Return them newest first, with reason and author, or the rule that found them."""
+        check_day("day_obs", day_obs)
+        if exposure is not None:
+            check_day("exposure", exposure // 100_000)
         return await reader.ask_results(
             lambda: exposures.listed(
                 camera.name, exposure=exposure, day_obs=day_obs, rule=rule, with_history=history, limit=limit

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from rapid.access import CHANGE_ERRORS, Access, BadRequestError, ErrorAnswer, Principal
 from rapid.dispatch.models import EventKind
+from rapid.display.asked import check_detector, check_filter, check_kind
 from rapid.display.hub import Hub, Message
 from rapid.display.reader import Reader
 from rapid.errors import NotFoundError, StoreError
@@ -56,6 +57,7 @@ def calib_routes(
     router = APIRouter(tags=["calibrations"])
     camera = reader.camera
     errors: Answers = {503: {"model": ErrorAnswer, "description": "The results store does not answer."}}
+    invalid: Answers = {422: {"model": ErrorAnswer, "description": "There is no such kind, detector or filter."}}
     missing: Answers = {404: {"model": ErrorAnswer, "description": "There is no such calib, or nothing was verified."}}
 
     async def tell(what: str, calib_id: str) -> None:
@@ -65,7 +67,7 @@ def calib_routes(
         except StoreError:
             hub.publish(Message.make("calibs", data))
 
-    @router.get("/api/calibs", summary="Calibs, the preferred one first", responses=errors)
+    @router.get("/api/calibs", summary="Calibs, the preferred one first", responses=errors | invalid)
     async def calibs(
         kind: Annotated[str | None, Query(max_length=32, description="bias, dark, flat, ptc, ...")] = None,
         detector: Annotated[int | None, Query(ge=0, le=100_000)] = None,
@@ -77,8 +79,12 @@ def calib_routes(
     ) -> list[CalibRecord]:
         """Return calibs without the values of their verifications: one calib's are at its own address."""
         wanted = state or (CalibState.CERTIFIED if as_of else None)
-        found = await reader.ask_results(
-            lambda: results.calibs(
+        check_detector(camera, detector)
+
+        def look() -> list[CalibRecord]:
+            check_kind(results, camera, kind)
+            check_filter(results, camera, physical_filter)
+            return results.calibs(
                 camera.name,
                 kind=kind,
                 detector=detector,
@@ -88,7 +94,8 @@ def calib_routes(
                 state=wanted,
                 limit=limit,
             )
-        )
+
+        found = await reader.ask_results(look)
         return [record.model_copy(update={"verification": None, "provenance": None}) for record in found]
 
     async def view(calib_id: str) -> CalibView:

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from rapid.access import CHANGE_ERRORS, Access, BadRequestError, ErrorAnswer, Principal
 from rapid.dispatch.models import EventKind
+from rapid.display.asked import check_detector
 from rapid.display.hub import Hub, Message
 from rapid.display.reader import Reader
 from rapid.errors import StoreError
@@ -81,18 +82,20 @@ def exclusion_routes(access: Access, store: ExclusionStore, reader: Reader, hub:
     @router.get("/api/exclusions", summary="What is off, or will be", responses=errors)
     async def exclusions(
         history: Annotated[bool, Query(description="Also what is over and what was undone; newest first.")] = False,
-        detector: Annotated[int | None, Query(ge=0, le=100_000, description="Of the history: only this one.")] = None,
+        detector: Annotated[int | None, Query(ge=0, le=100_000, description="Only this one.")] = None,
         before: Annotated[int | None, Query(gt=0, le=2**53, description="Of the history: older than this.")] = None,
         limit: Annotated[int, Query(ge=1, le=1000)] = 200,
     ) -> ExclusionsView:
         """Return detectors and amps that are switched off, with reason, author and validity."""
         now = datetime.now(UTC)
+        check_detector(camera, detector)
         if history:
             found = await reader.ask_results(
                 lambda: store.history(camera.name, detector=detector, limit=limit, before=before)
             )
         else:
             found = await reader.ask_results(lambda: store.not_over(camera.name, next_exposure(now)))
+            found = [one for one in found if detector is None or one.detector == detector]
         return viewed(found, now)
 
     @router.get("/api/exclusions/{exclusion_id}", summary="One exclusion", responses=errors | missing)

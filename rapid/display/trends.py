@@ -10,6 +10,7 @@ from fastapi import APIRouter, Depends, Path, Query
 from pydantic import BaseModel, ConfigDict, Field
 
 from rapid.access import CHANGE_ERRORS, Access, BadRequestError, ErrorAnswer, Principal
+from rapid.display.asked import check_day, check_days, check_detector
 from rapid.display.reader import Reader
 from rapid.errors import NotFoundError
 from rapid.trends.alarms import MAX_REASON, AlarmError, AlarmStore
@@ -96,6 +97,11 @@ def trend_routes(access: Access, engine: sa.Engine, reader: Reader) -> APIRouter
     change_errors: Answers = {**CHANGE_ERRORS, 409: {"model": ErrorAnswer, "description": "Somebody else was first."}}
     by_name = {detector.name: detector.id for detector in camera.detectors}
 
+    def check_range(first_day: int, last_day: int) -> None:
+        check_day("first_day", first_day)
+        check_day("last_day", last_day)
+        check_days(first_day, last_day)
+
     async def ask(question: Callable[[], T]) -> T:
         return await reader.ask_results(question)
 
@@ -123,7 +129,8 @@ def trend_routes(access: Access, engine: sa.Engine, reader: Reader) -> APIRouter
         """Return the numbers by amp, with calibs that became valid, exclusions and alarms."""
         number = by_name.get(detector, int(detector) if detector.isascii() and detector.isdigit() else -1)
         if number not in by_name.values():
-            raise NotFoundError("detector", detector, camera.name)
+            raise NotFoundError("detector", detector, owner=camera.name)
+        check_range(first_day, last_day)
 
         def look() -> SeriesView:
             store.update()
@@ -163,6 +170,7 @@ def trend_routes(access: Access, engine: sa.Engine, reader: Reader) -> APIRouter
         last_day: LastDay = 99991231,
     ) -> MapView:
         """Return first and last level, change and slope of every amp; of several series, the one with most exposures."""
+        check_range(first_day, last_day)
 
         def look() -> MapView:
             store.update()
@@ -197,6 +205,7 @@ def trend_routes(access: Access, engine: sa.Engine, reader: Reader) -> APIRouter
         limit: Annotated[int, Query(ge=1, le=5000)] = 500,
     ) -> AlarmsView:
         """Return alarms with the date, size and significance of the change, the newest change first."""
+        check_detector(camera, detector)
 
         def look() -> AlarmsView:
             found = alarm_store.alarms(

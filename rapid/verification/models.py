@@ -100,6 +100,9 @@ class Limits(_Model):
     required: bool = Field(
         default=True, description="Whether a value that is missing keeps a master from being certified."
     )
+    chance_sigma: float = Field(
+        default=3.0, description="A band is left when the value is outside by more than so many standard errors."
+    )
     reason: str = Field(default="", description="Why these limits.")
     valid_from: str = Field(default="", description="Date of the entry in the thresholds.")
 
@@ -129,14 +132,29 @@ class TestResult(_Model):
     error: Band | None
     reason: str
     note: str
+    chance_sigma: float = 3.0
+
+    @property
+    def by_chance(self) -> str:
+        """Why a value outside a band was not held against it; empty if there is nothing to explain."""
+        passed = {Outcome.PASS: (self.warn, self.error), Outcome.WARN: (self.error,)}.get(self.outcome, ())
+        if self.value is None or not self.uncertainty:
+            return ""
+        excess = max((band.excess(self.value) for band in passed if band is not None), default=0.0)
+        if excess <= 0.0:
+            return ""
+        which = "outside" if self.outcome is Outcome.PASS else f"outside of {self.error}"
+        return f"{which} by {excess / self.uncertainty:.2g} of its standard errors, {self.chance_sigma:g} are allowed"
 
     def __str__(self) -> str:
-        """Return a line for a person: where, what, value, limits."""
+        """Return a line for a person: where, what, value with its error, limits."""
         place = f"{self.detector} {self.amp}" if self.amp else self.detector
-        shown = self.note or "not measured" if self.value is None else f"{self.value:.4g} {self.unit}".rstrip()
+        error = f" ± {self.uncertainty:.2g}" if self.uncertainty else ""
+        value = "" if self.value is None else f"{self.value:.4g}{error} {self.unit}".rstrip()
+        shown = value or self.note or "not measured"
         band = self.error if self.outcome is Outcome.FAIL else self.warn or self.error
-        limit = f" ({band})" if band is not None and self.value is not None else ""
-        return f"{place} {self.test}: {self.outcome.value}, {shown}{limit}"
+        limit = "; ".join(part for part in (str(band), self.by_chance) if part) if band is not None and value else ""
+        return f"{place} {self.test}: {self.outcome.value}, {shown}{f' ({limit})' if limit else ''}"
 
 
 class Verification(_Model):
@@ -194,6 +212,7 @@ class Verification(_Model):
             error=limits.error,
             reason=limits.reason,
             note=found.note,
+            chance_sigma=limits.chance_sigma,
         )
 
     def named(self, *outcomes: Outcome) -> tuple[str, ...]:

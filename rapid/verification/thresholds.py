@@ -92,6 +92,7 @@ class Threshold(BaseModel):
             warn=self.warn,
             error=self.error,
             required=subject in self.required,
+            chance_sigma=self.chance_sigma,
             reason=self.reason,
             valid_from=self.valid_from.isoformat(),
         )

@@ -61,3 +61,30 @@ def test_what_is_not_there_is_not_found(url):
     assert call(url, "GET", "/calibs/nothing", headers={}).status_code == 404
     assert call(url, "POST", "/calibs/nothing/verification").status_code == 404
     assert call(url, "GET", "/verification/2026112099999", headers={}).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("path", "field"),
+    [
+        ("/calibs?kind=foo", "kind"),
+        ("/calibs?detector=77", "detector"),
+        ("/calibs?physical_filter=zz", "physical_filter"),
+        ("/calibrations/masters?kind=foo", "kind"),
+        ("/calibrations/nights/20261399", "day_obs"),
+        ("/trends/alarms?detector=77", "detector"),
+        ("/trends/map?metric=stdev_e&first_day=20261201&last_day=20261101", "first_day"),
+        ("/trends/series?metric=stdev_e&detector=4&last_day=20261399", "last_day"),
+        ("/exclusions?detector=77", "detector"),
+        ("/exposure-exclusions?day_obs=20261399", "day_obs"),
+        ("/exposure-exclusions?exposure=5", "exposure"),
+    ],
+)
+def test_a_question_about_what_cannot_be_is_refused_and_names_the_field(url, path, field):
+    answer = call(url, "GET", path, headers={})
+    assert (answer.status_code, answer.json()["error"]["field"]) == (422, field)
+
+
+def test_kinds_that_are_known_and_not_there_yet_are_an_empty_list(url):
+    for path in ("/calibs?kind=crosstalk", "/calibrations/masters?kind=ptc", "/calibs?detector=0"):
+        answer = call(url, "GET", path, headers={})
+        assert (answer.status_code, answer.json()) == (200, []), path

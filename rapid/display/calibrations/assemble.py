@@ -140,7 +140,7 @@ def tests_of(subject: SubjectView, result: DetectorResult) -> DetectorTests:
                 warn=None if test.warn is None else str(test.warn),
                 error=None if test.error is None else str(test.error),
                 reason=test.reason,
-                note=test.note,
+                note=test.note or test.by_chance,
             )
             for test in found.results()
         ],

@@ -38,7 +38,7 @@ class AmpTest(_Answer):
     warn: str | None = Field(default=None, description="The band, in words.")
     error: str | None = None
     reason: str = Field(default="", description="Why these limits.")
-    note: str = Field(default="", description="Why there is no value.")
+    note: str = Field(default="", description="Why there is no value; or why one outside of a band passes.")
 
 
 class DetectorVerdict(_Answer):

@@ -7,12 +7,13 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query
 
 from rapid.display.api import ERRORS, DayObs, DetectorId, ExposureId
+from rapid.display.asked import check_day, check_kind
 from rapid.display.calibrations.assemble import masters_of, matrix_of, subject_of, tests_of, with_results
 from rapid.display.calibrations.models import CalibrationNight, DetectorTests, MasterView, MatrixView, SubjectView
 from rapid.display.reader import Reader
 from rapid.display.summaries import summaries_of_night
 from rapid.errors import NotFoundError
-from rapid.results.models import DetectorResult, ExposureSummary
+from rapid.results.models import CalibRecord, DetectorResult, ExposureSummary
 from rapid.results.store import ResultsStore
 
 Pipeline = Annotated[str, Path(pattern=r"^[A-Za-z0-9_-]{1,64}$", description="bias, build_bias, ...")]
@@ -45,6 +46,7 @@ def calibration_routes(reader: Reader, results: ResultsStore, run: str) -> APIRo
     @router.get("/api/calibrations/nights/{day_obs}", summary="What was verified in a night")
     async def night(day_obs: DayObs) -> CalibrationNight:
         """Return calibration exposures and builds of masters with their verdicts, newest first."""
+        check_day("day_obs", day_obs)
         summaries = await summaries_of_night(reader, day_obs)
         subjects = [found for summary in summaries if (found := subject_of(summary)) is not None]
         for at, one in enumerate(subjects):
@@ -87,7 +89,12 @@ def calibration_routes(reader: Reader, results: ResultsStore, run: str) -> APIRo
         kind: Annotated[str | None, Query(max_length=32, description="Only these: bias, dark, flat, ...")] = None,
     ) -> list[MasterView]:
         """Return masters with state, version and validity, newest first; those that were rejected as well."""
-        calibs = await reader.ask_results(lambda: results.calibs(camera, kind=kind, state=None, limit=MAX_CALIBS))
+
+        def look() -> list[CalibRecord]:
+            check_kind(results, reader.camera, kind)
+            return results.calibs(camera, kind=kind, state=None, limit=MAX_CALIBS)
+
+        calibs = await reader.ask_results(look)
         return await asyncio.to_thread(lambda: masters_of(calibs, reader.names, now=datetime.now(UTC)))
 
     return router

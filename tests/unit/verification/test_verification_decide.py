@@ -122,6 +122,17 @@ def test_a_value_that_is_missing_is_not_measured_and_keeps_a_master_from_passing
     ).outcome is (Outcome.NOT_MEASURED)
 
 
+def test_a_value_that_passes_outside_of_its_band_says_which_error_lets_it():
+    found = verify("flat", light=20_000.0)
+    one = next(one for one in found.results() if (one.amp, one.test) == ("C10", "READ_NOISE"))
+    assert (one.outcome, one.by_chance) == (Outcome.PASS, "")
+    assert str(one) == f"R22_S11 C10 READ_NOISE: pass, {one.value:.4g} ± {one.uncertainty:.2g} (0.8 to 1.25)"
+    outside = one.model_copy(update={"value": 1.26, "uncertainty": 0.005})
+    assert str(outside).endswith("pass, 1.26 ± 0.005 (0.8 to 1.25; outside by 2 of its standard errors, 3 are allowed)")
+    warned = outside.model_copy(update={"value": 2.01, "outcome": Outcome.WARN})
+    assert "outside of 0.5 to 2 by 2 of its" in str(warned)
+
+
 def test_chance_alone_does_not_exceed_a_limit():
     limit = Threshold.model_validate(
         {

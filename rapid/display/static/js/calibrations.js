@@ -113,8 +113,8 @@ async function pickDetector(id) {
   const amps = [...new Set(found.tests.filter((test) => test.amp).map((test) => test.amp))];
   const names = [...new Set(found.tests.map((test) => test.test))];
   const at = new Map(found.tests.map((test) => [`${test.amp ?? ""} ${test.test}`, test]));
-  const cell = (test) => (test ? el("td", { class: "num cell", "data-outcome": test.outcome, title: [wordOf(test.outcome), test.error && `error outside ${test.error}`, test.warn && `warning outside ${test.warn}`, test.reason, test.note].filter(Boolean).join("; ") },
-    `${test.outcome === "pass" ? "" : `${SIGNS[test.outcome]} `}${test.value === null ? DASH : significant(test.value)}`) : el("td", { class: "num" }, ""));
+  const cell = (test) => (test ? el("td", { class: "num cell", "data-outcome": test.outcome, title: [wordOf(test.outcome), test.uncertainty && `${significant(test.value)} ± ${significant(test.uncertainty)}`, test.error && `error outside ${test.error}`, test.warn && `warning outside ${test.warn}`, test.reason, test.note].filter(Boolean).join("; ") },
+    `${test.outcome === "pass" ? "" : `${SIGNS[test.outcome]} `}${test.value === null ? DASH : significant(test.value)}${test.value !== null && test.note ? ` ± ${significant(test.uncertainty)}` : ""}`) : el("td", { class: "num" }, ""));
   box.replaceChildren(
     el("header", {}, el("h2", {}, `${found.name} ${title(found.subject)} ${seq(found.subject.seq_num)}`), word(found.outcome), el("a", { href: `/exposure/${exposure}?detector=${id}` }, "the exposure's page"), close),
     found.tests.length ? el("div", { class: "scroll", tabindex: 0 }, el("table", { class: "grid tests" },
