@@ -7,7 +7,6 @@ is the safety net. The repository is the truth: a message only says where to loo
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from typing import Any
 
 import structlog
@@ -23,6 +22,7 @@ from rapid.dispatch.board import AsyncBoard
 from rapid.errors import ConfigurationError, NotFoundError, RawError, StoreError
 from rapid.ingest import store
 from rapid.ingest.look import look_at_raw
+from rapid.pause import pause
 
 log = structlog.get_logger()
 
@@ -123,9 +123,7 @@ class ButlerSource:
                     # Before the first raw is ingested there is no repository.
                     log.warning("the repository is not read for now", error=error.message)
                     sweep_at = loop.time()
-                    with suppress(TimeoutError):
-                        async with asyncio.timeout(RETRY_S):
-                            await asyncio.Event().wait()
+                    await pause(RETRY_S)
         finally:
             await loop.run_in_executor(thread, self._close)
             thread.shutdown(wait=False)

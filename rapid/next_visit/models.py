@@ -100,6 +100,16 @@ class NextVisit(BaseModel):
         names = self.physical_filters
         return not names or physical_filter in names or (band_of(physical_filter) or "?") in names
 
+    def is_over(self, *, now_s: float) -> bool:
+        """Whether its exposures should have come long ago; never of one that does not say when it begins.
+
+        Parameters
+        ----------
+        now_s
+            UTC, s since 1970.
+        """
+        return 0 < self.start_time < now_s + UTC_TO_TAI_S - self.duration - LINGER_S
+
     def life_s(self, *, now_s: float) -> float:
         """Return how long the announcement counts [s]: until it should have been over for a while.
 

@@ -5,7 +5,9 @@ from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING
 
 from rapid.errors import ConfigurationError, StoreError
+from rapid.kafka.models import parse_kafka
 from rapid.wiring.camera import adopt_camera
+from rapid.wiring.kafka import notification_topics, run_beside
 from rapid.wiring.roles import _board, _with_health, stop_on_signals
 from rapid.wiring.settings import RoleSettings
 
@@ -71,6 +73,7 @@ def check_ingest(settings: RoleSettings) -> None:
     from rapid.butler.middleware import daf_butler
     from rapid.ingest.files import load_rules
 
+    parse_kafka(settings.kafka)
     if not (_raws(settings) or settings.ingest_buckets or settings.ingest_queues or settings.ingest_files):
         raise ConfigurationError(
             "raws", "ingest needs to know where files come from: raws, ingest_buckets or ingest_queues"
@@ -141,8 +144,13 @@ async def run_ingest(settings: RoleSettings, stop: asyncio.Event | None = None) 
         bucket = source if isinstance(source, BucketSource) else None
         door = IngestDoor(camera, board, DoorSettings(frozenset(buckets), rules=rules, secret=secret), source=bucket)
         routers: tuple[APIRouter, ...] = (ingest_router(door),)
+        topics = notification_topics(settings, camera, door)
+
+        async def run() -> None:
+            await run_beside(topics, lambda: ingester.run(stop), stop)
+
         try:
-            await _with_health(settings, board, ingester.ready, lambda: ingester.run(stop), routers=routers)
+            await _with_health(settings, board, ingester.ready, run, routers=routers)
         finally:
             await asyncio.to_thread(archive.close)
 

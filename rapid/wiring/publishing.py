@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from rapid.publish.status import PublishStatus
     from rapid.results.store import ResultsStore
 
+RETRY_S = 5.0
+"""Before the control state is asked for again, after the board did not answer."""
+
 NIGHT_PAGE = "/night?day_obs={day_obs}"
 
 
@@ -36,6 +39,7 @@ class _Witness:
     async def follow(self, store: "AsyncControlStore") -> None:
         """Keep up with the control state, until cancelled."""
         from rapid.errors import RapidError
+        from rapid.pause import pause
 
         version = 0
         document = None
@@ -49,11 +53,7 @@ class _Witness:
                 else:
                     continue
             except RapidError:
-                try:
-                    async with asyncio.timeout(5.0):
-                        await asyncio.Event().wait()
-                except TimeoutError:
-                    continue
+                await pause(RETRY_S)
 
 
 def _make_rubintv(

@@ -130,8 +130,10 @@ async def run_head(
     from rapid.control.store import AsyncControlStore
     from rapid.head.choice import Waits
     from rapid.head.role import Head
+    from rapid.next_visit.desk import VisitDesk
     from rapid.pipeline.store import default_book
     from rapid.results.control_log import ControlLog
+    from rapid.wiring.kafka import run_beside, visit_topics
 
     stop = stop or stop_on_signals()
     if not settings.raws and source is None:
@@ -146,11 +148,11 @@ async def run_head(
 
         routers = (notify_router(source),)
     async with _board(settings) as board:
+        desk = VisitDesk(camera.name, board)
         if settings.metrics_port:
-            from rapid.next_visit.desk import VisitDesk
             from rapid.next_visit.http import visit_router
 
-            routers = (*routers, visit_router(VisitDesk(camera.name, board), _access(settings)))
+            routers = (*routers, visit_router(desk, _access(settings)))
         control = AsyncControlStore(board.connection, camera, default_book())
         head = Head(
             settings.process_name("head"),
@@ -172,7 +174,12 @@ async def run_head(
             thresholds=checked_thresholds(settings),
             listing=open_listing(settings.raws, camera, ingest_run=settings.ingest_run),
         )
-        await _with_health(settings, board, head.ready, lambda: head.run(stop), routers=routers, tells_of_board=True)
+        topics = visit_topics(settings, desk)
+
+        async def run() -> None:
+            await run_beside(topics, lambda: head.run(stop), stop)
+
+        await _with_health(settings, board, head.ready, run, routers=routers, tells_of_board=True)
     results.close()
 
 

@@ -4,11 +4,13 @@ Every setting has a default that suits one machine, can be given in the environm
 the command line. Secrets come from the environment or a file, never from the command line.
 """
 
+import json
 import socket
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
+from pydantic_core import PydanticCustomError
 
 from rapid.config import Settings, describe_settings, load_settings
 from rapid.display.settings import Tolerance
@@ -196,6 +198,11 @@ class RoleSettings(Settings):
         ge=0,
         description="List only the newest so many YYYYMMDD folders of a bucket of raws; 0 lists all.",
     )
+    kafka: dict[str, Any] = Field(
+        default_factory=dict,
+        description='Kafka broker and topics, as a table: {"servers": "host:9092", "notifications": ["raws"], "visits": '
+        '["lsst.sal.ScriptQueue.logevent_nextVisit"]}; ingest reads the former, heads the latter. JSON in the environment.',
+    )
     ingest_batch: int = Field(default=250, ge=1, le=5000, description="Most files ingested in one transaction.")
     ingest_linger_s: float = Field(
         default=0.05, ge=0, le=60, description="How long the first file of a batch waits for others [s]."
@@ -210,6 +217,17 @@ class RoleSettings(Settings):
     log_level: str = Field(
         default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="Least severe level logged."
     )
+
+    @field_validator("kafka", "publish_influx", "publish_sasquatch", "telemetry", mode="before")
+    @classmethod
+    def _from_a_secret_file(cls, table: Any) -> Any:
+        """Read a table that came as text, from a file named by ``RAPID_..._FILE``: it may have a password in it."""
+        if not isinstance(table, str) or not table:
+            return table or {}
+        try:
+            return json.loads(table)
+        except ValueError:
+            raise PydanticCustomError("json", "must be a table as JSON") from None
 
     @property
     def results(self) -> str:
