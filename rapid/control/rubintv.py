@@ -28,9 +28,10 @@ from rapid.control.spelling import (
 )
 from rapid.control.store import AsyncControlStore, BetweenPairError
 from rapid.dispatch.board import AsyncBoard
-from rapid.dispatch.commands import Command, Talk
 from rapid.dispatch.restart import order_restart
+from rapid.dispatch.talk import Command, Talk
 from rapid.errors import ConfigurationError, RapidError, StoreError
+from rapid.pause import pause
 
 log = structlog.get_logger()
 
@@ -213,8 +214,7 @@ class RubinTVDoor:
                 before = document
             except StoreError as error:
                 log.warning("readbacks wait for the server", error=error.message)
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(asyncio.Event().wait(), RETRY_S)
+                await pause(RETRY_S)
 
 
 def _value_at(document: ControlDocument, path: str) -> object:

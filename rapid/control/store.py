@@ -17,10 +17,10 @@ from rapid.camera.models import Camera
 from rapid.control.models import ControlChange, ControlDocument, ControlState
 from rapid.control.rules import MAX_NAME, MAX_REASON, PAIR_FIELD, changed_fields, patch_state, validate_state
 from rapid.dispatch import keys
-from rapid.dispatch.commands import SLICE_S, Command, Talk, to_json
 from rapid.dispatch.connection import AsyncConnection, BlockingConnection
 from rapid.dispatch.library import function_name
 from rapid.dispatch.models import EventKind
+from rapid.dispatch.talk import SLICE_S, Command, Talk, to_json
 from rapid.errors import ConfigurationError, RefusedError, StoreError
 from rapid.pipeline.models import PipelineBook
 

@@ -1,18 +1,13 @@
 """What head, workers and gather say to the board, without saying how it is sent.
 
-Each operation is a generator: it yields the commands to send, is given the replies, and returns a
-model. `rapid.dispatch.board` drives the same generators over a blocking and over an asyncio
-connection, so that both speak one protocol. All waiting is a blocking pop on a list that the
-server-side functions push to; nothing polls.
+Each operation is a conversation (`rapid.dispatch.talk`) that ends in a model; both boards hold the same ones, so that they
+speak one protocol. All waiting is a blocking pop on a list that the server-side functions push to; nothing polls.
 """
 
-import json
-import math
 import re
 import time
-from collections.abc import Generator, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from rapid.dispatch import keys
 from rapid.dispatch.library import function_name
@@ -47,47 +42,13 @@ from rapid.dispatch.replies import (
     decode_status,
     parse_key,
 )
+from rapid.dispatch.talk import SLICE_S, Command, Talk, to_json
 from rapid.errors import ConfigurationError, Retry
 from rapid.exposure.pairs import awaits_partner
 from rapid.results.models import DetectorState, Scalar
 
-T = TypeVar("T")
-
 MAX_CLOCK_RATE = 1000.0
 """Of the board's clock: a night in half a minute. Beyond it every wait is a matter of processes, not of the night."""
-
-SLICE_S = 20.0
-"""Longest single blocking command: a server that hangs is noticed after this plus the socket timeout."""
-
-
-@dataclass(frozen=True, slots=True)
-class Command:
-    """One command to send; ``block_s`` is how long the server may take to answer."""
-
-    args: tuple[Any, ...]
-    block_s: float = 0.0
-
-
-Talk = Generator[Command, Any, T]
-"""A conversation with the board that ends in a ``T``."""
-
-
-def to_json(value: Any) -> str:
-    """Return compact JSON. NaN and infinities become null: nothing at the border is not a number."""
-    try:
-        return json.dumps(value, separators=(",", ":"), allow_nan=False)
-    except ValueError:
-        return json.dumps(_without_nan(value), separators=(",", ":"), allow_nan=False)
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {key: _without_nan(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_nan(item) for item in value]
-    return value
 
 
 def order_of(exposure_id: int) -> int:

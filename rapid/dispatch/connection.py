@@ -34,8 +34,8 @@ from redis.exceptions import (
 )
 from redis.retry import Retry as RedisRetry
 
-from rapid.dispatch.commands import SLICE_S, Command, Talk
 from rapid.dispatch.library import VERSION, is_loaded, library_source
+from rapid.dispatch.talk import SLICE_S, Command, Talk
 from rapid.errors import ConfigurationError, LeaseLostError, NotFoundError, RefusedError, StoreError
 
 T = TypeVar("T")

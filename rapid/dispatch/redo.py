@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from enum import Enum
 
 from rapid.dispatch import keys
-from rapid.dispatch.commands import Command, Talk, to_json
 from rapid.dispatch.connection import AsyncConnection
 from rapid.dispatch.library import function_name
 from rapid.dispatch.models import BatchKey
+from rapid.dispatch.talk import Command, Talk, to_json
 
 
 class NotRedone(Enum):

@@ -3,8 +3,8 @@
 Workers hear of it by `Board.wait_for_order`.
 """
 
-from rapid.dispatch.commands import Command, Talk
 from rapid.dispatch.library import function_name
+from rapid.dispatch.talk import Command, Talk
 
 
 def order_restart(prefix: str, pool: str = "", *, worker_id: str | None = None) -> Talk[int]:

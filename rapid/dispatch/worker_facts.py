@@ -4,8 +4,8 @@ import json
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from rapid.dispatch.commands import Command, Talk
 from rapid.dispatch.library import function_name
+from rapid.dispatch.talk import Command, Talk
 
 
 class WorkerFacts(BaseModel):

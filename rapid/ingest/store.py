@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from pydantic import ValidationError
 
-from rapid.dispatch.commands import Command, Talk
+from rapid.dispatch.talk import Command, Talk
 from rapid.ingest.models import IngestedMessage, IngestStatus, SetAsideRecord
 
 QUEUE = "ingest_queue"

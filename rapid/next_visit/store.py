@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from pydantic import ValidationError
 
-from rapid.dispatch.commands import Command, Talk
+from rapid.dispatch.talk import Command, Talk
 from rapid.next_visit.models import NextVisit
 
 STREAM = "visits"

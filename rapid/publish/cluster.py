@@ -14,8 +14,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from rapid.camera.models import Camera, Purpose
-from rapid.dispatch.commands import Command, Talk
 from rapid.dispatch.models import BatchKey, BatchState, BoardStatus, WorkerState
+from rapid.dispatch.talk import Command, Talk
 from rapid.publish.status import DestinationStatus
 from rapid.results.models import DetectorState
 

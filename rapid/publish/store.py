@@ -7,8 +7,8 @@ from datetime import datetime
 
 from pydantic import ValidationError
 
-from rapid.dispatch.commands import Command, Talk
 from rapid.dispatch.library import function_name
+from rapid.dispatch.talk import Command, Talk
 from rapid.publish.status import PublishStatus, SentRow
 
 KEY = "publish_status"

@@ -15,8 +15,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from rapid.dispatch import keys
-from rapid.dispatch.commands import SLICE_S, Command, Talk, to_json
 from rapid.dispatch.library import function_name
+from rapid.dispatch.talk import SLICE_S, Command, Talk, to_json
 from rapid.errors import NotFoundError, StoreError
 from rapid.requests.faults import QueueFullError
 from rapid.requests.models import REQUEST_ID, RequestChange, RequestRecord, RequestState

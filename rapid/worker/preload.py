@@ -15,8 +15,8 @@ import structlog
 
 from rapid.camera.models import Camera
 from rapid.dispatch.board import AsyncBoard
-from rapid.dispatch.commands import Command, Talk
 from rapid.dispatch.models import WorkerSpec
+from rapid.dispatch.talk import Command, Talk
 from rapid.errors import RapidError
 from rapid.next_visit import store
 from rapid.next_visit.models import NextVisit

@@ -53,7 +53,7 @@ async def board(valkey):
 
 
 def _flush():
-    from rapid.dispatch.commands import Command
+    from rapid.dispatch.talk import Command
 
     yield Command(("FLUSHDB",))
 

@@ -286,6 +286,6 @@ async def test_a_board_that_has_forgotten_the_night_gets_the_batches_anew(night:
 
 
 def _flush():
-    from rapid.dispatch.commands import Command
+    from rapid.dispatch.talk import Command
 
     yield Command(("FLUSHDB",))

@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from rapid.dispatch.commands import BoardCommands, Command, order_of, to_json
+from rapid.dispatch.commands import BoardCommands, order_of
 from rapid.dispatch.models import BatchKey, BatchSpec, DeadLetter, Priority, WorkerMode, WorkerSpec
 from rapid.dispatch.replies import decode_jobs
+from rapid.dispatch.talk import Command, to_json
 from rapid.errors import LeaseLostError, NotFoundError, RefusedError, StoreError
 
 KEY = BatchKey(exposure_id=2026112000012, pipeline="quicklook")
