@@ -12,6 +12,8 @@ from astropy.io import fits
 from astropy.table import MaskedColumn, Table
 from lsst.daf.butler import FormatterV2
 
+from payloads.keep.calibrated import read_calibrated, read_plane
+
 
 class RawFormatter(FormatterV2):  # type: ignore[misc] # the Butler has no types here
     """Reads a raw as a list of FITS HDUs, or its primary header alone as the component ``header``."""
@@ -27,6 +29,22 @@ class RawFormatter(FormatterV2):  # type: ignore[misc] # the Butler has no types
             with uri.as_local() as local:
                 return fits.getheader(local.ospath, 0)
         return _open_fits(uri.read())
+
+
+class CalibratedFormatter(FormatterV2):  # type: ignore[misc] # the Butler has no types here
+    """Reads a calibrated image with mask and variance, or one of its planes alone."""
+
+    default_extension = ".fits.fz"
+    supported_extensions = frozenset({".fits", ".fits.fz", ".fz"})
+    can_read_from_uri = True
+
+    def read_from_uri(self, uri: Any, component: str | None = None, expected_size: int = -1) -> Any:
+        """Return `payloads.keep.calibrated.CalibratedImage`, or of it ``image``, ``mask``, ``variance`` or ``header``."""
+        _check_size(uri, expected_size)
+        if component == "header":
+            with uri.as_local() as local:
+                return fits.getheader(local.ospath, 0)
+        return read_calibrated(uri.read()) if component is None else read_plane(uri.read(), component)
 
 
 class FileFormatter(FormatterV2):  # type: ignore[misc] # the Butler has no types here

@@ -1,4 +1,4 @@
-"""Our results as datasets: binned calibrated images, tables, pictures, metrics and the calibs they were made with.
+"""Our results as datasets: calibrated images, tables, pictures, metrics and the calibs they were made with.
 
 RUN collections per night, ``CAMERA/rapid/RUN/DAY``, chained newest first as ``CAMERA/rapid/RUN``; certified calibs in the
 calibration collection ``CAMERA/calib/rapid``. ``CAMERA/rapid/defaults`` chains results, calibs and raws. A dataset type
@@ -8,7 +8,7 @@ is named after pipeline and product: ``rapid_quicklook_binned``.
 import json
 import re
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from rapid.butler.middleware import daf_butler
 from rapid.butler.repository import FORMATTERS, Repository, passing_errors
+from rapid.errors import NotFoundError
 from rapid.exposure.models import ExposureInfo
 from rapid.results.models import CalibRecord, DetectorResult, ExposureSummary
 
@@ -26,6 +27,10 @@ log = structlog.get_logger()
 OUTPUT_FORMATTERS = {**FORMATTERS, "StructuredDataDict": "lsst.daf.butler.formatters.json.JsonFormatter"}
 CLASS_OF = {"fits": "RapidImage", "fits.fz": "RapidImage"}
 """Storage class by the ending of a product; JSON is a table or a document, anything else bytes."""
+CALIBRATED = "calibrated"
+"""The product that is a calibrated image with mask and variance, at full size."""
+MAX_PENDING_BYTES = 128 * 1024 * 1024
+"""Put at a time: the images of a large camera's exposure are gigabytes, and wait in a temporary folder."""
 
 _NO_NAME = re.compile(r"\W+")
 DETECTOR = ("instrument", "exposure", "detector")
@@ -107,6 +112,8 @@ def _product(
     extension = name.partition(".")[2].removeprefix(f"{kind}.") if "." in name else ""
     extension = "fits.fz" if extension.endswith("fits.fz") else extension.rpartition(".")[2]
     storage_class = CLASS_OF.get(extension, "RapidFile")
+    if kind == CALIBRATED and storage_class == "RapidImage":
+        storage_class = "RapidCalibrated"
     if extension == "json":
         storage_class = "StructuredDataDict" if kind.endswith("provenance") else "RapidTable"
     return Piece(
@@ -141,36 +148,54 @@ class ResultsShelf:
         Exception
             Raised by the Butler for what it cannot take.
         """
-        lsst = daf_butler()
         run = collection_of(summary.camera, summary.run, summary.day_obs)
         with passing_errors():
             self._repository.register_run(run)
             new = self._repository.register_exposures([info_of(summary)])
             self._repository.note_known(new)
-            n_new = 0
-            with tempfile.TemporaryDirectory(prefix="rapid-butler-") as folder:
-                datasets = []
-                for number, piece in enumerate(pieces):
-                    data_id = {"instrument": summary.camera, "exposure": summary.exposure}
-                    if piece.detector is not None:
-                        data_id["detector"] = piece.detector
-                    ref = self._ref(piece.dataset_type, piece.dimensions, piece.storage_class, data_id, run)
-                    data = piece.load()
-                    if self._has(ref, data):
-                        continue
-                    path = Path(folder) / f"{number}{piece.extension}"
-                    path.write_bytes(data)
-                    formatter = OUTPUT_FORMATTERS[piece.storage_class]
-                    datasets.append(lsst.FileDataset(path=str(path), refs=[ref], formatter=formatter))
-                if datasets:
-                    self._butler.ingest(*datasets, transfer="move")
-                    n_new = len(datasets)
+            n_new = sum(self._put_some(summary, some, run) for some in self._by_size(pieces))
             self._chain(collection_of(summary.camera, summary.run), run)
             defaults = f"{summary.camera}/rapid/defaults"
             for child in (collection_of(summary.camera, summary.run), f"{summary.camera}/raw/all"):
                 if ("run", child) in self._repository.known or self._exists(child):
                     self._chain(defaults, child, last=True)
         return n_new
+
+    def _by_size(self, pieces: Sequence[Piece]) -> Iterator[list[tuple[Piece, bytes]]]:
+        """Yield pieces with their bytes, as many at a time as may be in hand; those whose file is gone are left out."""
+        some: list[tuple[Piece, bytes]] = []
+        size = 0
+        for piece in pieces:
+            try:
+                data = piece.load()
+            except NotFoundError as error:
+                log.warning("a product is gone and is left out", dataset_type=piece.dataset_type, error=error.message)
+                continue
+            some.append((piece, data))
+            size += len(data)
+            if size >= MAX_PENDING_BYTES:
+                yield some
+                some, size = [], 0
+        yield some
+
+    def _put_some(self, summary: ExposureSummary, pieces: Sequence[tuple[Piece, bytes]], run: str) -> int:
+        """Put some datasets of an exposure; return how many are new."""
+        with tempfile.TemporaryDirectory(prefix="rapid-butler-") as folder:
+            datasets = []
+            for number, (piece, data) in enumerate(pieces):
+                data_id = {"instrument": summary.camera, "exposure": summary.exposure}
+                if piece.detector is not None:
+                    data_id["detector"] = piece.detector
+                ref = self._ref(piece.dataset_type, piece.dimensions, piece.storage_class, data_id, run)
+                if self._has(ref, data):
+                    continue
+                path = Path(folder) / f"{number}{piece.extension}"
+                path.write_bytes(data)
+                formatter = OUTPUT_FORMATTERS[piece.storage_class]
+                datasets.append(daf_butler().FileDataset(path=str(path), refs=[ref], formatter=formatter))
+            if datasets:
+                self._butler.ingest(*datasets, transfer="move")
+        return len(datasets)
 
     def _ref(
         self, name: str, dimensions: tuple[str, ...], storage_class: str, data_id: dict[str, Any], run: str, **more: Any

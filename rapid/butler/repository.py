@@ -34,6 +34,16 @@ STORAGE_CLASSES: dict[str, dict[str, Any]] = {
     "RapidFile": {"pytype": "bytes"},
     "RapidImage": {"pytype": "astropy.io.fits.HDUList", "derivedComponents": {"header": "RapidHeader"}},
     "RapidTable": {"pytype": "astropy.table.Table"},
+    "RapidCalibrated": {
+        "pytype": "payloads.keep.calibrated.CalibratedImage",
+        "derivedComponents": {
+            "image": "NumpyArray",
+            "mask": "NumpyArray",
+            "variance": "NumpyArray",
+            "header": "RapidHeader",
+        },
+        "delegate": "lsst.daf.butler.StorageClassDelegate",
+    },
 }
 FORMATTERS = {
     "RapidRaw": "rapid.butler.formatters.RawFormatter",
@@ -41,6 +51,7 @@ FORMATTERS = {
     "RapidFile": "rapid.butler.formatters.FileFormatter",
     "RapidImage": "rapid.butler.formatters.RawFormatter",
     "RapidTable": "rapid.butler.formatters.TableFormatter",
+    "RapidCalibrated": "rapid.butler.formatters.CalibratedFormatter",
 }
 OWN_CLASSES = frozenset(STORAGE_CLASSES)
 

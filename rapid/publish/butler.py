@@ -20,7 +20,7 @@ from rapid.products.store import ProductsStore
 from rapid.publish.metrics import PublishMetrics
 from rapid.publish.outbox import Outbox, Parcel
 from rapid.publish.status import DestinationStatus
-from rapid.results.models import DetectorResult, ExposureSummary
+from rapid.results.models import CalibState, DetectorResult, ExposureSummary
 from rapid.results.store import ResultsStore
 
 log = structlog.get_logger()
@@ -91,21 +91,11 @@ class ButlerDestination:
             self._shelf = ResultsShelf(self._repository)
         summary = ExposureSummary.model_validate(document["summary"])
         results = [DetectorResult.model_validate(one) for one in document["results"]]
-        pieces = [piece for piece in pieces_of(summary, results, self._products.get) if self._is_there(piece)]
-        n_new = self._shelf.put_exposure(summary, pieces)
+        n_new = self._shelf.put_exposure(summary, pieces_of(summary, results, self._products.get))
         for result in results:
-            for calib_id in result.provenance.calibs.values():
+            for calib_id in (*result.provenance.calibs.values(), *_built_by(result)):
                 self._put_calib(summary.camera, calib_id)
         log.info("exposure put into the Butler", exposure_id=summary.exposure, pipeline=summary.pipeline, n_new=n_new)
-
-    @staticmethod
-    def _is_there(piece: Any) -> bool:
-        try:
-            piece.load()
-        except NotFoundError as error:
-            log.warning("a product is gone and is left out", dataset_type=piece.dataset_type, error=error.message)
-            return False
-        return True
 
     def _put_calib(self, camera: str, calib_id: str) -> None:
         if calib_id in self._calibs_put or self._shelf is None:
@@ -120,6 +110,13 @@ class ButlerDestination:
             self._repository.register_filter(record.physical_filter)
         self._shelf.put_calib(record, data)
         self._calibs_put.add(calib_id)
+
+
+def _built_by(result: DetectorResult) -> tuple[str, ...]:
+    """Return the calib that a job built and that was certified; what was refused stays with us."""
+    calib_id = result.metrics.get("calib_id")
+    is_certified = result.metrics.get("calib_state") == CalibState.CERTIFIED.value
+    return (calib_id,) if isinstance(calib_id, str) and is_certified else ()
 
 
 class ButlerSink:

@@ -10,6 +10,8 @@ import pytest
 from astropy.io import fits
 from lsst.daf.butler import Butler, CollectionType
 
+from payloads.keep.calibrated import write_calibrated
+from payloads.mask import SAT
 from rapid.butler.repository import RepositorySettings, open_repository
 from rapid.calibs.store import CalibStore
 from rapid.camera.store import load_camera
@@ -64,14 +66,15 @@ class Night:
             inputs=[1],
         ).calib_id
 
-    def take(self, seq_num: int, *, version: int = 1, value: float = 1.0, calibs: dict[str, str] | None = None):
+    def take(self, seq_num: int, *, version: int = 1, value: float = 1.0, calibs=None, more=None, metrics=None):
         result = make_result(exposure=2026112000000 + seq_num, seq_num=seq_num, detector=94, detector_name="R22_S11")
-        result.metrics = {"psf_fwhm_arcsec": value, "note": None}
+        result.metrics = {"psf_fwhm_arcsec": value, "note": None, **(metrics or {})}
         result.provenance.calibs = calibs or {}
         for kind, extension, data in (
             ("binned", "fits", fits_of(value)),
             ("stars", "json", json.dumps({"x": [1.5, None], "flux": [10, 20]}).encode()),
             ("provenance", "json", json.dumps(result.provenance.model_dump(mode="json")).encode()),
+            *((kind, extension, data) for kind, (extension, data) in (more or {}).items()),
         ):
             result.products[kind] = key = detector_key(result, kind=kind, extension=extension)
             self.products.put(key, data)
@@ -135,6 +138,33 @@ async def test_everything_of_an_exposure_is_read_back_by_a_plain_client(night) -
         assert butler.get("rapid_flat", {**here, "physical_filter": "r_57"})[0].header["FILTER"] == "r_57"
         assert butler.collections.get_info(RUN).type is CollectionType.RUN
         assert list(butler.collections.get_info("LSSTCam/rapid/prompt").children) == [RUN]
+
+
+async def test_a_calibrated_image_is_read_back_whole_or_by_plane(night) -> None:
+    image = np.arange(96 * 64, dtype=np.float32).reshape(96, 64)
+    mask = np.zeros((96, 64), np.int32)
+    mask[3, 4] = SAT
+    data = write_calibrated(image, mask, image + 1, facts={"EXPID": 2026112000014}, noise_fraction=0.0)
+    night.take(14, more={"calibrated": ("fits.fz", data)})
+    await night.send_all()
+    with Butler.from_config(str(night.repo), collections="LSSTCam/rapid/defaults", instrument="LSSTCam") as butler:
+        here = {"exposure": 2026112000014, "detector": 94}
+        whole = butler.get("rapid_quicklook_calibrated", here)
+        np.testing.assert_array_equal(whole.image, image)
+        assert whole.header["EXPID"] == 2026112000014
+        np.testing.assert_array_equal(butler.get("rapid_quicklook_calibrated.mask", here), mask)
+        np.testing.assert_array_equal(butler.get("rapid_quicklook_calibrated.variance", here), image + 1)
+        assert butler.get("rapid_quicklook_calibrated.header", here)["EXPID"] == 2026112000014
+
+
+async def test_a_calib_is_there_once_it_is_certified_and_a_refused_one_is_not(night) -> None:
+    certified, refused = night.certify("dark"), night.certify("defects")
+    night.take(15, metrics={"calib_id": certified, "calib_state": "certified"})
+    night.take(16, metrics={"calib_id": refused, "calib_state": "rejected"})
+    await night.send_all()
+    with Butler.from_config(str(night.repo), collections="LSSTCam/rapid/defaults", instrument="LSSTCam") as butler:
+        assert butler.get("rapid_dark", exposure=2026112000015, detector=94)[0].data[0, 0] == 2.0
+        assert not butler.registry.queryDatasetTypes("rapid_defects")
 
 
 async def test_a_regather_takes_the_place_of_what_it_changes_and_of_no_more(night) -> None:
