@@ -80,9 +80,10 @@ def _measure_stability(frame: Frame, inputs: IsrInputs, planes: IsrPlanes, exclu
         off = np.array([name in excluded for name in layout.names])
         correlation[off] = correlation[:, off] = np.nan
     n_shifts = 0
+    found = find_bias_shifts(levels) if has_levels else []
     for place, name in enumerate(layout.names):
         is_measured = has_levels and name not in excluded
-        shifts = find_bias_shifts(levels[place]) if is_measured else []
+        shifts = found[place] if is_measured else []
         n_shifts += len(shifts)
         largest = max(shifts, key=lambda shift: abs(shift.size_adu), default=None)
         known = correlation[place][np.isfinite(correlation[place])]

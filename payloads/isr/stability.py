@@ -33,13 +33,13 @@ class BiasShift:
     size_adu: float
 
 
-def find_bias_shifts(levels: NDArray[np.float32], *, window: int = WINDOW) -> list[BiasShift]:
-    """Find the rows at which an amp's level jumped.
+def find_bias_shifts(levels: NDArray[np.float32], *, window: int = WINDOW) -> list[list[BiasShift]]:
+    """Find the rows at which the amps' levels jumped.
 
     Parameters
     ----------
-    levels : ndarray of shape (n_rows,), float32, ADU
-        Overscan level of every row, in the order of the read-out; those that are not finite end the search before
+    levels : ndarray of shape (n_amps, n_rows), float32, ADU
+        Overscan level of every row, in the order of the read-out; those that are not finite end an amp's search before
         them, as nothing is known of their rows.
     window
         Rows on either side that are compared; fewer in a short amp.
@@ -47,29 +47,47 @@ def find_bias_shifts(levels: NDArray[np.float32], *, window: int = WINDOW) -> li
     Returns
     -------
     shifts
-        In the order of rows, at least a window apart.
+        Of every amp, in the order of rows, at least a window apart.
     """
+    n_known = np.logical_and.accumulate(np.isfinite(levels), axis=1).sum(axis=1)
+    shifts: list[list[BiasShift]] = [[] for _ in levels]
+    for n in np.unique(n_known):
+        together = np.flatnonzero(n_known == n)
+        for amp, found in zip(together, _find_shifts(levels[together, :n], window), strict=True):
+            shifts[amp] = found
+    return shifts
+
+
+def _find_shifts(levels: NDArray[np.float32], window: int) -> list[list[BiasShift]]:
+    """Find the shifts of amps all of whose levels are finite."""
     values = levels.astype(np.float64)
-    bad = np.flatnonzero(~np.isfinite(values))
-    if len(bad):
-        values = values[: bad[0]]
-    n, width = len(values), min(window, len(values) // 6)
+    n_amps, n = values.shape
+    width = min(window, n // 6)
     if width < MIN_WINDOW:
-        return []
+        return [[] for _ in range(n_amps)]
     # Rows scatter about each other by their noise, whatever the level does slowly.
-    noise = 1.4826 * float(np.median(np.abs(np.diff(values)))) / np.sqrt(2.0)
-    near = median_filter(values, 5, mode="nearest")
-    values = np.where(np.abs(values - near) > OUTLIER_SIGMA * max(noise, 1e-3), near, values)
-    error = max(noise, 1e-3) * np.sqrt(2.0 / width)
-    total = np.concatenate(([0.0], np.cumsum(values)))
-    means = (total[width:] - total[:-width]) / width
+    noise = 1.4826 * np.median(np.abs(np.diff(values, axis=1)), axis=1, keepdims=True) / np.sqrt(2.0)
+    noise = np.maximum(noise, 1e-3)
+    near = median_filter(values, (1, 5), mode="nearest")
+    values = np.where(np.abs(values - near) > OUTLIER_SIGMA * noise, near, values)
+    error = (noise * np.sqrt(2.0 / width))[:, 0]
+    total = np.concatenate((np.zeros((n_amps, 1)), np.cumsum(values, axis=1)), axis=1)
+    means = (total[:, width:] - total[:, :-width]) / width
     # means[y] is of the rows from y on, one window long.
+    highest = np.abs(means[:, width:] - means[:, :-width]).max(axis=1)
+    least = np.maximum(N_SIGMA * error, MIN_STEP_ADU)
+    return [
+        _pick_steps(means[amp], width, float(error[amp]), float(least[amp])) if highest[amp] > least[amp] else []
+        for amp in range(n_amps)
+    ]
+
+
+def _pick_steps(means: NDArray[np.float64], width: int, error: float, least_height: float) -> list[BiasShift]:
+    """Return the steps of one amp that are no slopes, from its running means of so many rows."""
+    n = len(means) + width - 1
     at = np.arange(width, n - width + 1)
     step = means[at] - means[at - width]
     height = np.abs(step)
-    least_height = max(N_SIGMA * error, MIN_STEP_ADU)
-    if not height.max() > least_height:
-        return []
     # The slope, per window, from the next window out on either side; at the ends from one of them.
     has_before, has_after = at >= 2 * width, at <= n - 2 * width
     before = np.where(has_before, means[at - width] - means[np.maximum(at - 2 * width, 0)], 0.0)

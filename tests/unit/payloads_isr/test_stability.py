@@ -17,7 +17,7 @@ def noise(seed, n=2048, sigma=0.6):
 def test_a_step_is_found_with_its_row_and_size(size, row):
     levels = noise(1)
     levels[row:] += size
-    (shift,) = find_bias_shifts(levels)
+    ((shift,),) = find_bias_shifts(levels[None])
     assert abs(shift.row - row) <= (6 if abs(size) < 2 else 1)
     assert shift.size_adu == pytest.approx(size, abs=0.6)
 
@@ -25,14 +25,14 @@ def test_a_step_is_found_with_its_row_and_size(size, row):
 def test_two_steps_are_two():
     levels = noise(2)
     levels[500:900] += 4
-    up, down = find_bias_shifts(levels)
+    ((up, down),) = find_bias_shifts(levels[None])
     assert (abs(up.row - 500) <= 1, abs(down.row - 900) <= 1) == (True, True)
     assert up.size_adu == pytest.approx(4, abs=0.5)
     assert down.size_adu == pytest.approx(-4, abs=0.5)
 
 
 def test_noise_alone_shows_none():
-    assert sum(len(find_bias_shifts(noise(seed))) for seed in range(200)) <= 2
+    assert sum(len(found) for found in find_bias_shifts(np.stack([noise(seed) for seed in range(200)]))) <= 2
 
 
 @pytest.mark.parametrize(
@@ -46,20 +46,31 @@ def test_noise_alone_shows_none():
 )
 def test_what_is_no_step_is_none(drift):
     levels = noise(3) + drift(np.arange(2048)).astype(np.float32)
-    assert find_bias_shifts(levels) == []
+    assert find_bias_shifts(levels[None]) == [[]]
 
 
 @pytest.mark.parametrize("levels", [np.zeros(0), np.zeros(20), np.zeros(500), np.full(500, np.nan)])
 def test_nothing_to_look_at_has_no_steps(levels):
-    assert find_bias_shifts(levels.astype(np.float32)) == []
+    assert find_bias_shifts(levels.astype(np.float32)[None]) == [[]]
 
 
 def test_rows_after_one_without_level_are_left_out():
     levels = noise(4)
     levels[300:] += 4
     levels[1000:] = np.nan
-    (shift,) = find_bias_shifts(levels)
+    ((shift,),) = find_bias_shifts(levels[None])
     assert abs(shift.row - 300) <= 1
+
+
+def test_each_amp_is_told_its_own_steps():
+    levels = np.stack([noise(seed, sigma=0.4 + 0.2 * seed) for seed in range(5)])
+    levels[1, 600:] += 6
+    levels[3, 600:] += 6
+    levels[3, 1400:] = np.nan
+    levels[4, 0] = np.nan
+    found = find_bias_shifts(levels)
+    assert [len(shifts) for shifts in found] == [0, 1, 0, 1, 0]
+    assert [found] == [[find_bias_shifts(one[None])[0] for one in levels]]
 
 
 def test_amps_that_move_together_correlate():
