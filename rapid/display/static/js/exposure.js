@@ -8,6 +8,7 @@ import { FocalPlane } from "./focalplane.js";
 import { clock, excludedWords, number, quantityOf, seq, taiMs } from "./format.js";
 import { drawLegend, MetricMenu } from "./metrics.js";
 import { Gantt } from "./gantt.js";
+import { showGuiders } from "./guiders.js";
 import { MosaicViewer } from "./mosaicviewer.js";
 import { productUrl } from "./picture.js";
 import { showPlots } from "./plots.js";
@@ -168,6 +169,7 @@ function showAll() {
   showOverview();
   showPicture();
   showTable();
+  showGuiders($("#guiders"), camera, view).catch(() => {});
 }
 
 async function refresh() {
@@ -208,6 +210,7 @@ const stream = new LiveStream({
       drawLegend($("#legend"), view.detectors, menu.key);
       showOverview();
       showTable();
+      if (ours.some((cell) => cell.pipeline === "guider")) showGuiders($("#guiders"), camera, view).catch(() => {});
       if (update.products) {
         clearTimeout(due);
         due = setTimeout(() => {
