@@ -29,12 +29,6 @@ def native_scale(camera: Camera, *, binning: int = BINNING) -> float:
     return 1.0 / (camera.detectors[0].pixel_mm * binning)
 
 
-def mosaic_scale(camera: Camera, *, max_side: int = MAX_SIDE, binning: int = BINNING) -> float:
-    """Return mosaic pixels per millimetre: the binned images' own, or less if the mosaic would be too large."""
-    x0, x1, y0, y1 = extent_mm(camera)
-    return min(native_scale(camera, binning=binning), max_side / max(x1 - x0, y1 - y0))
-
-
 def place_of(
     detector: Detector, *, x_min_mm: float, y_max_mm: float, pixels_per_mm: float
 ) -> tuple[int, int, int, int]:

@@ -15,7 +15,6 @@ KEY = "publish_status"
 MARKS = "publish_marks"
 
 SENT = "publish_sent"
-LEAD = "publish_lead"
 LEAD_WAKE = "publish_lead_wake"
 
 SENT_EXPIRE_S = 3 * 86_400

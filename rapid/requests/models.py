@@ -16,8 +16,6 @@ from rapid.requests.completion import OnMissing
 from rapid.requests.message import Message
 from rapid.requests.selection import Selection
 
-SCHEMA_VERSION = 1
-
 MAX_DEADLINE_S = 7 * 86400.0
 DEFAULT_DEADLINE_S = 3600.0
 

@@ -6,7 +6,7 @@ import pytest
 
 from rapid.camera.geometry import detector_to_focal_plane, extent_mm
 from rapid.camera.store import load_camera
-from rapid.gather.mosaic import draw_mosaic, halve, make_mosaic, mosaic_scale, native_scale, to_jpeg
+from rapid.gather.mosaic import draw_mosaic, halve, make_mosaic, native_scale, to_jpeg
 from rapid.gather.stretch import BACKGROUND, Curve, Stretch, choose_stretch
 
 LSSTCAM = load_camera("LSSTCam")
@@ -25,7 +25,7 @@ def test_a_marked_corner_appears_where_geometry_says(number):
     detector = LSSTCAM.by_id[number]
     image = np.zeros((detector.height // 8, detector.width // 8), dtype=np.float32)
     image[-24:, :24] = 1000.0  # upper left in the detector frame
-    scale = mosaic_scale(LSSTCAM, max_side=4096)
+    scale = native_scale(LSSTCAM) / 2
     mosaic = make_mosaic(LSSTCAM, {number: image}, pixels_per_mm=scale)
     x_mm, y_mm = detector_to_focal_plane(detector, 12 * 8.0, detector.height - 12 * 8.0)
     x0, _, _, y1 = extent_mm(LSSTCAM)
