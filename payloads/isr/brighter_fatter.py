@@ -46,11 +46,15 @@ class BrighterFatterWorkspace:
 
 @dataclass(frozen=True)
 class BrighterFatter:
-    """What the iteration did: its rounds, and by how much the last one changed a pixel on average [electron]."""
+    """What the iteration did: its rounds, and by how much the last one changed a pixel on average [electron].
+
+    If it diverged the image is as it was before.
+    """
 
     n_iterations: int
     change_electron: float
     has_converged: bool
+    has_diverged: bool = False
 
 
 @njit(nogil=True, cache=True)
@@ -124,10 +128,15 @@ def correct_brighter_fatter(
     work.fit(image.shape)
     work.measured[...] = image
     turned = np.ascontiguousarray(kernel[::-1, ::-1], dtype=np.float32)
-    change = float(np.inf)
+    first = change = float(np.inf)
     for iteration in range(1, told.max_iterations + 1):
         cv2.filter2D(image, cv2.CV_32F, turned, dst=work.potential, borderType=cv2.BORDER_REPLICATE)
         change = float(_step(work.measured, work.potential, image)) / image.size
         if change < told.tolerance_electron:
             return BrighterFatter(iteration, change, has_converged=True)
+        first = change if iteration == 1 else first
+        if not change < 2.0 * first:
+            # Rounds that grow lead nowhere, and soon to what is no number: of another kernel, or another unit.
+            image[...] = work.measured
+            return BrighterFatter(iteration, change, has_converged=False, has_diverged=True)
     return BrighterFatter(told.max_iterations, change, has_converged=False)

@@ -22,6 +22,8 @@ from payloads.plugin import PayloadConfig
 
 UNUSABLE = BAD | SAT | NO_DATA | UNMASKEDNAN
 """Pixels that are no witness: their value is not what fell on them."""
+OF_GROUP = 1 << 30
+"""A bit that no plane has, used within `_finish`."""
 RING_PX = 3
 """The local background is the lower quartile of the square ring this far out: 24 pixels, outside the core of a sharp
 star. Not the median: between two stars half of the ring is bright, and the pass between them would look like a hit."""
@@ -134,12 +136,21 @@ def _is_ring_between(image, mask, y, x, low, high):  # type: ignore[no-untyped-d
     """Tell whether `_ring_level` can lie between two levels; by counting, which is faster than sorting."""
     height, width = image.shape
     n = n_low = n_high = 0
-    for dy in range(-RING_PX, RING_PX + 1):
-        yy = y + dy
-        if yy < 0 or yy >= height:
+    first, last = max(0, x - RING_PX), min(width, x + RING_PX + 1)
+    for yy in range(y - RING_PX, y + RING_PX + 1, 2 * RING_PX):
+        if not 0 <= yy < height:
             continue
-        step = 1 if abs(dy) == RING_PX else 2 * RING_PX
-        for xx in range(x - RING_PX, x + RING_PX + 1, step):
+        flags, values = mask[yy, first:last], image[yy, first:last]
+        for i in range(last - first):
+            is_usable = (flags[i] & (UNUSABLE | CR)) == 0
+            n += is_usable
+            n_low += is_usable & (values[i] < low)
+            n_high += is_usable & (values[i] < high)
+    # More than a quarter of the whole ring: in a star its rows alone tell.
+    if n_low > 2 * RING_PX:
+        return False
+    for yy in range(max(0, y + 1 - RING_PX), min(height, y + RING_PX)):
+        for xx in range(x - RING_PX, x + RING_PX + 1, 2 * RING_PX):
             if 0 <= xx < width:
                 is_usable = (mask[yy, xx] & (UNUSABLE | CR)) == 0
                 n += is_usable
@@ -254,12 +265,19 @@ def _search(  # type: ignore[no-untyped-def] # noqa: ANN202
     height, width = image.shape
     n_max = found.shape[0]
     values = np.empty(8 * RING_PX, dtype=np.float32)
-    hot = np.zeros(-(-width // 8) * 8, dtype=np.uint8)
-    words = hot.view(np.uint64)
+    # Pixels are judged some rows later: then all of their ring is in the cache.
+    hot_rows = np.zeros((RING_PX + 1, -(-width // 8) * 8), dtype=np.uint8)
     reach = np.float32(PRESELECT * contrast_sigma)
     n = 0
-    for y in range(1, height - 1):
-        _select_row(image[y + 1], image[y], image[y - 1], variance[y], reach * reach, hot)
+    for newest in range(1, height - 1 + RING_PX):
+        if newest < height - 1:
+            row = hot_rows[newest % (RING_PX + 1)]
+            _select_row(image[newest + 1], image[newest], image[newest - 1], variance[newest], reach * reach, row)
+        y = newest - RING_PX
+        if y < 1:
+            continue
+        hot = hot_rows[y % (RING_PX + 1)]
+        words = hot.view(np.uint64)
         for word in range(words.shape[0]):
             if words[word] == 0:
                 continue
@@ -321,28 +339,28 @@ def _finish(image, variance, mask, found, kept, repair):  # type: ignore[no-unty
                 variance[y, x] = background
         else:
             image[y, x] = kept[i]
-    # Groups: the flag is taken off along each group, then all are set again.
+    # Groups: a flag of their own is taken off along each group. CR itself may have been there before, on more pixels.
+    for i in range(n):
+        mask[found[i, 0], found[i, 1]] |= OF_GROUP
     stack = np.empty((n + 1, 2), dtype=np.int64)
     n_groups = 0
     height, width = image.shape
     for i in range(n):
-        if (mask[found[i, 0], found[i, 1]] & CR) == 0:
+        if (mask[found[i, 0], found[i, 1]] & OF_GROUP) == 0:
             continue
         n_groups += 1
         depth = 1
         stack[0, 0], stack[0, 1] = found[i, 0], found[i, 1]
-        mask[found[i, 0], found[i, 1]] &= ~CR
+        mask[found[i, 0], found[i, 1]] &= ~OF_GROUP
         while depth > 0:
             depth -= 1
             y, x = stack[depth, 0], stack[depth, 1]
             for yy in range(max(0, y - 1), min(height, y + 2)):
                 for xx in range(max(0, x - 1), min(width, x + 2)):
-                    if (mask[yy, xx] & CR) != 0:
-                        mask[yy, xx] &= ~CR
+                    if (mask[yy, xx] & OF_GROUP) != 0:
+                        mask[yy, xx] &= ~OF_GROUP
                         stack[depth, 0], stack[depth, 1] = yy, xx
                         depth += 1
-    for i in range(n):
-        mask[found[i, 0], found[i, 1]] |= CR
     return n_groups
 
 

@@ -192,10 +192,19 @@ class IsrPlanes:
 
 
 def crosstalk_matrix(table: Mapping[str, Mapping[str, float]], names: tuple[str, ...]) -> NDArray[np.float32]:
-    """Return ``[target, source]`` from a calib's table ``{target amp: {source amp: coefficient}}``; what is absent is 0."""
+    """Return ``[target, source]`` from a calib's table ``{target amp: {source amp: coefficient}}``; what is absent is 0.
+
+    Raises
+    ------
+    PayloadError
+        Raised, naming the amps, for a coefficient that is no number.
+    """
     matrix = np.zeros((len(names), len(names)), dtype=np.float32)
     for target, name in enumerate(names):
         for source, other in enumerate(names):
             if source != target:
                 matrix[target, source] = table.get(name, {}).get(other, 0.0)
+                if not np.isfinite(matrix[target, source]):
+                    message = f"crosstalk of {other} into {name} is {table[name][other]}"
+                    raise PayloadError(message, amp=name)
     return matrix

@@ -150,8 +150,9 @@ def apply_optional_steps(
                 config=steps.brighter_fatter_limits,
                 workspace=workspace.brighter_fatter,
             )
-            frame.calib_ids["brighter_fatter"] = kernel.calib_id
-            frame.applied.append("brighter_fatter")
+            if not found.has_diverged:
+                frame.calib_ids["brighter_fatter"] = kernel.calib_id
+                frame.applied.append("brighter_fatter")
             frame.metrics["brighter_fatter_iterations"] = found.n_iterations
             frame.metrics["brighter_fatter_converged"] = found.has_converged
         _take_off(planes.image, flat, dark, dark_scale)

@@ -281,9 +281,12 @@ class Isr:
 
         def medians() -> NDArray[np.float64]:
             box = layout.data
-            return np.array(
-                [np.median(variance[y0 : y0 + box.height : 16, x0 : x0 + box.width]) for x0, y0, _, _ in layout.place]
-            )
+            found = np.zeros(len(layout.names))
+            for place, (x0, y0, _, _) in enumerate(layout.place):
+                values = variance[y0 : y0 + box.height : 16, x0 : x0 + box.width]
+                known = values[np.isfinite(values)]
+                found[place] = np.median(known) if len(known) else 0.0
+            return found
 
         found: NDArray[np.float64] = self._derive(f"{kind} variance", calib.calib_id, medians)
         return found
@@ -304,7 +307,7 @@ class Isr:
             row: dict[str, Metric] = {
                 "gain_electron_per_adu": float(used[place]),
                 "overscan_level_adu": float(np.median(known)) if has_level else None,
-                "overscan_row_scatter_adu": float(np.std(known)) if has_level else None,
+                "overscan_row_scatter_adu": float(np.std(known, dtype=np.float64)) if has_level else None,
                 "overscan_drift_adu": float(known[-100:].mean() - known[:100].mean()) if has_level else None,
                 "read_noise_electron": noise if np.isfinite(noise) else None,
                 f"parallel_overscan_{unit}": float(np.median(planes.parallel_levels[place]))

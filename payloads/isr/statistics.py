@@ -23,15 +23,16 @@ def _pick(values, ranks):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
     n = values.shape[0]
     sample = np.sort(values[:: max(1, n // N_SAMPLE)])
     tail = sample.shape[0] // 8
-    low, high = sample[tail], sample[sample.shape[0] - 1 - tail]
+    low, high = np.float64(sample[tail]), np.float64(sample[sample.shape[0] - 1 - tail])
     picked = np.empty(ranks.shape[0], dtype=np.float64)
     histogram = np.zeros(N_BINS + 2, dtype=np.int64)
-    per_unit = np.float64(N_BINS) / np.float64(high - low) if high > low else 0.0
+    per_unit = np.float64(N_BINS) / (high - low) if high > low else 0.0
     # Bin 0 has what lies below the window, the last one what lies above.
     places = np.empty(n, dtype=np.int32)
     for i in range(n):
-        binned = np.float64(values[i] - low) * per_unit + 1.0
-        places[i] = np.int32(min(max(binned, 0.0), N_BINS + 1.0))
+        binned = (np.float64(values[i]) - low) * per_unit + 1.0
+        # What is no number has a place, too: differences of numbers beyond 1e300 are none.
+        places[i] = np.int32(min(binned, N_BINS + 1.0)) if binned > 0.0 else np.int32(0)
     for i in range(n):
         histogram[places[i]] += 1
     near = np.empty(histogram.max(), dtype=values.dtype)
@@ -93,13 +94,16 @@ def clipped_statistics(values: NDArray[Any]) -> tuple[float, float, float] | Non
     Parameters
     ----------
     values : ndarray of shape (n,)
-        Finite numbers.
+        Those that are not finite are left out.
 
     Returns
     -------
     median, mean, stdev : float
         The deviation is corrected for the tails that clipping takes from a Gaussian. None without values.
     """
+    is_finite = np.isfinite(values)
+    if not is_finite.all():
+        values = values[is_finite]
     if len(values) == 0:
         return None
     kind = np.float32 if values.dtype == np.float32 else np.float64

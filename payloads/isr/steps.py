@@ -142,7 +142,8 @@ def overscan_noise(stack: NDArray[Any], levels: Array, layout: AmpLayout) -> NDA
     y0, y1 = layout.data.y0, layout.data.y1
     for amp, pixels in enumerate(stack):
         residual = pixels[y0:y1, layout.serial[0] : layout.serial[1]] - levels[amp, y0:y1, None]
-        place = np.rint(2.0 * residual[np.isfinite(residual)]).astype(np.int64) + 2 * MAX_RESIDUAL_ADU
+        near = residual[np.abs(residual) <= MAX_RESIDUAL_ADU + 1]
+        place = np.rint(2.0 * near).astype(np.int64) + 2 * MAX_RESIDUAL_ADU
         n = 4 * MAX_RESIDUAL_ADU + 1
         counts = np.bincount(place[(place >= 0) & (place < n)], minlength=n)
         noise[amp] = 0.5 * clipped_moments_of_histogram(counts)[1]  # type: ignore[no-untyped-call] # shared with a compiled kernel

@@ -108,3 +108,13 @@ def test_a_flats_variance_comes_back():
 def test_what_is_no_kernel_is_refused(kernel):
     with pytest.raises(PayloadError, match="kernel"):
         correct_brighter_fatter(np.ones((31, 31), np.float32), kernel.astype(np.float32))
+
+
+@pytest.mark.parametrize("scale", [1e3, 1e6, -1e5], ids=["too large", "in other units", "of the other sign"])
+def test_an_iteration_that_diverges_leaves_the_image_as_it_was(scale):
+    image = make_star(2e5).astype(np.float32)
+    before = image.copy()
+    found = correct_brighter_fatter(image, make_kernel() * np.float32(scale))
+    assert found.has_diverged
+    assert not found.has_converged
+    np.testing.assert_array_equal(image, before)

@@ -208,3 +208,18 @@ def test_planes_of_different_sizes_are_the_callers_mistake():
         find_cosmic_rays(
             np.ones((4, 4), np.float32), np.ones((4, 5), np.float32), np.zeros((4, 4), np.int32), pixel_scale_arcsec=1
         )
+
+
+def test_hits_beside_those_of_an_earlier_search_are_counted_alone():
+    """A long track that is flagged already, and one new pixel beside it: nothing is written past the end."""
+    rng = np.random.default_rng(8)
+    image = rng.normal(1000.0, 32.0, (300, 300)).astype(np.float32)
+    image[150, 100] += 20_000
+    mask = np.zeros(image.shape, np.int32)
+    mask[151, 10:290] = CR
+    mask[152:290, 10:290] = CR
+    before = mask.copy()
+    found = find_cosmic_rays(image, np.full_like(image, 1024.0), mask, pixel_scale_arcsec=SCALE)
+    assert (found.n_pixels, found.n_rays) == (1, 1)
+    before[150, 100] |= CR
+    np.testing.assert_array_equal(mask, before)

@@ -112,6 +112,33 @@ def test_quadratic_crosstalk_is_undone_where_the_configuration_asks():
     assert "crosstalk" not in frame.applied
 
 
+def test_numbers_of_calibs_that_are_none():
+    det = detector()
+    raw = raw_bytes(det, expose(det, np.full((det.height, det.width), 500.0), rng=np.random.default_rng(3)))
+    one, other = det.amps[0].name, det.amps[1].name
+    for kind in ("crosstalk", "crosstalk_quadratic"):
+        calib = CalibPlane("ct-1", np.empty((0, 0), np.float32), table={one: {other: float("nan")}})
+        with pytest.raises(PayloadError, match=f"crosstalk of {other} into {one} is nan"):
+            plain_isr(quadratic_crosstalk=True).run(frame_of(raw, calibs=DictCalibs(**{kind: calib})))
+    size = (det.height, det.width)
+    variance = np.full(size, np.nan, np.float32)
+    frame = frame_of(raw, calibs=DictCalibs(bias=CalibPlane("b", np.zeros(size, np.float32), variance=variance)))
+    plain_isr().run(frame)
+    assert frame.metrics["image_median_electron"] == pytest.approx(500, abs=3)
+
+
+def test_a_kernel_that_is_none_leaves_the_image_uncorrected_and_says_so():
+    det = detector()
+    raw = raw_bytes(det, expose(det, np.full((det.height, det.width), 500.0), rng=np.random.default_rng(3)))
+    kernel = CalibPlane("bf-1", np.full((5, 5), -1.0, np.float32))
+    frame = frame_of(raw, calibs=DictCalibs(brighter_fatter=kernel))
+    plain_isr(brighter_fatter=True).run(frame)
+    assert "brighter_fatter" not in frame.applied
+    assert "brighter_fatter" not in frame.calib_ids
+    assert frame.metrics["brighter_fatter_converged"] is False
+    assert frame.metrics["image_median_electron"] == pytest.approx(500, abs=3)
+
+
 def test_parallel_overscan_takes_a_column_structure_off():
     det = detector()
     rng = np.random.default_rng(13)

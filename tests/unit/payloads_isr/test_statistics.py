@@ -66,3 +66,17 @@ def test_any_distribution_gives_exact_medians(values, dtype):
     values = values.astype(dtype)
     assert clipped_statistics(values)[0] == pytest.approx(float(np.median(values.astype(float))), rel=1e-7)
     np.testing.assert_allclose(clipped_statistics(values), by_numpy(values), rtol=1e-5, atol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("odd", [np.nan, np.inf, -np.inf, 3e38, -3e38], ids=str)
+def test_what_is_no_number_or_hardly_one_is_no_reason_to_crash(odd, dtype):
+    values = np.random.default_rng(4).normal(900, 30, 20_000).astype(dtype)
+    values[::3] = odd
+    found = clipped_statistics(values)
+    expected = by_numpy(values[np.isfinite(values)])
+    assert found[0] == pytest.approx(expected[0], rel=1e-6)
+    values[1::3] = -values[1::3] if np.isfinite(odd) else odd
+    values[2::3] = odd
+    found = clipped_statistics(values)
+    assert found is None if not np.isfinite(odd) else np.isfinite(found[0])
