@@ -11,6 +11,7 @@ from rapid.butler.raws import GUIDER, RAW
 from rapid.butler.repository import open_reader, passing_errors
 from rapid.camera.models import Camera
 from rapid.campaign.plan import Listing
+from rapid.errors import ConfigurationError
 
 BUTLER = "butler:"
 
@@ -34,6 +35,8 @@ def open_listing(url: str, camera: Camera, *, ingest_run: str = "") -> Listing |
         return None
     if url.startswith(BUTLER):
         daf_butler()
+        if url == BUTLER:
+            raise ConfigurationError("raws", "butler: is followed by the root of a repository")
         return ButlerListing(url.removeprefix(BUTLER), camera, run=ingest_run or f"{camera.name}/raw/all")
     return RawListing(url, camera)
 
