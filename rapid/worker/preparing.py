@@ -19,6 +19,9 @@ log = structlog.get_logger()
 N_GROUPS = 32
 """Visits whose preloads are remembered; older ones stay loaded until others need the room."""
 
+_Field = tuple[tuple[float, float], frozenset[str]]
+"""Where on the sky a visit is announced, ICRS [deg], and in which bands."""
+
 
 class Preloads:
     """What was loaded for which announced visit.
@@ -26,7 +29,8 @@ class Preloads:
     Parameters
     ----------
     payloads
-        Returns the payloads that were built: one with a method ``preload(sky, bands)`` loads what it needs itself.
+        Returns the payloads that were built: one with a method ``preload(sky, bands)`` loads what it needs itself, and
+        with a method ``let_go(sky, bands)`` is told when the last visit of that field has expired or was canceled.
     """
 
     def __init__(self, results: ResultsStore, cache: CalibCache, payloads: Callable[[], list[Payload]]) -> None:
@@ -34,6 +38,7 @@ class Preloads:
         self._cache = cache
         self._payloads = payloads
         self._loaded: dict[str, list[str]] = {}
+        self._fields: dict[str, _Field] = {}
 
     def take(self, preload: Preload) -> bool:
         """Take one step; return whether there is another."""
@@ -41,6 +46,9 @@ class Preloads:
             mine = self._loaded.pop(preload.group_id, [])
             others = {calib_id for ids in self._loaded.values() for calib_id in ids}
             self._cache.let_go(calib_id for calib_id in mine if calib_id not in others)
+            field = self._fields.pop(preload.group_id, None)
+            if field is not None and field not in self._fields.values():
+                self._tell_payloads("let_go", field)
             log.info("preloaded calibs are let go", group_id=preload.group_id, n=len(mine))
             return False
         records = self._records(preload)
@@ -66,15 +74,23 @@ class Preloads:
         if preload.sky is None:
             return
         names = {*filters, *preload.filters}
-        bands = {name if len(name) == 1 else band_of(name) for name in names} - {None}
+        bands = {band for name in names if (band := name if len(name) == 1 else band_of(name))}
+        field = (preload.sky, frozenset(bands))
+        self._fields[preload.group_id] = field
+        while len(self._fields) > N_GROUPS:
+            self._fields.pop(next(iter(self._fields)))
+        self._tell_payloads("preload", field)
+
+    def _tell_payloads(self, name: str, field: "_Field") -> None:
+        """Call a method of those payloads that have it."""
         for payload in self._payloads():
-            load: Any = getattr(payload, "preload", None)
-            if load is None:
+            method: Any = getattr(payload, name, None)
+            if method is None:
                 continue
             try:
-                load(preload.sky, frozenset(bands))
+                method(*field)
             except Exception as error:  # noqa: BLE001 - of somebody else's; the exposure will do without
-                log.warning("payload cannot preload", payload=type(payload).__name__, error=repr(error))
+                log.warning("payload cannot preload", method=name, payload=type(payload).__name__, error=repr(error))
 
     def _records(self, preload: Preload) -> list[CalibRecord]:
         """Return the calib of each kind that the detector would get, and of each announced filter."""

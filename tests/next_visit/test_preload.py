@@ -144,6 +144,28 @@ def test_payloads_are_told_where_to_look_on_the_sky(shelf) -> None:
     assert len(shelf.payloads[0].told) == 1
 
 
+def test_payloads_let_go_of_a_field_with_the_last_of_its_visits(shelf) -> None:
+    class Templates:
+        def __init__(self, error=None) -> None:
+            self.held, self.error = [], error
+
+        def preload(self, sky, bands) -> None:
+            self.held.append((sky, bands))
+
+        def let_go(self, sky, bands) -> None:
+            self.held.remove((sky, bands))
+            if self.error:
+                raise self.error
+
+    shelf.payloads = [Templates(OSError("away")), object(), Templates()]
+    here, there = {"sky": (10.0, -20.0)}, {"sky": (11.0, -20.0)}
+    for group_id, sky in (("one", here), ("again", here), ("other", there)):
+        shelf.take_all(group_id=group_id, filters=("r",), **sky)
+    for group_id, n_left in (("one", 3), ("again", 2), ("again", 2), ("nobody", 2), ("other", 1)):
+        shelf.preloads.take(Preload(group_id=group_id, is_release=True))
+        assert [len(payload.held) for payload in shelf.payloads[::2]] == [n_left, n_left], group_id
+
+
 def test_the_tiles_of_an_announced_field_are_read_before_they_are_needed(tmp_path) -> None:
     from payloads.quality.calibrate import StarCalibrator
     from payloads.quality.catalogue import write_catalogue
