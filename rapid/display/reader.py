@@ -59,6 +59,7 @@ _STATE_OF = {
 _TOLD = {
     EventKind.CONTROL_CHANGED: "control",
     EventKind.EXCLUSION_CHANGED: "exclusions",
+    EventKind.CALIB_CERTIFIED: "calibs",
     EventKind.REQUEST_CHANGED: "requests",
     EventKind.LOG_CHANGED: "log",
     EventKind.CLUSTER_CHANGED: "cluster",
