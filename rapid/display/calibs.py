@@ -14,7 +14,14 @@ from rapid.display.asked import check_detector, check_filter, check_kind
 from rapid.display.hub import Hub, Message
 from rapid.display.reader import Reader
 from rapid.errors import NotFoundError, StoreError
-from rapid.requests.calibs import CalibRefusedError, CalibStanding, certify_calibs, reject_calibs, verify_calibs
+from rapid.requests.calibs import (
+    CalibRefusedError,
+    CalibStanding,
+    certify_calibs,
+    reject_calibs,
+    verify_calibs,
+    withdraw_calibs,
+)
 from rapid.results.models import CalibEvent, CalibRecord, CalibState
 from rapid.results.store import ResultsStore
 from rapid.verification.decide import roll_up_results
@@ -128,12 +135,7 @@ def calib_routes(
             elif wanted.state is CalibState.REJECTED:
                 reject_calibs(results, camera.name, [calib_id], author=who.name, reason=wanted.reason)
             else:
-                results.calib(camera.name, calib_id)
-                if not wanted.reason.strip():
-                    raise CalibRefusedError(calib_id, f"{calib_id}: say why it is withdrawn")
-                results.set_calib_state(
-                    camera.name, calib_id, CalibState.WITHDRAWN, author=who.name, reason=wanted.reason
-                )
+                withdraw_calibs(results, camera.name, [calib_id], author=who.name, reason=wanted.reason)
 
         try:
             await asyncio.to_thread(change)

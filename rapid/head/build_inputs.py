@@ -5,7 +5,7 @@ the others. What is posted leaves out the same exposures again when it runs (`ra
 """
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from rapid.camera.models import Camera, Purpose
@@ -30,10 +30,17 @@ class BuildInputs:
         Raw of the newest exposure, by detector: those with enough exposures to build from.
     unusable
         Why there is no calib of the other detectors.
+    used
+        Exposures that are left of those that were asked for, by detector.
     """
 
     raws: dict[int, str]
     unusable: dict[int, str]
+    used: dict[int, tuple[int, ...]] = field(default_factory=dict)
+
+    def is_of_these(self, built: DetectorResult) -> bool:
+        """Whether a result of such a build is of the exposures that it would be of now."""
+        return tuple(built.provenance.inputs) == self.used.get(built.detector)
 
 
 def find_build_inputs(
@@ -73,7 +80,9 @@ def find_build_inputs(
         for detector in sorted(wanted)
         if (why := why_unusable(members, off.get(detector, {}), needed=needed, has_newest=detector in raws))
     }
-    return BuildInputs({detector: raws[detector] for detector in sorted(wanted - unusable.keys())}, unusable)
+    good = sorted(wanted - unusable.keys())
+    used = {detector: tuple(one for one in members if one not in off.get(detector, {})) for detector in good}
+    return BuildInputs({detector: raws[detector] for detector in good}, unusable, used)
 
 
 def why_unusable(members: tuple[int, ...], off: Mapping[int, str], *, needed: int, has_newest: bool) -> str | None:

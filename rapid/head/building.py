@@ -91,7 +91,8 @@ async def begin_build(
     info = next((summary.info for summary in summaries if summary.info), {})
     is_plain = spec is not None and spec.reuse and not spec.config and spec.run is None and detectors is None
     is_whole_group = info.get("group_id") is not None and info.get("group_size") == len(members)
-    is_other = any(tuple(result.provenance.inputs) != members for result in built)
+    # Nor is it the same batch if one of its exposures, or a detector, has been excluded since.
+    is_other = not all(inputs.is_of_these(result) for result in built)
     run = PROMPT if is_plain and is_whole_group and not is_other else record.run
     target = Target(
         key=BatchKey(run=run, exposure_id=last, pipeline=pipeline.name),

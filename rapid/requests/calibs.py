@@ -1,4 +1,4 @@
-"""What somebody does with calibs that are there: verify them anew, certify or reject them. Each says who and why.
+"""What somebody does with calibs that are there: verify anew, certify, reject, withdraw. Each says who and why.
 
 A calib that its verification refused is certified only by an override, with a reason; that is written down for good.
 """
@@ -9,6 +9,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from rapid.calibs.replace import withdraw
 from rapid.camera.models import Camera
 from rapid.errors import NotFoundError, RapidError
 from rapid.results.models import CalibRecord, CalibState, DetectorResult
@@ -23,11 +24,11 @@ MAX_CALIBS = 5000
 BY_VERIFICATION = "verification:"
 """Begin of the reason for which the verification of a new calib rejects it."""
 
-Action = Literal["verify", "certify", "reject"]
+Action = Literal["verify", "certify", "reject", "withdraw"]
 
 
 class CalibRefusedError(RapidError):
-    """A calib cannot be certified, verified or rejected as it was asked."""
+    """A calib cannot be certified, verified, rejected or withdrawn as it was asked."""
 
     code = "calib_refused"
 
@@ -133,14 +134,35 @@ def reject_calibs(
         Raised if there is no reason.
     """
     wanted = list(dict.fromkeys(calib_ids))
-    for calib_id in wanted:
-        results.calib(camera, calib_id)
-        if not reason.strip():
-            raise CalibRefusedError(calib_id, f"{calib_id}: say why it is rejected")
+    _check_all(results, camera, wanted, reason=reason, state=CalibState.REJECTED)
     return [
         results.set_calib_state(camera, calib_id, CalibState.REJECTED, author=author, reason=reason)
         for calib_id in wanted
     ]
+
+
+def withdraw_calibs(
+    results: ResultsStore, camera: str, calib_ids: Iterable[str], *, author: str, reason: str
+) -> list[CalibRecord]:
+    """Take bad calibs out of look-ups: all of them, or none if one is not there.
+
+    Raises
+    ------
+    NotFoundError
+        Raised if there is no such calib.
+    CalibRefusedError
+        Raised if there is no reason.
+    """
+    wanted = list(dict.fromkeys(calib_ids))
+    _check_all(results, camera, wanted, reason=reason, state=CalibState.WITHDRAWN)
+    return withdraw(results, camera, wanted, author=author, reason=reason)
+
+
+def _check_all(results: ResultsStore, camera: str, calib_ids: Iterable[str], *, reason: str, state: CalibState) -> None:
+    for calib_id in calib_ids:
+        results.calib(camera, calib_id)
+        if not reason.strip():
+            raise CalibRefusedError(calib_id, f"{calib_id}: say why it is {state.value}")
 
 
 def build_result_of(results: ResultsStore, record: CalibRecord) -> DetectorResult:
@@ -222,6 +244,8 @@ def act_on_calibs(
         verify_calibs(results, camera, wanted, thresholds=thresholds)
     elif action == "certify":
         certify_calibs(results, camera.name, wanted, author=author, reason=reason, override=override)
-    else:
+    elif action == "reject":
         reject_calibs(results, camera.name, wanted, author=author, reason=reason)
+    else:
+        withdraw_calibs(results, camera.name, wanted, author=author, reason=reason)
     return [CalibStanding.of(results.calib(camera.name, calib_id)) for calib_id in wanted]

@@ -105,7 +105,8 @@ class CalibSelection(Message):
         min_length=1, max_length=MAX_CALIBS, description="Calib ids."
     )
     action: Action = Field(
-        description="verify: hold them against the thresholds again; certify: let look-ups choose them; reject: no longer."
+        description="verify: hold them against the thresholds again; certify: let look-ups choose them; reject: no longer; "
+        "withdraw: they are bad, and what used them may be done again."
     )
     override: bool = Field(default=False, description="Certify also what did not pass; needs a reason.")
     reason: str = Field(default="", max_length=1000, description="Why; is written down.")
@@ -114,7 +115,7 @@ class CalibSelection(Message):
     def _says_why(self) -> "CalibSelection":
         if self.override and self.action != "certify":
             raise ValueError("override: is for certify")
-        if (self.override or self.action == "reject") and not self.reason.strip():
+        if (self.override or self.action in {"reject", "withdraw"}) and not self.reason.strip():
             raise ValueError("reason: say why")
         return self
 

@@ -50,6 +50,16 @@ def test_every_detector_of_good_exposures_is_built(results):
     assert found.unusable == {}
 
 
+def test_what_was_built_before_an_exposure_was_excluded_is_not_what_is_asked_for(results):
+    built = make_result(4, 94, pipeline="build_bias")
+    built.provenance.inputs = list(MEMBERS)
+    assert find_build_inputs(results, CAMERA, "bias", MEMBERS).is_of_these(built)
+    exclude(results, MEMBERS[:1], "R22_S11")
+    assert not find_build_inputs(results, CAMERA, "bias", MEMBERS).is_of_these(built)
+    exclude(results, MEMBERS[1:], "R22_S11")
+    assert not find_build_inputs(results, CAMERA, "bias", MEMBERS).is_of_these(built)
+
+
 def test_a_detector_that_was_off_in_all_exposures_is_told_with_the_reason(results):
     off = parse_targets(["R22_S11"], CAMERA)
     begin = datetime(2026, 11, 20, tzinfo=UTC)

@@ -4,6 +4,7 @@ import { change, showWho } from "./access.js";
 import { $, boot, el, getJSON, setText } from "./dom.js";
 import { clock, DASH, day, number, quantityOf, seq, taiMs, utcMs } from "./format.js";
 import { startLive } from "./live.js";
+import { askBuild, askLeaveOut, askRule, order, tellAffected } from "./masterorders.js";
 import { ask } from "./orders.js";
 import { showTrend, startTrends } from "./trends.js";
 import { SIGNS, VerdictPlane, wordOf } from "./verdictplane.js";
@@ -121,7 +122,7 @@ async function pickDetector(id) {
       el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "Test"), el("th", { scope: "col" }, "Limit"), el("th", { scope: "col", class: "num" }, "CCD"), amps.map((amp) => el("th", { scope: "col", class: "num" }, amp)))),
       el("tbody", {}, names.map((test) => {
         const any = found.tests.find((one) => one.test === test);
-        return el("tr", {}, el("th", { scope: "row" }, any.unit ? `${test} [${any.unit}]` : test), el("td", { class: "dim", title: any.reason }, any.error ?? any.warn ?? ""), cell(at.get(` ${test}`)), amps.map((amp) => cell(at.get(`${amp} ${test}`))));
+        return el("tr", {}, el("th", { scope: "row" }, any.unit ? `${test} [${any.unit}]` : test), el("td", { class: "dim", title: any.reason }, any.error && any.warn && any.error !== any.warn ? `${any.error}; warns outside ${any.warn}` : any.error ?? any.warn ?? ""), cell(at.get(` ${test}`)), amps.map((amp) => cell(at.get(`${amp} ${test}`))));
       })))) : el("p", { class: "dim" }, "This detector was not verified."),
     ...Object.entries(found.excluded).map(([amp, reason]) => el("p", { class: "dim" }, `${amp} is switched off: ${reason}`)));
 }
@@ -156,19 +157,26 @@ function showMasters() {
     el("tbody", {}, shown.length ? shown.flatMap((one) => {
       const key = `${one.kind} ${one.physical_filter} ${one.valid_from} ${one.version}`;
       const open = opened.has(key);
-      const line = el("tr", { "aria-selected": String(open) }, el("td", {}, one.kind), el("td", {}, one.physical_filter ?? DASH), el("td", {}, shownTime(one.valid_from)), el("td", {}, one.valid_to ? shownTime(one.valid_to) : "open"), el("td", {}, String(one.version)),
+      const line = el("tr", { "aria-selected": String(open) }, el("td", {}, one.kind), el("td", {}, one.physical_filter ?? DASH), el("td", {}, shownTai(one.valid_from)), el("td", {}, one.valid_to ? shownTai(one.valid_to) : "open"), el("td", {}, String(one.version)),
         el("td", {}, shownTime(one.created_at)), el("td", {}, String(one.n_inputs)), el("td", {}, one.is_in_force ? el("b", {}, `${counts(one.states)}, in force`) : counts(one.states)), el("td", {}, counts(one.outcomes)),
         el("td", {}, el("button", { type: "button", "aria-expanded": String(open), "aria-label": `Detectors of ${key}`, onclick: () => { if (open) opened.delete(key); else opened.add(key); showMasters(); } }, open ? "close" : "detectors")));
       return open ? [line, el("tr", { class: "detail" }, el("td", { colspan: 10 }, mastersOf(one)))] : [line];
     }) : el("tr", {}, el("td", { colspan: 10, class: "dim" }, "No master has been built yet"))));
 }
 
+/** Validity is in the exposures' own time, TAI. */
+const shownTai = (iso) => new Date(taiMs(iso)).toISOString().slice(0, 16).replace("T", " ");
 const shownTime = (iso) => new Date(utcMs(iso)).toISOString().slice(0, 16).replace("T", " ");
 
 function mastersOf(group) {
-  return el("div", { class: "scroll", tabindex: 0 }, el("table", { class: "grid" }, el("thead", {}, el("tr", {}, ["Detector", "State", "Verification", "Fails", "Calib", ""].map((text) => (text ? el("th", { scope: "col" }, text) : el("td"))))),
+  const all = (action, title, which) => (which.length ? el("button", { type: "button", "aria-label": `${title} these ${group.kind} masters`, onclick: () => orderAll(action, group, which) }, `${title} ${which.length === 1 ? "it" : `all ${which.length}`}…`) : null);
+  const inForce = group.detectors.filter((one) => one.state === "certified");
+  const others = group.detectors.filter((one) => one.state !== "certified");
+  return el("div", { class: "scroll", tabindex: 0 },
+    el("p", { class: "buttons" }, all("verify", "Verify", group.detectors), all("certify", "Certify", others), all("reject", "Reject", inForce), all("withdraw", "Withdraw", inForce)),
+    el("table", { class: "grid" }, el("thead", {}, el("tr", {}, ["Detector", "State", "Verification", "Fails", "Calib", ""].map((text) => (text ? el("th", { scope: "col" }, text) : el("td"))))),
     el("tbody", {}, group.detectors.map((one) => el("tr", {}, el("td", {}, one.name), el("td", {}, one.is_overridden ? `${one.state}, overridden` : one.state), el("td", {}, word(one.outcome)), el("td", { title: one.failures.join(", ") }, one.failures.slice(0, 6).join(", ")), el("td", { class: "mono" }, one.calib_id),
-      el("td", {}, el("button", { type: "button", "aria-label": `What used ${one.calib_id}`, onclick: () => showAffected(one) }, "Used by…"),
+      el("td", {}, el("button", { type: "button", "aria-label": `Verify ${one.calib_id}`, onclick: () => orderAll("verify", group, [one]) }, "Verify…"), el("button", { type: "button", "aria-label": `What used ${one.calib_id}`, onclick: () => showAffected(one) }, "Used by…"),
         one.state === "certified" ? el("button", { type: "button", "aria-label": `Withdraw ${one.calib_id}`, onclick: () => setState(one, "withdrawn", `Withdraw ${one.calib_id}? No look-up chooses it any more.`) }, "Withdraw…")
           : el("button", { type: "button", "aria-label": `Certify ${one.calib_id}`, onclick: () => setState(one, "certified", `Certify ${one.calib_id} all the same?`) }, "Certify…")))))));
 }
@@ -182,26 +190,22 @@ async function setState(master, state, question) {
   });
 }
 
+const orderAll = (action, group, which) => orComplain($("#master-error"), async () => {
+  const ids = which.map((one) => one.calib_id);
+  const what = ids.length === 1 ? ids[0] : `${ids.length} ${group.kind} masters`;
+  if (await order(action, ids, what, { override: action === "certify" && which.some((one) => !["pass", "warn"].includes(one.outcome)) })) await loadMasters();
+});
+
 async function showAffected(master) {
   await orComplain($("#master-error"), async () => {
     const found = await getJSON(`/api/calibs/${encodeURIComponent(master.calib_id)}/affected`);
-    const calibs = found.built.length;
-    const dialog = el("dialog", { class: "form", "aria-label": "Affected" },
-      el("h1", {}, `${found.n_results} results of ${found.n_exposures} exposures used it`),
-      el("p", {}, calibs ? `${calibs} other calibs were built with it.` : "No other calib was built with it."),
-      el("p", { class: "dim" }, "Done again, they take whatever a look-up chooses then; displays show the new results. Withdraw this calib first."),
-      el("div", { class: "buttons" }, found.n_results ? el("button", { type: "button", class: "primary", id: "redo", onclick: async () => {
-        dialog.close();
-        await orComplain($("#master-error"), async () => {
-          const answer = await change("POST", "/api/requests", { select: { affected: { calib: master.calib_id } }, label: `redo ${master.calib_id}`.slice(0, 100) });
-          location.assign(`/requests?id=${encodeURIComponent(answer.request_id)}`);
-        });
-      } }, `Do ${found.n_results} results again`) : null, el("button", { type: "button", onclick: () => dialog.close() }, "Close")));
-    dialog.addEventListener("close", () => dialog.remove());
-    document.body.append(dialog);
-    dialog.showModal();
+    const others = masters.filter((one) => one.kind === kindOf(master)).flatMap((one) => one.detectors)
+      .filter((one) => one.detector === master.detector && one.calib_id !== master.calib_id && one.state === "certified").map((one) => one.calib_id);
+    tellAffected(found, { calib: master.calib_id }, { others });
   });
 }
+
+const kindOf = (master) => masters.find((one) => one.detectors.includes(master))?.kind;
 
 async function orComplain(box, act) {
   box.hidden = true;
@@ -226,7 +230,8 @@ async function loadLeftOut() {
   $("#left-out").replaceChildren(
     el("thead", {}, el("tr", {}, ["What", "Which", "Reason", "By", "Since UTC", ""].map((text) => (text ? el("th", { scope: "col" }, text) : el("td"))))),
     el("tbody", {}, lines.length ? lines.map(([what, which, one]) => el("tr", {}, el("td", {}, what), el("td", {}, which), el("td", { class: "wrap" }, one.reason), el("td", {}, one.author), el("td", {}, one.created_at ? shownTime(one.created_at) : DASH),
-      el("td", {}, el("button", { type: "button", "aria-label": `End ${what} ${one.id}`, onclick: async () => {
+      el("td", {}, what === "exposure" ? el("button", { type: "button", "aria-label": `What was built from ${one.exposure}`, onclick: () => orComplain($("#out-error"), async () => tellAffected(await getJSON(`/api/exposures/${one.exposure}/affected`), { exposure: one.exposure })) }, "Used by…") : null,
+        el("button", { type: "button", "aria-label": `End ${what} ${one.id}`, onclick: async () => {
         const reason = await ask(what === "rule" ? "End this rule?" : "Let builds use it again?");
         if (reason === null) return;
         await orComplain($("#out-error"), async () => {
@@ -264,6 +269,9 @@ const zoom = () => {
 };
 $("#zoom").addEventListener("click", zoom);
 $("#kind").addEventListener("change", showMasters);
+$("#build").addEventListener("click", () => askBuild(night.subjects, $("#kind").value || "bias"));
+$("#leave-out").addEventListener("click", () => askLeaveOut(loadLeftOut));
+$("#add-rule").addEventListener("click", () => askRule(dayObs, loadLeftOut));
 document.addEventListener("themechange", () => plane.paint());
 startTrends(data.camera, { detector: detector ?? data.camera.witness_detector });
 const live = startLive({
@@ -273,6 +281,7 @@ const live = startLive({
       if (message.exposures.some((one) => one.products && (["bias", "dark", "flat"].includes(one.row.image_type) || one.row.pipelines.some((name) => name.startsWith("build_"))))) live.later();
     },
     exclusions: () => live.later(),
+    calibs: () => live.later(),
   },
   keys: { z: zoom, Escape: closeDetail },
   help: [["Z", "zoom to a raft, and back"]],

@@ -27,7 +27,7 @@ export class LiveStream {
     this.source = new EventSource(`/api/events?after=${encodeURIComponent(this.after)}`);
     this.source.addEventListener("open", () => this.alive());
     this.source.addEventListener("error", () => this.lost());
-    for (const kind of ["exposures", "sources", "reset", "heartbeat", "alert", "night", "control", "exclusions", "requests", "log", "cluster"]) {
+    for (const kind of ["exposures", "sources", "reset", "heartbeat", "alert", "night", "control", "exclusions", "calibs", "requests", "log", "cluster"]) {
       this.source.addEventListener(kind, (event) => {
         if (event.lastEventId) this.after = event.lastEventId;
         this.alive();
