@@ -1,24 +1,23 @@
 """Do with calibs what a request asks: verify them anew, certify or reject them. No jobs; the registry is told at once."""
 
 import asyncio
-from collections.abc import Collection
 
 import structlog
 
 from rapid.dispatch.models import EventKind
 from rapid.errors import RapidError, StoreError
 from rapid.head.building import Means
-from rapid.head.targets import Target
+from rapid.head.fulfilment import Fulfilment
 from rapid.requests.answers import RequestAnswer
 from rapid.requests.calibs import CalibStanding, act_on_calibs
 from rapid.requests.faults import BadRequestError, fault_of
-from rapid.requests.models import Progress, RequestFault, RequestRecord, RequestSpec, RequestState
+from rapid.requests.models import Progress, RequestRecord, RequestState
 
 log = structlog.get_logger()
 
 
-class CalibFulfilment:
-    """One request about calibs that are there; see `rapid.head.fulfil.Fulfilment` for its part towards the desk.
+class CalibFulfilment(Fulfilment):
+    """One request about calibs that are there.
 
     Parameters
     ----------
@@ -27,37 +26,15 @@ class CalibFulfilment:
     """
 
     def __init__(self, record: RequestRecord, means: Means) -> None:
-        if record.spec is None or record.spec.select.calibs is None:
-            raise BadRequestError("request", "cannot be read")
-        self.record = record
-        self.spec: RequestSpec = record.spec
-        self.targets: dict[str, Target] = {}
-        self.ending: tuple[RequestState, RequestFault | None] | None = None
-        self.has_more = False
-        self._what = record.spec.select.calibs
-        self._means = means
+        super().__init__(record, means)
+        if self.spec.select.calibs is None:
+            raise BadRequestError("select.calibs", "names no calibs")
+        self._what = self.spec.select.calibs
         self._standings: tuple[CalibStanding, ...] = ()
 
-    @property
-    def next_wake_ms(self) -> int | None:
-        """Board time when it has to look again though nothing happened."""
-        return self.record.deadline_ms
-
-    async def find_members(self, now_ms: int) -> None:
-        """Nothing to find: the calibs are named."""
-
-    def may_concern(self, exposure_ids: Collection[int]) -> bool:  # noqa: ARG002 - as of every fulfilment
-        """Whether exposures that have just come matter: they do not."""
-        return False
-
-    def note_event(self, batch_id: str, detector: int | None, *, has_summary: bool) -> bool:  # noqa: ARG002 - as above
-        """Whether a batch is one of this request's: it has none."""
-        return False
-
-    async def advance(self, now_ms: int) -> None:  # noqa: ARG002 - as of every fulfilment
+    async def advance(self, now_ms: int) -> None:  # noqa: ARG002 - no time plays a part
         """Do it."""
         what, means = self._what, self._means
-        author = self.record.asked_by or f"request {self.record.request_id}"
         try:
             self._standings = tuple(
                 await asyncio.to_thread(
@@ -66,7 +43,7 @@ class CalibFulfilment:
                         means.camera,
                         what.ids,
                         what.action,
-                        author=author,
+                        author=self.author,
                         reason=what.reason,
                         override=what.override,
                         thresholds=means.thresholds,
@@ -78,7 +55,7 @@ class CalibFulfilment:
                 raise
             await self.end(RequestState.FAILED, fault_of(error))
             return
-        log.info("calibs changed by a request", action=what.action, n=len(self._standings), author=author)
+        log.info("calibs changed by a request", action=what.action, n=len(self._standings), author=self.author)
         try:
             await means.board.publish(
                 EventKind.CALIB_CERTIFIED, data={"what": what.action, "calibs": list(what.ids)[:20]}
@@ -86,10 +63,6 @@ class CalibFulfilment:
         except StoreError as error:
             log.warning("displays could not be told", error=error.message)
         await self.end(RequestState.DONE, None)
-
-    async def end(self, state: RequestState, fault: RequestFault | None, *, reason: str = "") -> None:  # noqa: ARG002 - as of every fulfilment
-        """End the request."""
-        self.ending = (state, fault)
 
     def as_record(self, now_ms: int) -> RequestRecord:
         """Return the record as it stands now; the version is the caller's."""

@@ -6,7 +6,6 @@ that nothing is forgotten with the board (I2); and a result that is done again, 
 """
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Iterable
 
@@ -17,6 +16,7 @@ from rapid.dispatch.board import AsyncBoard
 from rapid.dispatch.models import BatchKey, BatchSpec, Event, EventKind, Priority
 from rapid.dispatch.redo import NotRedone, redo
 from rapid.errors import RapidError, RefusedError, StoreError
+from rapid.head.events import WAIT_S, follow_events
 from rapid.head.exclusions import Exclusions
 from rapid.pipeline.models import Pipeline, PipelineBook, base_of
 from rapid.results.models import DetectorResult, DetectorState, ExposureSummary
@@ -78,16 +78,7 @@ class Afterburners:
             await asyncio.Event().wait()
         last = await self._board.last_event_id()
         await self._sweep()
-        while True:
-            try:
-                events = await self._board.events(last, timeout_s=self._patience_s)
-            except StoreError as error:
-                log.warning("events cannot be followed", error=error.message)
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(asyncio.Event().wait(), 1.0)
-                continue
-            if events:
-                last = events[-1].event_id
+        async for events in follow_events(self._board, last, wait_s=lambda: self._patience_s):
             now_s = time.monotonic()
             ripe = {key for key, since_s in self._partial.items() if now_s - since_s >= self._settling_s}
             for key in sorted({*self._gathered(events), *ripe}, key=lambda one: one.exposure_id, reverse=True):
@@ -96,8 +87,8 @@ class Afterburners:
     @property
     def _patience_s(self) -> float:
         if not self._partial:
-            return 30.0
-        return min(max(min(self._partial.values()) + self._settling_s - time.monotonic(), 0.05), 30.0)
+            return WAIT_S
+        return min(max(min(self._partial.values()) + self._settling_s - time.monotonic(), 0.05), WAIT_S)
 
     def _gathered(self, events: Iterable[Event]) -> set[BatchKey]:
         """Return the batches with an afterburner that events tell a summary of; of the afterburner's own, that of its base."""

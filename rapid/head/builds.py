@@ -1,7 +1,6 @@
 """Build calibs when the afternoon's sequences are whole: a policy of the leading head."""
 
 import asyncio
-import contextlib
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
@@ -10,10 +9,10 @@ import structlog
 from rapid.camera.models import Camera
 from rapid.dispatch.board import AsyncBoard
 from rapid.dispatch.models import BatchKey, BatchSpec, Event, EventKind, Priority
-from rapid.errors import StoreError
 from rapid.exclusions.rule_store import RuleStore
 from rapid.head.build_inputs import find_build_inputs
 from rapid.head.decide import SEQUENCE_TYPES, calib_groups, choose_builds
+from rapid.head.events import follow_events
 from rapid.head.models import CalibGroup
 from rapid.pipeline.models import PipelineBook
 from rapid.pipeline.store import load_pipeline
@@ -52,16 +51,7 @@ class CalibBuilder:
         nights = await asyncio.to_thread(self._results.nights, self._camera.name)
         if nights:
             await self._build(nights[0][0])
-        while True:
-            try:
-                events = await self._board.events(last, timeout_s=30.0)
-            except StoreError as error:
-                log.warning("events cannot be followed", error=error.message)
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(asyncio.Event().wait(), 1.0)
-                continue
-            if events:
-                last = events[-1].event_id
+        async for events in follow_events(self._board, last):
             for day_obs in sorted({_day_of(event) for event in events if _may_complete_sequence(event)}):
                 await self._build(day_obs)
 

@@ -5,7 +5,6 @@ can be thrown away and made anew from its request at any time, by the next head 
 """
 
 import asyncio
-from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +15,7 @@ from rapid.dispatch.models import BatchKey
 from rapid.dispatch.redo import NotRedone, redo
 from rapid.errors import RapidError
 from rapid.head.building import Means
-from rapid.head.fulfil import NothingFinishedError
+from rapid.head.fulfilment import Fulfilment, NothingFinishedError
 from rapid.head.known import KnownExposure
 from rapid.head.processing import Processing, begin_of
 from rapid.head.targets import Target
@@ -24,7 +23,7 @@ from rapid.pipeline.models import Pipeline
 from rapid.requests.answers import RequestAnswer
 from rapid.requests.campaigns import MAX_TOLD, CampaignAnswer
 from rapid.requests.faults import BadRequestError, fault_of
-from rapid.requests.models import Progress, RequestFault, RequestPriority, RequestRecord, RequestSpec, RequestState
+from rapid.requests.models import Progress, RequestFault, RequestPriority, RequestRecord, RequestState
 from rapid.results.models import DetectorState
 
 log = structlog.get_logger()
@@ -34,6 +33,9 @@ MAX_UNDER_WAY = 20
 
 SLICE = 20
 """Exposures looked at in one go: other requests must not wait for a campaign to find out what is done."""
+
+GUIDER = "guider"
+"""The pipeline whose raws are the guiders' files."""
 
 
 @dataclass
@@ -75,8 +77,8 @@ class _Tally:
             self.not_done[f"{exposure_id} {pipeline}".strip()] = why[:500]
 
 
-class CampaignFulfilment:
-    """One campaign on its way to an answer; see `rapid.head.fulfil.Fulfilment` for its part towards the desk.
+class CampaignFulfilment(Fulfilment):
+    """One campaign.
 
     Parameters
     ----------
@@ -87,18 +89,13 @@ class CampaignFulfilment:
     """
 
     def __init__(self, record: RequestRecord, detectors: frozenset[int] | None, means: Means) -> None:
-        if record.spec is None or record.spec.select.campaign is None:
-            raise BadRequestError("request", "cannot be read")
-        self.record = record
-        self.spec: RequestSpec = record.spec
-        self.targets: dict[str, Target] = {}
-        self.ending: tuple[RequestState, RequestFault | None] | None = None
-        self.has_more = False
-        self._select = record.spec.select.campaign
+        super().__init__(record, means)
+        if self.spec.select.campaign is None:
+            raise BadRequestError("select.campaign", "names no nights")
+        self._select = self.spec.select.campaign
         self._detectors = detectors
-        self._means = means
         # Whatever the request says: a campaign never stands in the way of the night.
-        low = record.spec.model_copy(update={"priority": RequestPriority.BACKLOG})
+        low = self.spec.model_copy(update={"priority": RequestPriority.BACKLOG})
         self._as_backlog = record.model_copy(update={"spec": low})
         self._waiting: list[Candidate] | None = None
         self._n_exposures = 0
@@ -108,12 +105,7 @@ class CampaignFulfilment:
         self._n_of = 0
         self._tally = _Tally()
 
-    @property
-    def next_wake_ms(self) -> int | None:
-        """Board time when it has to look again though nothing happened."""
-        return self.record.deadline_ms
-
-    async def find_members(self, now_ms: int) -> None:  # noqa: ARG002 - as of every fulfilment
+    async def find_members(self, now_ms: int) -> None:  # noqa: ARG002 - what was there when it was accepted
         """Choose the exposures.
 
         Raises
@@ -131,10 +123,6 @@ class CampaignFulfilment:
         self._nights = tuple(sorted({one.day_obs for one in chosen}))
         self._waiting = chosen[::-1]  # the next one is the last
 
-    def may_concern(self, exposure_ids: Collection[int]) -> bool:  # noqa: ARG002 - as of every fulfilment
-        """Whether exposures that have just come matter: a campaign is of what was there when it was accepted."""
-        return False
-
     def note_event(self, batch_id: str, detector: int | None, *, has_summary: bool) -> bool:
         """Take in that something happened to a batch; whether it is one of this campaign's."""
         one = self._under_way.get(batch_id)
@@ -145,8 +133,13 @@ class CampaignFulfilment:
         one.target.is_stale |= has_summary
         return True
 
+    def note_gap(self) -> None:
+        """Take in that events may have been missed."""
+        for one in self._under_way.values():
+            one.target.is_stale = True
+
     async def advance(self, now_ms: int) -> None:
-        """Do whatever can be done now; never waits for anything to happen."""
+        """Take in what has ended; begin the next exposures."""
         self.has_more = False
         try:
             await self.find_members(now_ms)
@@ -200,10 +193,12 @@ class CampaignFulfilment:
 
     def _wanted(self, candidate: Candidate, known: KnownExposure) -> frozenset[int]:
         there = frozenset({*known.raws, *known.guiders})
+        if self.spec.pipeline == GUIDER:
+            there = frozenset(known.guiders)
+        elif self.spec.pipeline is not None and self._detectors is None:
+            there &= self._means.camera.science_ids
         if self._detectors is not None:
             there &= self._detectors
-        elif self.spec.pipeline is not None:
-            there &= self._means.camera.science_ids
         return there - candidate.finished if self._select.holes else there
 
     async def _known(self, candidate: Candidate) -> KnownExposure | None:
@@ -239,7 +234,6 @@ class CampaignFulfilment:
             self._count(one)
             return
         self._under_way[one.target.key.id] = one
-        self.targets[one.target.key.id] = one.target
         self._open[known.exposure_id] = self._open.get(known.exposure_id, 0) + 1
 
     async def _to_try_again(self, target: Target, known: KnownExposure) -> dict[int, str]:
@@ -289,7 +283,6 @@ class CampaignFulfilment:
         target.take(summary)
         if target.has_ended and not await self._tries_again(one, now_ms):
             self._under_way.pop(target.key.id, None)
-            self.targets.pop(target.key.id, None)
             left = self._open.get(target.key.exposure_id, 1) - 1
             self._open[target.key.exposure_id] = left
             if left <= 0:

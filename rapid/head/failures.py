@@ -15,6 +15,7 @@ from rapid.camera.models import Camera
 from rapid.dispatch.board import AsyncBoard
 from rapid.dispatch.models import DeadLetter, Event, EventKind
 from rapid.errors import RapidError, StoreError
+from rapid.pause import pause
 from rapid.results.store import ResultsStore
 
 log = structlog.get_logger()
@@ -57,8 +58,7 @@ class FailureKeeper:
                     await self._forget(event)
             except StoreError as error:
                 log.warning("failures cannot be followed", error=error.message)
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(asyncio.Event().wait(), OUTAGE_PAUSE_S)
+                await pause(OUTAGE_PAUSE_S)
                 continue
             last = events[-1].event_id if events else last
 

@@ -1,8 +1,4 @@
-"""Fulfil one request: find its exposures, have them processed, combine them, say how far it is.
-
-A `Fulfilment` can be thrown away and made anew from its record at any time: posting twice is posting once, what is
-finished is in the results store. It acts when it is told to `advance`: by the desk, when something happened.
-"""
+"""Fulfil a request about exposures: find them, have them processed, combine them, say how far it is."""
 
 import asyncio
 from collections.abc import Collection
@@ -13,6 +9,7 @@ import structlog
 from rapid.errors import RapidError
 from rapid.head.answers import answers_of
 from rapid.head.building import Means, begin_build
+from rapid.head.fulfilment import CombineFailedError, Fulfilment, NothingFinishedError, RequestFailedError
 from rapid.head.gate import Gate
 from rapid.head.known import KnownExposure
 from rapid.head.members import Members
@@ -23,7 +20,7 @@ from rapid.requests.combine import compare_pair, fit_sweep
 from rapid.requests.completion import OnMissing
 from rapid.requests.decide import state_of
 from rapid.requests.faults import BadRequestError, fault_of
-from rapid.requests.models import Combine, Progress, RequestFault, RequestRecord, RequestSpec, RequestState
+from rapid.requests.models import Combine, Progress, RequestFault, RequestRecord, RequestState
 from rapid.requests.verify import calib_answer
 from rapid.results.models import DetectorState, Scalar
 
@@ -33,26 +30,8 @@ SLICE = 20
 """Exposures begun in one go: a request for a whole night must not hold up the one that comes after it."""
 
 
-class RequestFailedError(RapidError):
-    """A request cannot be fulfilled."""
-
-    code = "request_failed"
-
-
-class NothingFinishedError(RequestFailedError):
-    """Not one detector of the wanted exposures has a result."""
-
-    code = "nothing_finished"
-
-
-class CombineFailedError(RequestFailedError):
-    """The exposures were processed, but what was to be made of them together was not."""
-
-    code = "combine_failed"
-
-
-class Fulfilment:
-    """One accepted request on its way to an answer.
+class ExposureFulfilment(Fulfilment):
+    """One request about exposures.
 
     Parameters
     ----------
@@ -63,15 +42,9 @@ class Fulfilment:
     """
 
     def __init__(self, record: RequestRecord, detectors: frozenset[int] | None, means: Means) -> None:
-        if record.spec is None:
-            raise BadRequestError("request", "cannot be read")
-        self.record = record
-        self.spec: RequestSpec = record.spec
-        self.targets: dict[str, Target] = {}
-        self.ending: tuple[RequestState, RequestFault | None] | None = None
-        self.has_more = False
+        super().__init__(record, means)
+        self._targets: dict[str, Target] = {}
         self._detectors = detectors
-        self._means = means
         self._processing = Processing(record, detectors, means)
         self._members = Members(record, means.known, began_ms=means.began_ms)
         self._gate = Gate(record, detectors, means)
@@ -101,7 +74,7 @@ class Fulfilment:
 
     def note_event(self, batch_id: str, detector: int | None, *, has_summary: bool) -> bool:
         """Take in that something happened to a batch; whether it is one of this request's."""
-        target = self.targets.get(batch_id)
+        target = self._targets.get(batch_id)
         if target is None or target.has_ended:
             return False
         if has_summary:
@@ -110,16 +83,13 @@ class Fulfilment:
             target.done.add(detector)
         return True
 
-    async def advance(self, now_ms: int) -> None:
-        """Do whatever can be done now; never waits for anything to happen.
+    def note_gap(self) -> None:
+        """Take in that events may have been missed."""
+        for target in self._targets.values():
+            target.is_stale = True
 
-        Raises
-        ------
-        StoreError
-            Raised if a store does not answer: advance again later.
-        RefusedError
-            Raised if another head leads.
-        """
+    async def advance(self, now_ms: int) -> None:
+        """Find, process, combine."""
         self._wake_ms = []
         self.has_more = False
         try:
@@ -130,7 +100,7 @@ class Fulfilment:
             if self.ending is not None or not self._gate.is_open:
                 return
             await self._begin_members(now_ms)
-            for target in list(self.targets.values()):
+            for target in list(self._targets.values()):
                 if target.is_own and target.stage is Stage.PROCESS and not target.has_ended:
                     await self._processing.add_raws(target)
                 await self._look(target, now_ms)
@@ -155,7 +125,7 @@ class Fulfilment:
 
     def _has_ended(self, stage: Stage) -> bool:
         return len(self._begun) >= len(self._members.membership.members) and all(
-            target.has_ended for target in self.targets.values() if target.stage is stage
+            target.has_ended for target in self._targets.values() if target.stage is stage
         )
 
     # Processing
@@ -204,7 +174,7 @@ class Fulfilment:
                 return False
             if target is None:
                 target = await self._processing.post_own(known, pipeline, wanted, now_ms)
-            self.targets[target.key.id] = target
+            self._targets[target.key.id] = target
         return True
 
     async def _look(self, target: Target, now_ms: int) -> None:
@@ -254,7 +224,7 @@ class Fulfilment:
         return "no detector finished"
 
     def _targets_of(self, stage: Stage) -> list[Target]:
-        return [target for target in self.targets.values() if target.stage is stage]
+        return [target for target in self._targets.values() if target.stage is stage]
 
     async def _build(self, now_ms: int) -> bool:
         """Build, and read the verdict; whether that is done."""
@@ -264,7 +234,7 @@ class Fulfilment:
         members = tuple(sorted(self._members.membership.members))
         if not self._targets_of(Stage.BUILD):
             build = await begin_build(self._means, self.record, combine.builds, members, detectors=self._detectors)
-            self.targets[build.key.id] = build
+            self._targets[build.key.id] = build
             await self._look(build, now_ms)
         build = self._targets_of(Stage.BUILD)[0]
         if not build.has_ended:
@@ -287,12 +257,12 @@ class Fulfilment:
 
     async def end(self, state: RequestState, fault: RequestFault | None, *, reason: str = "") -> None:
         """End the request. Jobs of its own that have not started leave the board; running ones finish."""
-        for target in self.targets.values():
+        for target in self._targets.values():
             if target.is_own and not target.has_ended:
                 why = dict.fromkeys(target.wanted, (reason or f"request {state.value}")[:300])
                 await self._means.board.settle(target.key, DetectorState.EXCLUDED, why)
         if fault is not None and state is not RequestState.DONE:
-            for target in self.targets.values():
+            for target in self._targets.values():
                 if not target.has_ended:
                     target.is_stale = True
                     summary = await self._processing.summary_of(target.key)
@@ -302,7 +272,7 @@ class Fulfilment:
 
     def as_record(self, now_ms: int) -> RequestRecord:
         """Return the record as it stands now; the version is the caller's."""
-        targets = list(self.targets.values())
+        targets = list(self._targets.values())
         processed = self._targets_of(Stage.PROCESS)
         exposures_done = {t.key.exposure_id for t in processed} - {
             t.key.exposure_id for t in processed if not t.has_ended

@@ -5,7 +5,6 @@ under its own run, exposure and pipeline, so that new results stand where the ba
 """
 
 import asyncio
-from collections.abc import Collection
 from typing import Any
 
 import structlog
@@ -14,10 +13,8 @@ from rapid.dispatch.models import BatchKey, BatchSpec, Priority
 from rapid.dispatch.redo import NotRedone, redo
 from rapid.errors import RapidError
 from rapid.exclusions.decide import merge_config
-from rapid.head.acting import CalibFulfilment
 from rapid.head.building import Means
-from rapid.head.campaign import CampaignFulfilment
-from rapid.head.fulfil import Fulfilment, RequestFailedError
+from rapid.head.fulfilment import Fulfilment, RequestFailedError
 from rapid.head.redo_plan import (
     NotBadError,
     RedoPlan,
@@ -33,7 +30,7 @@ from rapid.provenance.models import AffectedError
 from rapid.requests.answers import RedoAnswer, RequestAnswer
 from rapid.requests.archive import RequestArchive
 from rapid.requests.faults import BadRequestError, fault_of
-from rapid.requests.models import PROMPT, Progress, RequestFault, RequestRecord, RequestSpec, RequestState
+from rapid.requests.models import PROMPT, Progress, RequestFault, RequestRecord, RequestState
 from rapid.results.models import DetectorState
 
 log = structlog.get_logger()
@@ -50,8 +47,8 @@ MAX_TOLD = 300
 UNSETTLED = frozenset({DetectorState.WAITING, DetectorState.QUEUED, DetectorState.RUNNING})
 
 
-class RedoFulfilment:
-    """One request to do again what is affected; see `rapid.head.fulfil.Fulfilment` for its part towards the desk.
+class RedoFulfilment(Fulfilment):
+    """One request to do again what is affected.
 
     Parameters
     ----------
@@ -60,34 +57,18 @@ class RedoFulfilment:
     """
 
     def __init__(self, record: RequestRecord, means: Means) -> None:
-        if record.spec is None or record.spec.select.affected is None:
-            raise BadRequestError("request", "cannot be read")
-        self.record = record
-        self.spec: RequestSpec = record.spec
-        self.targets: dict[str, RedoTarget] = {}
-        self.ending: tuple[RequestState, RequestFault | None] | None = None
-        self.has_more = False
-        self._what = record.spec.select.affected
-        self._means = means
+        super().__init__(record, means)
+        if self.spec.select.affected is None:
+            raise BadRequestError("select.affected", "names nothing bad")
+        self._targets: dict[str, RedoTarget] = {}
+        self._what = self.spec.select.affected
         self._plan: RedoPlan | None = None
         self._n_before = record.progress.done
         self._answer: RedoAnswer | None = None
 
-    @property
-    def next_wake_ms(self) -> int | None:
-        """Board time when it has to look again though nothing happened."""
-        return self.record.deadline_ms
-
-    async def find_members(self, now_ms: int) -> None:
-        """Nothing to find: the stored results say what is affected."""
-
-    def may_concern(self, exposure_ids: Collection[int]) -> bool:  # noqa: ARG002 - as of every fulfilment
-        """Whether exposures that have just come matter: they are not affected by what is withdrawn."""
-        return False
-
     def note_event(self, batch_id: str, detector: int | None, *, has_summary: bool) -> bool:
         """Take in that something happened to a batch; whether it is one of this request's."""
-        target = self.targets.get(batch_id)
+        target = self._targets.get(batch_id)
         if target is None or not target.is_under_way:
             return False
         if detector is not None and detector in target.wanted:
@@ -95,20 +76,24 @@ class RedoFulfilment:
         target.is_stale |= has_summary or detector is None or target.wanted <= target.done
         return True
 
-    async def advance(self, now_ms: int) -> None:  # noqa: ARG002 - as of every fulfilment
-        """Do whatever can be done now; never waits for anything to happen."""
+    def note_gap(self) -> None:
+        """Take in that events may have been missed."""
+        for target in self._targets.values():
+            target.is_stale = True
+
+    async def advance(self, now_ms: int) -> None:  # noqa: ARG002 - no time plays a part
+        """Put on the board what may be begun; take in what has ended."""
         self.has_more = False
         results, camera = self._means.results, self._means.camera
-        author = self.record.asked_by or f"request {self.record.request_id}"
         try:
             if self._plan is None:
-                self._plan = await asyncio.to_thread(lambda: prepare(results, camera, self._what, author=author))
-                self.targets = {target.key.id: target for target in self._plan.targets}
-            for target in self.targets.values():
+                self._plan = await asyncio.to_thread(lambda: prepare(results, camera, self._what, author=self.author))
+                self._targets = {target.key.id: target for target in self._plan.targets}
+            for target in self._targets.values():
                 if target.is_under_way and target.is_stale:
                     await self._look(target)
             await self._begin_next()
-            if all(target.has_ended for target in self.targets.values()):
+            if all(target.has_ended for target in self._targets.values()):
                 await self._conclude()
         except (AffectedError, NotBadError, BadRequestError, RequestFailedError) as error:
             await self.end(RequestState.FAILED, fault_of(error), reason=error.message)
@@ -119,7 +104,7 @@ class RedoFulfilment:
 
     async def _begin_next(self) -> None:
         """Put the next batches on the board: those of the first stage that has not ended."""
-        waiting = [target for target in self.targets.values() if not target.has_ended]
+        waiting = [target for target in self._targets.values() if not target.has_ended]
         stage = min((target.batch.stage for target in waiting), default=0)
         n_under_way = sum(target.is_under_way for target in waiting)
         for target in waiting:
@@ -295,7 +280,7 @@ class RedoFulfilment:
 
     def as_record(self, now_ms: int) -> RequestRecord:
         """Return the record as it stands now; the version is the caller's."""
-        targets = list(self.targets.values())
+        targets = list(self._targets.values())
         state = self.ending[0] if self.ending else (RequestState.RUNNING if targets else RequestState.WAITING)
         exposures = {target.batch.exposure for target in targets}
         open_ones = {target.batch.exposure for target in targets if not target.has_ended}
@@ -317,17 +302,3 @@ class RedoFulfilment:
             answer = RequestAnswer(is_complete=complete, redo=self._answer)
             changes |= {"finished_ms": now_ms, "answer": answer}
         return self.record.model_copy(update=changes)
-
-
-AnyFulfilment = Fulfilment | RedoFulfilment | CalibFulfilment | CampaignFulfilment
-
-
-def make_fulfilment(record: RequestRecord, detectors: frozenset[int] | None, means: Means) -> AnyFulfilment:
-    """Return what fulfils a request."""
-    if record.spec is not None and record.spec.select.affected is not None:
-        return RedoFulfilment(record, means)
-    if record.spec is not None and record.spec.select.calibs is not None:
-        return CalibFulfilment(record, means)
-    if record.spec is not None and record.spec.select.campaign is not None:
-        return CampaignFulfilment(record, detectors, means)
-    return Fulfilment(record, detectors, means)

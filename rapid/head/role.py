@@ -35,6 +35,7 @@ from rapid.head.failures import FailureKeeper
 from rapid.head.metrics import HeadMetrics
 from rapid.head.orders import OrderDesk
 from rapid.head.requests import RequestDesk
+from rapid.pause import pause
 from rapid.pipeline.models import PipelineBook
 from rapid.pipeline.store import load_pipeline
 from rapid.results.models import DetectorState, QuarantineRecord, Scalar
@@ -216,8 +217,7 @@ class Head:
             How long the lead lasts [s], as this process waits it; the board says so anew with each renewal.
         """
         while True:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(asyncio.Event().wait(), lasts_s / 3)
+            await pause(lasts_s / 3)
             held, lasts_s = await self._board.lead(self._id, ttl_ms=int(self._ttl_s * 1000))
             if held != token:
                 log.warning("lead lost", token=token, now=held)

@@ -74,7 +74,7 @@ class Stage:
     async def settle_in(self) -> None:
         """Let a fresh lead have seen all that is there."""
         await self.board.advance_clock(20_000)
-        self.desk._wake.set()
+        self.desk._open.wake.set()
 
     async def die(self) -> None:
         """End the desk as a kill does: nothing is said or written."""

@@ -112,7 +112,7 @@ async def test_a_group_that_does_not_say_how_many_it_has_ends_when_it_is_quiet(s
     await stage.work()
     await stage.state_of(request, "waiting")
     await stage.board.advance_clock(61_000)
-    stage.desk._wake.set()
+    stage.desk._open.wake.set()
     answer = await request.wait(WAIT_S)
     assert len(answer.exposures) == 2
 
@@ -229,7 +229,7 @@ async def test_a_request_expires_at_its_deadline_with_what_it_has(stage):
     request = await stage.client.request(exposures=[exposure(1), exposure(2)], deadline_s=30)
     await stage.state_of(request, "waiting")
     await stage.board.advance_clock(31_000)
-    stage.desk._wake.set()
+    stage.desk._open.wake.set()
     with pytest.raises(RequestNotDoneError) as caught:
         await request.wait(WAIT_S)
     record = caught.value.record
@@ -245,7 +245,7 @@ async def test_an_exposure_that_newer_ones_have_overtaken_is_not_waited_for_for_
     request = await stage.client.request(exposures=[exposure(4)])
     await stage.state_of(request, "waiting")
     await stage.board.advance_clock(61_000)
-    stage.desk._wake.set()
+    stage.desk._open.wake.set()
     with pytest.raises(RequestNotDoneError, match="it did not come") as caught:
         await request.wait(WAIT_S)
     assert caught.value.record.error.field == "select.exposures.0"
@@ -364,7 +364,7 @@ async def test_a_summary_that_is_told_of_while_the_last_one_is_read_is_not_misse
         await stage.work()
         last = "0"
         async with asyncio.timeout(WAIT_S):
-            while not any(t.is_stale for f in stage.desk._open.values() for t in f.targets.values()):
+            while not any(t.is_stale for f in stage.desk._open for t in f._targets.values()):
                 events = await stage.board.events(last, timeout_s=1.0)
                 last = events[-1].event_id if events else last
         told.set()

@@ -27,7 +27,7 @@ async def take_some(stage, seq_num: int, names: list[str], **facts) -> None:
 
 async def pass_time(stage, seconds: float) -> None:
     await stage.board.advance_clock(round(seconds * 1000))
-    stage.desk._wake.set()
+    stage.desk._open.wake.set()
 
 
 async def lacks(stage, request, words: str):
