@@ -247,6 +247,16 @@ async def test_only_what_has_no_result_is_caught_up_with(stage, raws):
     }
 
 
+async def test_the_guiders_pipeline_is_run_on_the_guiders_files(stage, raws):
+    await night(stage, raws)
+    key = raw_key(stage.camera.name, f"SC_O_{DAY_OBS}_000001", "R22_S01")
+    (raws / key).with_name(f"SC_O_{DAY_OBS}_000001_R22_S01_guider.fits").write_bytes(b"not opened")
+    request = await start(stage, exposures=[exposure(1)], fields={"pipeline": "guider"})
+    await stage.state_of(request, "running")
+    assert await stage.work() == [f"v2.{exposure(1)}.guider.091"]
+    assert (await request.wait(WAIT_S)).campaign.n_results == 1
+
+
 async def test_raws_that_are_gone_are_told(stage, raws):
     await night(stage, raws, n=2)
     for path in [*raws.rglob("*000001_R22_S11*"), *raws.rglob("*000002_*.fits")]:
