@@ -37,9 +37,6 @@ SLICE = 20
 GUIDER = "guider"
 """The pipeline whose raws are the guiders' files."""
 
-GUIDER = "guider"
-"""The pipeline whose raws are the guiders' files."""
-
 
 @dataclass
 class _UnderWay:
