@@ -162,6 +162,7 @@ class Recorder:
                 began_at=datetime.fromtimestamp(first_s, UTC),
                 duration_s=round(max(event.at_s for event in events), 3),
                 seed=1 if seed is None else seed,
+                is_exact=ids <= truths.keys(),
                 settings=dict(settings or {}),
             ),
             events=events,
@@ -385,7 +386,9 @@ def save(
     overwrite: bool = False,
 ) -> Recording:
     """Write a recording with its pixels, and return it as it was written."""
-    recording = recording.with_manifest(pixels=pixels, binning=binning)
+    # Kept whole they are what they were; simulated anew, if the simulator's truth is known.
+    is_exact = pixels is PixelKind.RICE or (pixels is PixelKind.SEED and recording.manifest.is_exact)
+    recording = recording.with_manifest(pixels=pixels, binning=binning, is_exact=is_exact)
     content = () if pixels is PixelKind.SEED else kept_pixels(seen, camera, pixels, binning=binning)
     write_recording(recording, out, pixels=content, overwrite=overwrite)
     return recording

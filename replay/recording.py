@@ -141,6 +141,9 @@ class Manifest(BaseModel):
     duration_s: float = Field(ge=0)
     seed: int = 1
     pixels: PixelKind = PixelKind.SEED
+    is_exact: bool = Field(
+        default=True, description="Whether a replay has the recorded pixels, so that its numbers can be compared."
+    )
     binning: int = Field(default=8, ge=2, le=64, description="Of binned pixels.")
     software_version: str = ""
     system: NightSystem = NightSystem()

@@ -67,7 +67,10 @@ def _scope(report: CheckReport) -> str:
     manifest = report.expected.manifest
     exposures = {summary.exposure for summary in report.expected.summaries}
     title = f"{manifest.title}: " if manifest.title else ""
-    return f"{title}{manifest.camera}, {len(exposures)} exposures, {report.n_values} values compared"
+    values = f"{report.n_values} values compared"
+    if not report.has_numbers:
+        values = "no values compared: it has other pixels than were recorded (with -t tolerances they are)"
+    return f"{title}{manifest.camera}, {len(exposures)} exposures, {values}"
 
 
 def _finding_line(finding: Finding) -> str:

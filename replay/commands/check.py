@@ -74,6 +74,7 @@ def _compare(expected: Path, found: Path, tolerances: Path | None) -> "CheckRepo
 def _facts(report: "CheckReport") -> dict[str, object]:
     return {
         "is_good": report.is_good,
+        "has_numbers": report.has_numbers,
         "n_values": report.n_values,
         "counts": report.count(),
         "invariants": report.invariants,

@@ -55,10 +55,12 @@ def incident(
             alone=alone,
         )
         made = made.with_manifest(camera_yaml=portable_definition(settings.camera))
-        save(made, seen, known, out, pixels=PixelKind.RICE if with_raw else PixelKind.SEED, overwrite=overwrite)
+        made = save(made, seen, known, out, pixels=PixelKind.RICE if with_raw else PixelKind.SEED, overwrite=overwrite)
     finally:
         store.close()
     print(f"{out}: {made.n_raws} raws of {len(made.exposures)} exposures. {made.manifest.story}")
+    if not made.manifest.is_exact and made.manifest.incident is not None and made.manifest.incident.errors:
+        print("Its pixels are simulated, not the raw's own: --with-raw keeps them, if they are what failed.")
     # What waited for others waits again only if they come when they came.
     waited = made.manifest.incident is not None and made.manifest.incident.wait is not None
     speed = "1" if waited else "max"
