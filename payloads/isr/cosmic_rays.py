@@ -136,21 +136,12 @@ def _is_ring_between(image, mask, y, x, low, high):  # type: ignore[no-untyped-d
     """Tell whether `_ring_level` can lie between two levels; by counting, which is faster than sorting."""
     height, width = image.shape
     n = n_low = n_high = 0
-    first, last = max(0, x - RING_PX), min(width, x + RING_PX + 1)
-    for yy in range(y - RING_PX, y + RING_PX + 1, 2 * RING_PX):
-        if not 0 <= yy < height:
+    for dy in range(-RING_PX, RING_PX + 1):
+        yy = y + dy
+        if yy < 0 or yy >= height:
             continue
-        flags, values = mask[yy, first:last], image[yy, first:last]
-        for i in range(last - first):
-            is_usable = (flags[i] & (UNUSABLE | CR)) == 0
-            n += is_usable
-            n_low += is_usable & (values[i] < low)
-            n_high += is_usable & (values[i] < high)
-    # More than a quarter of the whole ring: in a star its rows alone tell.
-    if n_low > 2 * RING_PX:
-        return False
-    for yy in range(max(0, y + 1 - RING_PX), min(height, y + RING_PX)):
-        for xx in range(x - RING_PX, x + RING_PX + 1, 2 * RING_PX):
+        step = 1 if abs(dy) == RING_PX else 2 * RING_PX
+        for xx in range(x - RING_PX, x + RING_PX + 1, step):
             if 0 <= xx < width:
                 is_usable = (mask[yy, xx] & (UNUSABLE | CR)) == 0
                 n += is_usable
