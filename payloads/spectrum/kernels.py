@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import median_filter
 
 MAD_TO_SIGMA = 1.4826
 
@@ -143,3 +144,44 @@ def extract(
     flux = np.nansum(aperture, axis=1) - n_pixels * background
     flux[n_pixels == 0] = np.nan
     return Spectrum(flux, background, scatter * np.sqrt(np.maximum(n_pixels, 1)))
+
+
+def find_zero_order(flux: NDArray[np.float64], *, fwhm_px: float, threshold_sigma: float = 20.0) -> float | None:
+    """Return where the zeroth order lies along the dispersion [px], or None if nothing looks like it.
+
+    Undispersed, it is a peak as narrow as a star on the line of the trace, and brighter in a pixel than the spectrum
+    anywhere. An emission line of a lamp may look the same: then the position has to be given.
+
+    Parameters
+    ----------
+    flux : ndarray of shape (ny,), float64
+        Light along the trace's line, of all rows of the image; NaN where there is none.
+    fwhm_px
+        Width of a star.
+    """
+    light = np.where(np.isfinite(flux), flux, 0.0)
+    window = 2 * int(max(6.0 * fwhm_px, 15.0)) + 1
+    if len(light) < 2 * window:
+        return None
+    continuum = median_filter(light, size=window, mode="nearest")
+    excess = light - continuum
+    scatter = MAD_TO_SIGMA * float(np.median(np.abs(excess - np.median(excess))))
+    peak = int(np.argmax(excess))
+    if excess[peak] <= max(threshold_sigma * scatter, float(continuum.max())):
+        return None
+    reach = int(np.ceil(2.0 * fwhm_px))
+    rows = np.arange(max(0, peak - reach), min(len(light), peak + reach + 1))
+    weight = np.clip(excess[rows], 0.0, None)
+    return float((rows * weight).sum() / weight.sum())
+
+
+def wavelengths_of(n_rows: int, *, zero_order_px: float, nm_per_px: float) -> NDArray[np.float64]:
+    """Return the wavelength of each row [nm], NaN on the zeroth order's other side.
+
+    Parameters
+    ----------
+    nm_per_px
+        Of the first order, taken as constant; negative if the wavelength grows towards smaller rows.
+    """
+    found = (np.arange(n_rows, dtype=np.float64) - zero_order_px) * nm_per_px
+    return np.where(found > 0, found, np.nan)

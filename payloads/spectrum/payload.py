@@ -6,22 +6,34 @@ import numpy as np
 from pydantic import Field
 
 from payloads.plugin import Frame, PayloadConfig
-from payloads.spectrum.kernels import extract, find_trace
+from payloads.spectrum.kernels import extract, find_trace, find_zero_order, wavelengths_of
 from rapid.errors import PayloadError
 
 
 class SpectrumQuickLook:
-    """Trace and light of the brightest spectrum, by pixel: no wavelengths are assigned.
+    """Trace and light of the brightest spectrum, by pixel, and by wavelength if the dispersion is told.
 
     Writes the table ``spectrum`` and the metrics ``spectrum_*``; they are None, and the table is left out, where no trace
     stands out.
     """
 
     name: ClassVar[str] = "spectrum"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
 
     class Config(PayloadConfig):
         """How the light lies."""
+
+        nm_per_px: float | None = Field(
+            default=None,
+            allow_inf_nan=False,
+            description="Dispersion of the first order; negative if the wavelength grows towards smaller pixels. None "
+            "assigns no wavelengths.",
+        )
+        zero_order_px: float | None = Field(
+            default=None,
+            allow_inf_nan=False,
+            description="Where the zeroth order is along the dispersion; looked for on the line of the trace if None.",
+        )
 
         dispersion: Literal["x", "y"] = Field(default="y", description="Axis along which light is dispersed.")
         half_width_px: int = Field(default=10, ge=1, le=200, description="Of the aperture, across the dispersion.")
@@ -46,7 +58,7 @@ class SpectrumQuickLook:
         image = frame.image if config.dispersion == "y" else np.ascontiguousarray(frame.image.T)
         unit = "e" if frame.unit == "electron" else "adu"
         names = (f"spectrum_flux_max_{unit}", "spectrum_snr_median", "spectrum_trace_px", "spectrum_tilt",
-                 "spectrum_fwhm_px", f"spectrum_background_{unit}")  # fmt: skip
+                 "spectrum_fwhm_px", f"spectrum_background_{unit}", "spectrum_zero_order_px")  # fmt: skip
         frame.metrics.update(dict.fromkeys(names))
         trace = find_trace(image, threshold_sigma=config.threshold_sigma)
         frame.metrics["spectrum_found"] = trace is not None
@@ -72,3 +84,10 @@ class SpectrumQuickLook:
             f"background_{unit}": [float(value) for value in found.background],
             f"noise_{unit}": [float(value) for value in found.noise],
         }
+        zero_order_px = config.zero_order_px
+        if zero_order_px is None:
+            zero_order_px = find_zero_order(found.flux, fwhm_px=trace.fwhm_px)
+        frame.metrics["spectrum_zero_order_px"] = zero_order_px
+        if config.nm_per_px is not None and zero_order_px is not None:
+            wavelengths = wavelengths_of(len(found.flux), zero_order_px=zero_order_px, nm_per_px=config.nm_per_px)
+            frame.tables["spectrum"]["wavelength_nm"] = [float(nm) if np.isfinite(nm) else None for nm in wavelengths]

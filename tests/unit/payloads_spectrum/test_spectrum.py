@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from payloads.plugin import Frame
-from payloads.spectrum.kernels import extract, find_trace
+from payloads.spectrum.kernels import extract, find_trace, find_zero_order, wavelengths_of
 from payloads.spectrum.payload import SpectrumQuickLook
 from rapid.camera.store import load_camera
 from rapid.errors import PayloadError
@@ -80,6 +80,61 @@ def test_the_payload_writes_table_and_numbers(axis):
     assert frame.metrics["spectrum_flux_max_adu"] == pytest.approx(3000, rel=0.1)
     assert frame.metrics["spectrum_tilt"] == pytest.approx(0.01, abs=0.002)
     assert {len(column) for column in frame.tables["spectrum"].values()} == {NY}
+
+
+ZERO_ROW, NM_PER_PX = 62.4, 1.3
+
+
+def image_with_zero_order(*, peak: float = 40_000.0) -> np.ndarray:
+    """A spectrum with an absorption line at row 500, and on its line the star itself, undispersed."""
+    ys, xs = np.indices((NY, NX), dtype=np.float64)
+    centre = 150.3 + 0.01 * ys
+    star = peak / (2 * np.pi * SIGMA**2) * np.exp(-((xs - centre) ** 2 + (ys - ZERO_ROW) ** 2) / 2 / SIGMA**2)
+    return (make_image() + star).astype(np.float32)
+
+
+def test_the_zeroth_order_on_the_line_of_the_trace_is_found():
+    image = image_with_zero_order()
+    trace = find_trace(image)
+    found = find_zero_order(extract(image, trace).flux, fwhm_px=trace.fwhm_px)
+    assert found == pytest.approx(ZERO_ROW, abs=0.2)
+
+
+@pytest.mark.parametrize("peak", [0.0, 2000.0], ids=["none", "fainter than the spectrum"])
+def test_what_is_no_zeroth_order_is_not_taken_for_it(peak):
+    image = image_with_zero_order(peak=peak)
+    trace = find_trace(image)
+    assert find_zero_order(extract(image, trace).flux, fwhm_px=trace.fwhm_px) is None
+    assert find_zero_order(np.ones(20), fwhm_px=6.0) is None
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"zero_order_px": ZERO_ROW}], ids=["zeroth order found", "zeroth order given"]
+)
+def test_with_a_dispersion_rows_have_wavelengths(settings):
+    frame = frame_of(image_with_zero_order())
+    SpectrumQuickLook(SpectrumQuickLook.Config(nm_per_px=NM_PER_PX, **settings)).run(frame)
+    table = frame.tables["spectrum"]
+    line = min(range(480, 520), key=lambda row: table["flux_adu"][row])
+    assert table["wavelength_nm"][line] == pytest.approx((500 - ZERO_ROW) * NM_PER_PX, abs=5 * NM_PER_PX)
+    assert table["wavelength_nm"][10] is None, "on the other side"
+
+
+def test_a_negative_dispersion_counts_the_other_way():
+    found = wavelengths_of(100, zero_order_px=90.0, nm_per_px=-2.0)
+    assert found[40] == 100.0
+    assert np.isnan(found[95])
+
+
+def test_without_a_dispersion_or_a_zeroth_order_there_are_no_wavelengths():
+    frame = frame_of(image_with_zero_order())
+    SpectrumQuickLook(SpectrumQuickLook.Config()).run(frame)
+    assert frame.metrics["spectrum_zero_order_px"] == pytest.approx(ZERO_ROW, abs=0.2)
+    assert "wavelength_nm" not in frame.tables["spectrum"]
+    frame = frame_of(make_image())
+    SpectrumQuickLook(SpectrumQuickLook.Config(nm_per_px=NM_PER_PX)).run(frame)
+    assert frame.metrics["spectrum_zero_order_px"] is None
+    assert "wavelength_nm" not in frame.tables["spectrum"]
 
 
 def test_without_a_spectrum_numbers_are_none():
