@@ -13,13 +13,14 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
 import cv2
 import numba
 import numpy as np
+import pydantic_core
 import structlog
 from astropy.io import fits
 
@@ -199,8 +200,7 @@ class ChildWorker:
             result.products["binned"] = key
         for name, table in frame.tables.items():
             key = detector_key(result, kind=name, extension="json")
-            text = json.dumps(_plain(table), allow_nan=False)
-            self.products.put(key, text.encode(), content_type="application/json")
+            self.products.put(key, table_json(table), content_type="application/json")
             result.products[name] = key
         for name, file in frame.files.items():
             key = detector_key(result, kind=name, extension=file.extension)
@@ -287,15 +287,26 @@ def _amp_numbers(amps: dict[str, dict[str, Any]]) -> dict[str, dict[str, float]]
     }
 
 
-def _plain(table: dict[str, list[Any]]) -> dict[str, list[Any]]:
-    """Return a table with numpy's numbers as Python's and non-finite ones as None."""
+def table_json(table: Mapping[str, Sequence[Any]]) -> bytes:
+    """Return a table as JSON, by columns; numbers that are not finite become null.
 
-    def plain(value: Any) -> Any:
-        if hasattr(value, "item"):
-            value = value.item()
-        return None if isinstance(value, float) and not np.isfinite(value) else value
+    Raises
+    ------
+    pydantic_core.PydanticSerializationError
+        Raised for a value that JSON has no form for.
 
-    return {column: [plain(value) for value in values] for column, values in table.items()}
+    Examples
+    --------
+    >>> table_json({"x": [1.5, float("nan")], "n": np.arange(2)})
+    b'{"x":[1.5,null],"n":[0,1]}'
+    """
+
+    def python_value(value: Any) -> Any:
+        if isinstance(value, np.ndarray | np.generic):
+            return value.tolist()
+        raise TypeError(f"{type(value).__name__} is no value of a table")
+
+    return pydantic_core.to_json(table, inf_nan_mode="null", fallback=python_value)
 
 
 def serve(commands: TextIO, answers: TextIO) -> None:
