@@ -1,11 +1,10 @@
 """Read the amp segments of a raw: from bytes to one stack of counts.
 
-Plain image HDUs and RICE_1-compressed ones are decoded here; any other compression is left to astropy.
+Plain image HDUs and RICE_1-compressed ones are decoded here; any other compression is left to astropy, in a process of its own.
 A header may tell of another overscan than the camera's definition (older read-outs, test stands): then
 the header's own DATASEC is believed if it fits.
 """
 
-import io
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from payloads.raw.apart import decoder
 from payloads.raw.rice_hdu import RiceTiles, find_rice_tiles, readable_buffer
 from rapid.camera.models import Amp, Box, Detector
 from rapid.errors import CorruptRawError
@@ -57,7 +57,8 @@ def image_shape(hdu: Hdu) -> tuple[int, int]:
     """
     prefix = "Z" if hdu.is_compressed_image else ""
     nx, ny = hdu.header.get(f"{prefix}NAXIS1"), hdu.header.get(f"{prefix}NAXIS2")
-    if not isinstance(nx, int) or not isinstance(ny, int) or nx < 1 or ny < 1 or nx * ny > MAX_PIXELS:
+    # Not isinstance: true is an int, too.
+    if type(nx) is not int or type(ny) is not int or nx < 1 or ny < 1 or nx * ny > MAX_PIXELS:
         raise CorruptRawError(f"HDU {hdu.index} ({hdu.name}): impossible size {nx} x {ny}", hdu=hdu.index)
     return ny, nx
 
@@ -149,17 +150,14 @@ def _bytes_alone(structure: FitsStructure, hdu: Hdu) -> bytes:
 
 
 def _decode_astropy(structure: FitsStructure, hdu: Hdu, shape: tuple[int, ...]) -> NDArray[Any]:
-    from astropy.io import fits
-
     n_fields = hdu.header.get("TFIELDS")
     if not isinstance(n_fields, int) or not 1 <= n_fields <= MAX_FIELDS:
         # Astropy looks for each of them; for a million that takes a minute.
         raise CorruptRawError(f"{hdu.name or hdu.index}: TFIELDS is {n_fields!r}", hdu=hdu.index, field="TFIELDS")
     try:
-        with fits.open(io.BytesIO(_bytes_alone(structure, hdu)), memmap=False) as hdus:
-            data = np.asarray(hdus[1].data)
-    except Exception as error:
-        raise CorruptRawError(f"{hdu.name or hdu.index}: cannot be decoded: {error}", hdu=hdu.index) from error
+        data = decoder.decode(_bytes_alone(structure, hdu))
+    except CorruptRawError as error:
+        raise CorruptRawError(f"{hdu.name or hdu.index}: cannot be decoded: {error.message}", hdu=hdu.index) from error
     if data.shape != shape:
         raise CorruptRawError(f"{hdu.name or hdu.index}: decodes to {data.shape}, not {shape}", hdu=hdu.index)
     return data
