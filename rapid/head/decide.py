@@ -13,7 +13,7 @@ from rapid.exposure.models import ExposureInfo, ImageType
 from rapid.head.models import BatchPlan, CalibGroup
 from rapid.pipeline.models import PipelineBook
 from rapid.pipeline.store import choose_pipelines, load_pipeline
-from rapid.results.models import ExposureSummary
+from rapid.results.models import DetectorState, ExposureSummary
 
 NEEDED: dict[str, frozenset[str]] = {
     "bias": frozenset(),
@@ -152,7 +152,8 @@ def _is_ramp(found: Sequence[ExposureSummary]) -> bool:
 def calib_groups(summaries: Iterable[ExposureSummary]) -> list[CalibGroup]:
     """Return what can be built of a night's calibration sequences, whole or not.
 
-    A sequence is a GROUPID. It is whole when as many exposures as its MAXINDEX says have complete summaries. Of flats at
+    A sequence is a GROUPID. It is whole when as many exposures as its MAXINDEX says have summaries that tell the end of
+    every detector: one raw that cannot be read leaves a calib of all others to be built. Of flats at
     several exposure times, in pairs, linearity and gains are built, and no flat; of spots crosstalk; of the newest whole
     darks and the first whole flats after them the defects.
 
@@ -164,7 +165,7 @@ def calib_groups(summaries: Iterable[ExposureSummary]) -> list[CalibGroup]:
     groups: list[CalibGroup] = []
     for (image_type, group_id, filter_name), found in _sequences(summaries).items():
         announced = max((int(s.info.get("group_size") or 0) for s in found), default=0)
-        is_whole = announced >= MIN_TO_BUILD and len(found) >= announced and all(s.is_complete for s in found)
+        is_whole = announced >= MIN_TO_BUILD and len(found) >= announced and all(map(_has_ended, found))
         kinds: tuple[str, ...] = (image_type,)
         if image_type == ImageType.SPOT.value:
             kinds = ("crosstalk",)
@@ -198,6 +199,13 @@ def calib_groups(summaries: Iterable[ExposureSummary]) -> list[CalibGroup]:
                 )
             )
     return groups
+
+
+def _has_ended(summary: ExposureSummary) -> bool:
+    """Whether nothing is to come: each detector has its result, or is known to have none."""
+    states = [status.state for status in summary.detectors.values()]
+    has_ended = all(state is DetectorState.FINISHED or state.is_without_result for state in states)
+    return summary.is_complete or (DetectorState.FINISHED in states and has_ended)
 
 
 def choose_builds(

@@ -10,7 +10,7 @@ from rapid.exposure.models import ExposureInfo, ImageType
 from rapid.head.decide import WAVEFRONT, calib_groups, choose_builds, expected_detectors, plan_batches
 from rapid.head.models import CalibGroup
 from rapid.pipeline.store import default_book
-from rapid.results.models import ExposureSummary, GatherReason
+from rapid.results.models import DetectorState, DetectorStatus, ExposureSummary, GatherReason
 
 LSSTCAM = load_camera("LSSTCam")
 
@@ -124,6 +124,17 @@ def test_a_sequence_is_whole_when_all_it_announced_is_complete():
     assert not short.is_whole
     (partial,) = calib_groups([*three[:2], make_summary(3, "bias", "g", 3, is_complete=False)])
     assert not partial.is_whole
+
+
+@pytest.mark.parametrize(
+    ("end", "is_whole"),
+    [("quarantined", True), ("failed", True), ("excluded", True), ("waiting", False), ("queued", False), ("superseded", False)],
+)  # fmt: skip
+def test_one_detector_that_ended_without_a_result_does_not_hold_up_the_others(end, is_whole):
+    detectors = {93: DetectorStatus(state=DetectorState.FINISHED), 94: DetectorStatus(state=DetectorState(end))}
+    two = [make_summary(n, "bias", "g", 3) for n in (1, 2)]
+    (group,) = calib_groups([*two, make_summary(3, "bias", "g", 3, is_complete=False, detectors=detectors)])
+    assert group.is_whole is is_whole
 
 
 def test_flats_of_two_filters_are_two_sequences_and_builds_are_none():
