@@ -27,6 +27,7 @@ log = structlog.get_logger()
 OUTPUT_FORMATTERS = {**FORMATTERS, "StructuredDataDict": "lsst.daf.butler.formatters.json.JsonFormatter"}
 CLASS_OF = {"fits": "RapidImage", "fits.fz": "RapidImage"}
 """Storage class by the ending of a product; JSON is a table or a document, anything else bytes."""
+PROMPT = "prompt"
 CALIBRATED = "calibrated"
 """The product that is a calibrated image with mask and variance, at full size."""
 MAX_PENDING_BYTES = 128 * 1024 * 1024
@@ -156,7 +157,8 @@ class ResultsShelf:
             n_new = sum(self._put_some(summary, some, run) for some in self._by_size(pieces))
             self._chain(collection_of(summary.camera, summary.run), run)
             defaults = f"{summary.camera}/rapid/defaults"
-            for child in (collection_of(summary.camera, summary.run), f"{summary.camera}/raw/all"):
+            # A campaign's results stand beside the night's, and take nobody's place: who wants them names their run.
+            for child in (collection_of(summary.camera, PROMPT), f"{summary.camera}/raw/all"):
                 if ("run", child) in self._repository.known or self._exists(child):
                     self._chain(defaults, child, last=True)
         return n_new

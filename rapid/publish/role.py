@@ -55,6 +55,9 @@ N_TROUBLES = 20
 MARK_MARGIN = timedelta(minutes=10)
 """A sink that had everything may not have had what was gathered just before: its event could still be on the way."""
 
+UNNAMED = "request-"
+"""Begins the run of a request that nobody gave a name: asked for by the way, and kept by nobody."""
+
 _CHANGES_SUMMARY = frozenset({EventKind.SUMMARY_READY, EventKind.PRODUCTS_ADDED})
 
 
@@ -67,6 +70,8 @@ class Publisher:
         RubinTV's bucket, if there is one.
     sinks
         Others that are told of summaries.
+    campaign_sinks
+        Those of them that are told of campaigns' summaries, too: nights processed again under a name of their own.
     n_nights
         Nights read at the start, the newest first.
     report_s
@@ -89,6 +94,7 @@ class Publisher:
         rubintv: RubinTVPublisher | None,
         outbox: Outbox | None,
         sinks: Sequence[RowSink] = (),
+        campaign_sinks: Sequence[RowSink] = (),
         run: str = "prompt",
         n_nights: int = 2,
         report_s: float = 120.0,
@@ -106,6 +112,7 @@ class Publisher:
         self._rubintv = rubintv
         self._outbox = outbox
         self._sinks = sinks
+        self._campaign_sinks = campaign_sinks
         self._run = run
         self._n_nights = n_nights
         self._report_s = report_s
@@ -244,7 +251,15 @@ class Publisher:
         return len(summaries)
 
     def _summaries_of(self, day_obs: int) -> list[ExposureSummary]:
-        return self._results.summaries(self._camera, day_obs=day_obs, limit=MAX_NIGHT, run=self._run)
+        own = self._results.summaries(self._camera, day_obs=day_obs, limit=MAX_NIGHT, run=self._run)
+        if not self._campaign_sinks:
+            return own
+        others = self._results.summaries(self._camera, day_obs=day_obs, limit=MAX_NIGHT, run=None)
+        return own + [summary for summary in others if self._is_campaign(summary.run)]
+
+    def _is_campaign(self, run: str) -> bool:
+        """Whether results of a run go to the sinks that take more than the night's own: it has a name of its own."""
+        return bool(self._campaign_sinks) and run != self._run and not run.startswith(UNNAMED)
 
     async def _apply(self, events: Sequence[Event]) -> None:
         wanted: dict[BatchKey, str] = {}
@@ -259,7 +274,7 @@ class Publisher:
             except ValueError:
                 self._trouble(f"event {event.event_id} names no batch: {event.batch_id[:80]}")
                 continue
-            if key.run != self._run:
+            if key.run != self._run and not self._is_campaign(key.run):
                 continue
             if event.kind in _CHANGES_SUMMARY:
                 wanted[key] = "summary"
@@ -292,6 +307,11 @@ class Publisher:
             self._take(summary)
 
     def _take(self, summary: ExposureSummary, *, is_stored: bool = False) -> None:
+        if summary.run != self._run:
+            for sink in self._campaign_sinks:
+                if not is_stored or self._is_news(sink.name, summary):
+                    sink.put(summary)
+            return
         self._newest = max(self._newest or 0, summary.day_obs)
         try:
             if self._rubintv is not None and self._rubintv.put(summary, day_obs=summary.day_obs):

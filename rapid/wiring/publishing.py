@@ -142,6 +142,7 @@ async def run_publish(settings: RoleSettings, stop: asyncio.Event | None = None)
     """Run the publish role."""
     from rapid.control.store import AsyncControlStore
     from rapid.pipeline.store import default_book
+    from rapid.publish.butler import ButlerSink
     from rapid.publish.consdb import ConsDBSink
     from rapid.publish.lead import Lead
     from rapid.publish.metrics import registered
@@ -173,6 +174,8 @@ async def run_publish(settings: RoleSettings, stop: asyncio.Event | None = None)
             rubintv=rubintv,
             outbox=outbox,
             sinks=sinks,
+            # RubinTV, ConsDB and metrics have one number for an exposure: the night's own.
+            campaign_sinks=tuple(sink for sink in sinks if isinstance(sink, ButlerSink)),
             n_nights=settings.publish_nights,
             report_s=settings.publish_report_s,
             cluster_s=1.0 if settings.publish_cluster and rubintv is not None else None,

@@ -66,8 +66,12 @@ class Night:
             inputs=[1],
         ).calib_id
 
-    def take(self, seq_num: int, *, version: int = 1, value: float = 1.0, calibs=None, more=None, metrics=None):
-        result = make_result(exposure=2026112000000 + seq_num, seq_num=seq_num, detector=94, detector_name="R22_S11")
+    def take(
+        self, seq_num: int, *, version: int = 1, value: float = 1.0, calibs=None, more=None, metrics=None, run="prompt"
+    ):
+        result = make_result(
+            exposure=2026112000000 + seq_num, seq_num=seq_num, detector=94, detector_name="R22_S11", run=run
+        )
         result.metrics = {"psf_fwhm_arcsec": value, "note": None, **(metrics or {})}
         result.provenance.calibs = calibs or {}
         for kind, extension, data in (
@@ -79,7 +83,7 @@ class Night:
             result.products[kind] = key = detector_key(result, kind=kind, extension=extension)
             self.products.put(key, data)
         self.results.put_result(result)
-        summary = make_summary(exposure=2026112000000 + seq_num, seq_num=seq_num, version=version)
+        summary = make_summary(exposure=2026112000000 + seq_num, seq_num=seq_num, version=version, run=run)
         summary.info = {
             "camera": "LSSTCam",
             "exposure_id": summary.exposure,
@@ -190,6 +194,22 @@ async def test_a_regather_takes_the_place_of_what_it_changes_and_of_no_more(nigh
 
 def _binned(butler):
     return butler.query_datasets("rapid_quicklook_binned", collections=RUN)
+
+
+async def test_a_campaigns_results_stand_beside_the_nights_and_take_nobodys_place(night) -> None:
+    night.take(20, value=1.0)
+    night.take(20, value=2.0, run="newpsf")
+    await night.send_all()
+    here = {"instrument": "LSSTCam", "exposure": 2026112000020, "detector": 94}
+    with Butler.from_config(str(night.repo)) as butler:
+        values = {
+            name: butler.get("rapid_quicklook_metrics", here, collections=f"LSSTCam/rapid/{name}")["metrics"]
+            for name in ("defaults", "prompt", "newpsf")
+        }
+        assert {name: found["psf_fwhm_arcsec"] for name, found in values.items()} == {
+            "defaults": 1.0, "prompt": 1.0, "newpsf": 2.0,
+        }  # fmt: skip
+        assert "LSSTCam/rapid/newpsf" not in butler.collections.get_info("LSSTCam/rapid/defaults").children
 
 
 async def test_a_later_calib_takes_over_from_an_earlier_one(night) -> None:

@@ -365,6 +365,30 @@ def test_a_restart_tells_a_sink_only_what_it_may_have_missed(valkey, board, resu
     asyncio.run(scenario())
 
 
+def test_a_campaigns_results_go_to_who_takes_them_and_into_no_table(valkey, board, results, products, tmp_path):
+    own, every = Rows(), Rows()
+    every.name = "every"
+
+    def tell_run(run: str, seq_num: int) -> None:
+        store(results, products, seq_num, run=run)
+        key = BatchKey(run=run, exposure_id=DAY * 100_000 + seq_num, pipeline="quicklook")
+        board.publish(EventKind.SUMMARY_READY, batch=key)
+
+    async def scenario():
+        store(results, products, 3, run="newpsf")
+        more = {"sinks": (own, every), "campaign_sinks": (every,)}
+        async with running(valkey.url, str(tmp_path / "bucket"), results, products, **more) as stage:
+            assert (own.told, every.told) == ([], [3])
+            tell_run("newpsf", 4)
+            tell_run("request-17-0", 5)
+            tell_run("prompt", 12)
+            await stage.place.wait_for(lambda: "12" in stage.table())
+            assert set(stage.table()) == {"12"}
+            assert (own.told, every.told) == ([12], [3, 4, 12])
+
+    asyncio.run(scenario())
+
+
 def test_the_witness_is_the_detector_asked_for(valkey, board, results, products, tmp_path):
     import io
 
