@@ -292,6 +292,7 @@ async def run_display(settings: RoleSettings, stop: asyncio.Event | None = None)
         tolerances=settings.tolerances,
         images_kept=settings.images_kept,
         image_s=settings.image_s,
+        compare_s=settings.compare_s,
         token=settings.token,
         proxy_header=settings.proxy_header,
         trusted_proxies=settings.trusted_proxies,

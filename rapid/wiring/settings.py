@@ -96,6 +96,9 @@ class RoleSettings(Settings):
         default=32, gt=0, description="Full-resolution images the display keeps on disk; 64 MB each."
     )
     image_s: float = Field(default=60.0, gt=0, description="A full-resolution image that takes longer is given up [s].")
+    compare_s: float = Field(
+        default=300.0, gt=0, description="A comparison of two runs, asked for on the page, that takes longer is given up [s]."
+    )
     rubintv: bool = Field(
         default=True,
         description="Obey RubinTV's admin page. Its commands name no camera: one head on a Redis database may.",
