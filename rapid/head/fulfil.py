@@ -13,7 +13,7 @@ from rapid.head.fulfilment import CombineFailedError, Fulfilment, NothingFinishe
 from rapid.head.gate import Gate
 from rapid.head.known import KnownExposure
 from rapid.head.members import Members
-from rapid.head.processing import Processing
+from rapid.head.processing import DEADLINE_MS, Processing
 from rapid.head.targets import Stage, Target
 from rapid.requests.answers import CalibAnswer, RequestAnswer
 from rapid.requests.combine import compare_pair, fit_sweep
@@ -170,6 +170,9 @@ class ExposureFulfilment(Fulfilment):
         """Have one exposure processed, by the night's own batch or one of ours. False: ask again in a moment."""
         for pipeline, wanted in self._processing.plan(known):
             target = await self._processing.reuse(known, pipeline, wanted)
+            if target is not None:
+                # Nobody may have said that some raws will never come: the night's batch waits for them for good.
+                target.give_up_ms = now_ms + DEADLINE_MS
             if target is None and await self._processing.may_come_by_itself(known, pipeline):
                 return False
             if target is None:

@@ -6,6 +6,7 @@ import pytest
 
 from rapid.arrival.models import RawHeader
 from rapid.client import RequestNotDoneError
+from rapid.dispatch.models import BatchKey, BatchSpec
 from rapid.requests.faults import BadRequestError
 from rapid.requests.models import RequestState
 from tests.requests.conftest import WAIT_S, exposure
@@ -15,13 +16,14 @@ GROUP = {"group_id": "pair-1", "group_size": 3}
 ANEW = {"reuse": False, "run": "together"}
 
 
-async def take_some(stage, seq_num: int, names: list[str], **facts) -> None:
-    """Let a few raws of an exposure arrive, of all that were read out."""
+async def take_some(stage, seq_num: int, names: list[str], *, is_told: bool = True, **facts) -> None:
+    """Let a few raws of an exposure arrive, of all that were read out; unless it is told which were, nobody knows."""
     info = stage.info(seq_num, **facts)
     for name in names:
         place = {"detector": stage.camera.by_name[name].id, "detector_name": name}
         raw = RawHeader(uri=f"/raws/{seq_num}/{name}.fits", info=info.model_copy(update=place))
-        stage.exposures.add(raw).read_out = frozenset(d.name for d in stage.camera.detectors)
+        known = stage.exposures.add(raw)
+        known.read_out = frozenset(d.name for d in stage.camera.detectors) if is_told else None
     stage.desk.note(info.exposure_id)
 
 
@@ -135,6 +137,34 @@ async def test_what_is_there_at_the_time_out_is_processed_if_that_is_asked_for(s
     assert answer.missing == (exposure(2),)
     assert answer.lacking.n_exposures == 1
     assert not answer.is_complete
+
+
+async def test_raws_that_nobody_said_will_not_come_keep_no_request_from_its_end(stage):
+    await stage.settle_in()
+    detectors = [detector.id for detector in stage.camera.detectors][:5]
+    await take_some(stage, 1, [stage.camera.by_id[number].name for number in detectors], is_told=False)
+    await stage.board.post(
+        BatchSpec(
+            key=BatchKey(exposure_id=exposure(1), pipeline="quicklook"),
+            camera=stage.camera.name,
+            image_type="science",
+            expected=stage.camera.science_ids,
+            raws={number: f"/raws/1/{stage.camera.by_id[number].name}.fits" for number in detectors},
+            gather_timeout_ms=5_000,
+            deadline_ms=120_000,
+        ),
+        lead_token=stage.token,
+    )
+    request = await stage.client.request(exposures=[exposure(1)])
+    await stage.state_of(request, "running")
+    assert len(await stage.work()) == 5
+    await pass_time(stage, 130)
+    await stage.gather()
+    answer = await request.wait(WAIT_S)
+    assert not answer.is_complete
+    [one] = answer.exposures
+    assert (one.n_finished, len(one.not_finished)) == (5, 4)
+    assert all(why.startswith("waiting") for why in one.not_finished.values())
 
 
 async def test_a_head_that_dies_while_a_group_is_waited_for_leaves_it_to_the_next(stage):
