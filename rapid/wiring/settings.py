@@ -97,7 +97,9 @@ class RoleSettings(Settings):
     )
     image_s: float = Field(default=60.0, gt=0, description="A full-resolution image that takes longer is given up [s].")
     compare_s: float = Field(
-        default=300.0, gt=0, description="A comparison of two runs, asked for on the page, that takes longer is given up [s]."
+        default=300.0,
+        gt=0,
+        description="A comparison of two runs, asked for on the page, that takes longer is given up [s].",
     )
     rubintv: bool = Field(
         default=True,
