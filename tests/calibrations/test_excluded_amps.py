@@ -9,7 +9,7 @@ from astropy.io import fits
 from rapid.errors import PayloadError
 from rapid.exclusions.models import Target
 from rapid.exclusions.store import ExclusionStore
-from rapid.results.models import CalibState, DetectorResult
+from rapid.results.models import CalibState, DetectorResult, DetectorState, DetectorStatus
 from rapid.verification.models import Verification
 from tests.calibrations.lab import DETECTOR, Lab
 
@@ -141,3 +141,23 @@ def test_exposures_in_which_the_detector_was_off_are_left_out(make):
     switch_off(lab, amp=None, first=2)
     with pytest.raises(PayloadError, match="0 exposures to build a bias from"):
         lab.build("bias", exposures)
+
+
+def test_an_exposure_whose_raw_could_not_be_read_is_left_out(make):
+    lab = make(seed=35)
+    exposures = [lab.take("bias") for _ in range(5)]
+    unreadable = exposures.pop(1)
+    for exposure in exposures:
+        last = lab.process(exposure)
+    status = DetectorStatus(state=DetectorState.QUARANTINED, reason="truncated")
+    summary = lab.summarise(last).model_copy(
+        update={"exposure": unreadable, "seq_num": unreadable % 100_000, "detectors": {DETECTOR: status}}
+    )
+    job = lab._job(exposures[-1], "build_bias", tuple(sorted([*exposures, unreadable])), "prompt", {})
+    with pytest.raises(PayloadError, match=f"no result of exposure {unreadable}"):
+        lab.worker.run_job(job)  # nobody knows yet what became of it
+    lab.results.put_summary(summary)
+    result = lab.worker.run_job(job).result
+    assert result.provenance.inputs == exposures
+    assert result.metrics["inputs_excluded"] == f"{unreadable}: quarantined: truncated"
+    assert result.metrics["calib_state"] == "certified"
