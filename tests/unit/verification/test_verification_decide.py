@@ -4,10 +4,12 @@ import json
 import math
 from datetime import date
 
+import numpy as np
 import pytest
 import yaml
 
 from payloads.calibration.overscan_noise import levelled_variance
+from rapid.camera.models import Box
 from rapid.camera.store import load_camera
 from rapid.verification.decide import Job, judge, roll_up, roll_up_run, verdict_metrics, verify_detector
 from rapid.verification.layout import as_json, as_yaml, detector_layout, exposure_layout, run_layout
@@ -103,6 +105,21 @@ def test_the_error_of_a_mean_is_that_of_its_overscan_levels():
     # Of the parallel overscan's 40 rows, each levelled by a median of 48 pixels.
     common = 5.0 * math.sqrt(math.pi / 2 / 48 * math.pi / 2 / 40)
     assert common < error < 1.1 * common
+
+
+def test_means_scatter_by_the_error_that_is_stated_of_them():
+    """Of read noise alone, levelled as `payloads.isr` does: each row by its overscan, then each column."""
+    amp = DETECTOR.amp_by_name["C10"]
+    # The overscan of this amp is 54 and 46 pixels wide, of which 48 and 40 are used; fewer columns and rows are quick.
+    small = amp.model_copy(update={"trimmed": Box(x0=0, y0=0, width=64, height=96)})
+    rng = np.random.default_rng(3)
+    means = []
+    for _ in range(150):
+        lines = rng.normal(0.0, 5.0, (96 + 40, 64)) - np.median(rng.normal(0.0, 5.0, (96 + 40, 48)), axis=1)[:, None]
+        image, parallel = lines[:96], lines[96:]
+        means.append((image - np.median(parallel, axis=0)).mean())
+    # The standard deviation of 150 values is known to 6 %.
+    assert mean_error(small, 5.0, 96 * 64) == pytest.approx(np.std(means), rel=0.2)
 
 
 def test_a_value_that_is_missing_is_not_measured_and_keeps_a_master_from_passing():
