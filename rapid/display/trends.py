@@ -12,10 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from rapid.access import CHANGE_ERRORS, Access, BadRequestError, ErrorAnswer, Principal
 from rapid.display.asked import check_day, check_days, check_detector
 from rapid.display.reader import Reader
-from rapid.errors import NotFoundError
 from rapid.trends.alarms import MAX_REASON, AlarmError, AlarmStore
 from rapid.trends.events import CalibBoundary, EventStore, ExclusionEvent
-from rapid.trends.models import AlarmState, AmpDrift, SeriesFacts, SeriesHistory
+from rapid.trends.models import AlarmState, AmpDrift, NoTrendError, SeriesFacts, SeriesHistory
 from rapid.trends.store import TrendStore
 
 T = TypeVar("T")
@@ -129,7 +128,7 @@ def trend_routes(access: Access, engine: sa.Engine, reader: Reader) -> APIRouter
         """Return the numbers by amp, with calibs that became valid, exclusions and alarms."""
         number = by_name.get(detector, int(detector) if detector.isascii() and detector.isdigit() else -1)
         if number not in by_name.values():
-            raise NotFoundError("detector", detector, owner=camera.name)
+            raise NoTrendError("detector", detector, owner=camera.name)
         check_range(first_day, last_day)
 
         def look() -> SeriesView:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from payloads.trend.decompose import Scale
 from payloads.trend.search import Kind
+from rapid.errors import NotFoundError
 
 FIRST_DAY, LAST_DAY = 19900101, 99991231
 """Observing days that can be."""
@@ -43,6 +44,15 @@ def days_before(day_obs: int, n_days: int) -> int:
     """Return the observing day some days earlier."""
     day = date_of(day_obs) - timedelta(days=n_days)
     return day.year * 10_000 + day.month * 100 + day.day
+
+
+class NoTrendError(NotFoundError):
+    """Nothing was ever stored of what was asked for; ``field`` names which part of the question that is."""
+
+    def __init__(self, field: str, name: object, *, owner: str) -> None:
+        super().__init__("trend of" if field == "metric" else f"trend of {field}", name, owner=owner)
+        self.field = field
+        self.facts["field"] = field
 
 
 class SeriesKey(BaseModel):

@@ -12,7 +12,6 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from payloads.trend.kernels import column_medians
-from rapid.errors import NotFoundError
 from rapid.results.trend_schema import trend_series, trend_values
 from rapid.trends.channels import Channels, load_channels
 from rapid.trends.feed import TrendFeed
@@ -21,6 +20,7 @@ from rapid.trends.models import (
     LAST_DAY,
     AmpDrift,
     DriftMap,
+    NoTrendError,
     SeriesFacts,
     SeriesHistory,
     SeriesKey,
@@ -136,19 +136,19 @@ class TrendStore(TrendFeed):
 
         Raises
         ------
-        NotFoundError
+        NoTrendError
             Raised for a metric, detector or amp of which nothing was ever stored.
         """
         keys = self.keys(camera, metric=metric, image_type=image_type, condition=condition, pipeline=pipeline, run=run)
         if not keys:
-            raise NotFoundError("trend of", metric, owner=camera)
+            raise NoTrendError("metric", metric, owner=camera)
         places = self.channels(camera).of_detector(detector)
         if not places:
-            raise NotFoundError("trend of detector", detector, owner=camera)
+            raise NoTrendError("detector", detector, owner=camera)
         if amp is not None:
             places = [place for place in places if place.amp == amp]
             if not places:
-                raise NotFoundError("trend of amp", amp, owner=f"detector {detector}")
+                raise NoTrendError("amp", amp, owner=f"detector {detector}")
         low = min(place.position for place in places)
         n = max(place.position for place in places) + 1 - low
         # The database cuts: 64 bytes of a row come over, not 13 000.
@@ -218,7 +218,7 @@ class TrendStore(TrendFeed):
 
         Raises
         ------
-        NotFoundError
+        NoTrendError
             Raised if there is no such trend in these days.
         """
         keys = self.keys(camera, metric=metric, image_type=image_type, condition=condition, pipeline=pipeline, run=run)
@@ -229,7 +229,7 @@ class TrendStore(TrendFeed):
         )
         counts = {row.series: row.n for row in self._fetch(count)} if keys else {}
         if not counts:
-            raise NotFoundError("trend of", metric, owner=camera)
+            raise NoTrendError("metric", metric, owner=camera)
         series = max(counts, key=lambda one: (counts[one], -one))
         channels = self.channels(camera)
         found = self.numbers(series, keys[series], first_day=first_day, last_day=last_day, n_channels=len(channels))

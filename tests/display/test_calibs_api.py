@@ -84,6 +84,19 @@ def test_a_question_about_what_cannot_be_is_refused_and_names_the_field(url, pat
     assert (answer.status_code, answer.json()["error"]["field"]) == (422, field)
 
 
+@pytest.mark.parametrize(
+    ("path", "field"),
+    [
+        ("series?metric=foo&detector=4", "metric"),
+        ("series?metric=foo&detector=77", "detector"),
+        ("map?metric=foo", "metric"),
+    ],
+)
+def test_a_trend_that_there_is_none_of_is_not_found_and_names_the_field(url, path, field):
+    answer = call(url, "GET", f"/trends/{path}", headers={})
+    assert (answer.status_code, answer.json()["error"]["field"]) == (404, field)
+
+
 def test_kinds_that_are_known_and_not_there_yet_are_an_empty_list(url):
     for path in ("/calibs?kind=crosstalk", "/calibrations/masters?kind=ptc", "/calibs?detector=0"):
         answer = call(url, "GET", path, headers={})
