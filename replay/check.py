@@ -160,6 +160,11 @@ class CheckReport:
     invariants: dict[str, list[str]] = field(default_factory=dict)
 
     @property
+    def has_budget(self) -> bool:
+        """Whether the speed of both machines is known, so that latencies can be compared."""
+        return self.expected.manifest.loop_s is not None and self.found.manifest.loop_s is not None
+
+    @property
     def is_good(self) -> bool:
         """Whether everything is as it should be."""
         return not self.findings

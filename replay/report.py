@@ -60,7 +60,8 @@ def _headline(report: CheckReport) -> str:
     if report.is_good:
         return "the replay is as it should be"
     counts = ", ".join(f"{n} {name}" for name, n in report.count().items())
-    return f"{len(report.findings)} findings: {counts}"
+    n = len(report.findings)
+    return f"{n} {'finding' if n == 1 else 'findings'}: {counts}"
 
 
 def _scope(report: CheckReport) -> str:
@@ -70,6 +71,8 @@ def _scope(report: CheckReport) -> str:
     values = f"{report.n_values} values compared"
     if not report.has_numbers:
         values = "no values compared: it has other pixels than were recorded (with -t tolerances they are)"
+    if report.latencies and not report.has_budget:
+        values += "; latencies not compared: no loop was measured beside them"
     return f"{title}{manifest.camera}, {len(exposures)} exposures, {values}"
 
 
@@ -131,7 +134,7 @@ def _body(report: CheckReport, title: str) -> Iterator[str]:
         yield from _table(
             ("invariant", "", "first problem"),
             (
-                [name, "holds" if not problems else f"{len(problems)} problems", problems[0] if problems else ""]
+                [name, _problems(len(problems)), problems[0] if problems else ""]
                 for name, problems in report.invariants.items()
             ),
         )
@@ -140,10 +143,14 @@ def _body(report: CheckReport, title: str) -> Iterator[str]:
         yield _latency_plot(report)
     if report.differences:
         yield "<h2>Differences</h2>"
-        yield from _metric_table(report)
         yield '<div class="plots">'
         yield from (_metric_plot(one) for one in _worst_first(report.differences.values())[:MAX_PLOTS])
         yield "</div>"
+        yield from _metric_table(report)
+
+
+def _problems(n: int) -> str:
+    return f"{n} {'problem' if n == 1 else 'problems'}" if n else "holds"
 
 
 def _table(heads: Iterable[str], rows: Iterable[list[str]], n_from: int | None = None) -> Iterator[str]:

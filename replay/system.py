@@ -25,7 +25,7 @@ from rapid.wiring.roles import run_head
 from rapid.wiring.settings import RoleSettings, make_settings
 from rapid.wiring.supervisor import Supervisor
 from replay.clock import NightClock
-from replay.commit import Committer
+from replay.commit import Committer, check_targets
 from replay.delivered import Delivered
 from replay.door import DoorSource, HeadThread
 from replay.events import FaultEvent, RequestEvent
@@ -379,10 +379,9 @@ def replay_night(
     camera = camera_file(recording, folder)
     adopt_camera(camera)
     night = spoil_night(recording)
-    with (
-        surroundings(recording, folder),
-        ReplaySystem(folder, camera, (options or SystemOptions()).under(recording.manifest.system)) as system,
-    ):
+    options = (options or SystemOptions()).under(recording.manifest.system)
+    check_targets(night, n_workers=options.n_workers or 1)
+    with surroundings(recording, folder), ReplaySystem(folder, camera, options) as system:
         system.wait_until_up()
         door = system.door
         turnstile = Turnstile(

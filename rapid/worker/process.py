@@ -15,8 +15,8 @@ from rapid.errors import PayloadRetryError
 from rapid.line_process import ONE_THREAD
 from rapid.worker.messages import PRELOAD, ChildAnswer, ChildSettings, Preload
 
-START_TIMEOUT_S = 120.0
-"""A cold child compiles its kernels; a warm one is ready in a second or two."""
+START_TIMEOUT_S = 300.0
+"""A cold child compiles its kernels, a minute of a core; a warm one is ready in a second or two."""
 
 ANSWER_LIMIT = 1 << 26
 """Longest answer read, 64 MiB: far above a result document, below what would exhaust the parent."""

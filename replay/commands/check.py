@@ -34,7 +34,7 @@ def check(
 
     compared = _compare(expected, found, tolerances)
     if report is not None:
-        report.write_text(render_html(compared), encoding="utf-8")
+        _write(report, render_html(compared))
     print(json.dumps(_facts(compared)) if as_json else render_text(compared))
     if report is not None and not as_json:
         print(f"report    {report}")
@@ -51,7 +51,7 @@ def report(
     """Write a comparison as one HTML file, well or not. Example: rapid replay report night.zip replayed.zip"""
     from replay.report import render_html
 
-    out.write_text(render_html(_compare(expected, found, tolerances)), encoding="utf-8")
+    _write(out, render_html(_compare(expected, found, tolerances)))
     print(out)
 
 
@@ -68,6 +68,15 @@ def _compare(expected: Path, found: Path, tolerances: Path | None) -> "CheckRepo
         return compare(read_recording(expected), read_recording(found), rules)
     except RapidError as error:
         print(f"rapid: {error.message}", file=sys.stderr)
+        raise typer.Exit(UNUSABLE) from error
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        print(f"rapid: {path} cannot be written: {error.strerror}", file=sys.stderr)
         raise typer.Exit(UNUSABLE) from error
 
 
