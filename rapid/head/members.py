@@ -56,7 +56,8 @@ class Members:
 
     def may_concern(self, exposure_ids: Collection[int]) -> bool:
         """Whether exposures that have just come, or more of their raws, matter to this request."""
-        if any(exposure_id in self.exposures for exposure_id in exposure_ids):
+        # A member that an earlier head found may be one that this head is only now seeing.
+        if any(item in self.exposures or item in self.membership.members for item in exposure_ids):
             return True
         if self.membership.is_whole:
             return False

@@ -114,7 +114,9 @@ async def test_what_is_missing_at_the_time_out_is_answered(stage):
     assert record.answer.exposures == ()
 
 
-@pytest.mark.parametrize("dies", [False, True], ids=["one head", "a head dies meanwhile"])
+@pytest.mark.parametrize(
+    "dies", ["", "before", "after"], ids=["one head", "a head dies meanwhile", "and the next looks before it has seen"]
+)
 async def test_what_is_there_at_the_time_out_is_processed_if_that_is_asked_for(stage, dies):
     await stage.settle_in()
     wanted = [exposure(1), exposure(2), exposure(3)]
@@ -128,6 +130,8 @@ async def test_what_is_there_at_the_time_out_is_processed_if_that_is_asked_for(s
     if dies:
         await stage.die()
         await stage.lead()
+        if dies == "after":
+            await lacks(stage, request, "3 exposures")
         await stage.take(1)
         await stage.take(3)
     await stage.take(2)  # too late: it was decided
