@@ -13,6 +13,7 @@ from rapid.control.decide import decide_restoration, mending_patch, states_of
 from rapid.control.models import ControlChange, ControlDocument, ControlState
 from rapid.control.store import LOG_KEPT, AsyncControlStore
 from rapid.errors import RapidError, StoreError
+from rapid.pause import pause
 from rapid.results.control_log import ControlChangeRecord, ControlLog
 
 log = structlog.get_logger()
@@ -87,8 +88,7 @@ class ControlKeeper:
                     await self.restore()
                     continue
                 log.warning("changes of the control state wait to be stored", error=error.message)
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(asyncio.Event().wait(), RETRY_S)
+                await pause(RETRY_S)
 
     async def _mended(self, document: ControlDocument) -> ControlDocument:
         patch, reasons = mending_patch(document.state, self._store.camera, self._store.book)

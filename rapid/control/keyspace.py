@@ -17,6 +17,8 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
+from rapid.pause import pause
+
 log = structlog.get_logger()
 
 NEEDED = "K$"
@@ -84,8 +86,7 @@ class KeyspaceListener:
                         yield KeySet(key)
             except (RedisError, TimeoutError) as error:
                 log.warning("keyspace events cannot be heard, trying again", error=str(error), wait_s=wait_s)
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(asyncio.Event().wait(), wait_s)
+                await pause(wait_s)
                 wait_s = min(2 * wait_s, RETRY_LONGEST_S)
 
     async def _messages(self, subscription: Any) -> AsyncIterator[str]:

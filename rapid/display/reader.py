@@ -23,6 +23,7 @@ from rapid.display.live import LiveNight, day_obs_of, time_of_ms
 from rapid.display.models import DetectorCell, ExposureUpdate, Source
 from rapid.display.settings import DisplaySettings
 from rapid.errors import StoreError
+from rapid.pause import pause
 from rapid.results.models import DetectorState, ExposureSummary
 from rapid.results.store import ResultsStore
 
@@ -140,14 +141,12 @@ class Reader:
                 if not self.night.tracks:
                     with contextlib.suppress(StoreError):
                         await self._show_stored()
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(asyncio.Event().wait(), RETRY_S)
+                await pause(RETRY_S)
             except Exception as error:
                 # Whatever it is, a page that quietly stands still is worse: say so, and try again.
                 log.exception("display cannot follow the board", error=repr(error))
                 self._note(LIVE_VIEW, f"{type(error).__name__}: {error}")
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(asyncio.Event().wait(), RETRY_S)
+                await pause(RETRY_S)
 
     async def check(self) -> None:
         """Ask both sources for a sign of life, and note the answer."""

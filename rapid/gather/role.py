@@ -29,6 +29,7 @@ from rapid.gather.pyramid import draw_pyramid
 from rapid.gather.sky_angles import moon_metrics, sky_brightness
 from rapid.gather.stretch import choose_stretch
 from rapid.gather.sweep import add_donut_pair, add_focus_sweep
+from rapid.pause import pause
 from rapid.pipeline.models import base_of
 from rapid.products.naming import summary_key
 from rapid.products.store import ProductsStore
@@ -181,8 +182,7 @@ class Gatherer:
 
     async def _keep_lease(self, gather: GatherJob) -> None:
         while True:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(asyncio.Event().wait(), gather.lease_ms / 3000)
+            await pause(gather.lease_ms / 3000)
             with contextlib.suppress(StoreError):
                 await self._board.renew_gather(gather)
 

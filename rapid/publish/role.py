@@ -18,6 +18,7 @@ import structlog
 from rapid.dispatch.board import AsyncBoard
 from rapid.dispatch.models import BatchKey, BatchState, Event, EventKind
 from rapid.errors import RapidError, StoreError
+from rapid.pause import pause
 from rapid.publish.cluster import ClusterView, decide_streams, put_streams
 from rapid.publish.decide import posted_of
 from rapid.publish.lead import Lead, Turns
@@ -180,7 +181,7 @@ class Publisher:
 
     async def _look_again(self) -> None:
         """Compare with the bucket once more: another role's last PUT may have ended after ours began."""
-        await _pause(self._settle_s)
+        await pause(self._settle_s)
         try:
             await self._read_nights()
         except StoreError as error:
@@ -210,7 +211,7 @@ class Publisher:
             except Exception as error:
                 log.exception("publish cannot follow the board", error=repr(error))
                 self._trouble(f"{type(error).__name__}: {error}")
-            await _pause(RETRY_S)
+            await pause(RETRY_S)
 
     async def _rebuild(self) -> None:
         # The last id is taken first: an event that is then both in the stores and in the stream changes nothing twice.
@@ -379,7 +380,7 @@ class Publisher:
             begin = time.monotonic()
             await _wait_for(self._report_due, WAIT_S)
             if self._changed_nights:
-                await _pause(max(self._report_s - (time.monotonic() - begin), 0.0))
+                await pause(max(self._report_s - (time.monotonic() - begin), 0.0))
         await asyncio.Event().wait()
 
     # Cluster and status
@@ -402,12 +403,12 @@ class Publisher:
                 await self._note_marks()
             except StoreError as error:
                 log.warning("cluster status waits for the board", error=error.message)
-                await _pause(RETRY_S)
+                await pause(RETRY_S)
             except Exception as error:
                 log.exception("cluster status failed", error=repr(error))
                 self._trouble(f"cluster status: {type(error).__name__}: {error}")
-                await _pause(WAIT_S)
-            await _pause(self._cluster_s or RETRY_S)
+                await pause(WAIT_S)
+            await pause(self._cluster_s or RETRY_S)
             await _wait_for(self._cluster_due, WAIT_S)
             self._cluster_due.clear()
 
@@ -460,7 +461,3 @@ async def _wait_for(event: asyncio.Event, timeout_s: float) -> None:
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(timeout_s):
             await event.wait()
-
-
-async def _pause(seconds: float) -> None:
-    await _wait_for(asyncio.Event(), seconds)

@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 from pydantic import BaseModel
 
 from rapid.errors import StoreError
+from rapid.pause import pause
 from rapid.results.models import DetectorResult, ExposureSummary
 from rapid.sinks.documents import documents_of
 from rapid.sinks.models import MetricDocument, Sent, Sink
@@ -216,8 +217,7 @@ class MetricPump:
                 pause_s = self._first_pause_s
                 continue
             self._metrics.failures.labels(self.name).inc()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(asyncio.Event().wait(), max(pause_s, asked_s))
+            await pause(max(pause_s, asked_s))
             pause_s = min(2 * pause_s, self._longest_pause_s)
 
     async def _send(self, name: str, parcel: Parcel) -> float | None:
