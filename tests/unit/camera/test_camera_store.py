@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from rapid.camera.models import Camera, Purpose
-from rapid.camera.store import PACKAGED, list_cameras, load_camera
+from rapid.camera.store import PACKAGED, list_cameras, load_camera, portable_definition
 from rapid.errors import ConfigurationError, NotFoundError
 
 EXAMPLE = PACKAGED / "example" / "SmallCam.yaml"
@@ -211,3 +211,26 @@ def test_a_stand_that_tested_both_vendors_gives_the_detector_as_either():
     assert stand.detector(4).width == 4096
     assert stand.detector(4, physical_type="ITL").width == 4072
     assert stand.detector(99) is None
+
+
+def test_a_portable_definition_needs_nothing_beside_it(tmp_path, monkeypatch):
+    site, other = tmp_path / "site", tmp_path / "other"
+    for folder in (site, other):
+        folder.mkdir()
+    (site / "MyCam.yaml").write_text("name: MyCam\nbase: TestCam205\nonly: R22\ncode: MY\n")
+    (site / "MyOwn.yaml").write_text("name: MyOwn\nbase: MyCam\nonly: R22_S11\ncode: MO\n")
+    monkeypatch.setenv("RAPID_CAMERA_PATH", str(site))
+    assert portable_definition("LSSTCam") == ""
+    for name in ("MyCam", "MyOwn"):
+        (other / f"{name}.yaml").write_text(portable_definition(name))
+    expected = load_camera("MyOwn")
+    (other / "MyCam.yaml").unlink()
+    monkeypatch.setenv("RAPID_CAMERA_PATH", str(other))
+    assert load_camera("MyOwn") == expected
+    assert [detector.name for detector in expected.detectors] == ["R22_S11"]
+
+
+def test_a_portable_definition_holds_the_tables_that_were_beside_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("RAPID_CAMERA_PATH", str(EXAMPLE.parent))
+    (tmp_path / EXAMPLE.name).write_text(portable_definition("SmallCam"))
+    assert load_camera(str(tmp_path / EXAMPLE.name)) == load_camera(str(EXAMPLE))

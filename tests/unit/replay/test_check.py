@@ -220,3 +220,20 @@ def test_a_request_is_known_again_however_its_numbers_are_spelt(night):
     found.events = [found.events[0].model_copy(update={"ended": "done"})]
     (finding,) = check(night, found).findings
     assert finding.kind is Kind.REQUEST
+
+
+def test_numbers_of_other_pixels_are_compared_only_with_tolerances_of_the_users(night, replayed):
+    change_metric(replayed, "psf_fwhm_arcsec", (2.0, 2.0))
+    assert Kind.METRIC in {finding.kind for finding in check(night, replayed).findings}
+    inexact = night.with_manifest(is_exact=False)
+    report = check(inexact, replayed)
+    assert report.is_good, report.findings
+    assert not report.has_numbers
+    assert "no values compared" in render_text(report)
+    assert not check(inexact, replayed, Tolerances()).is_good
+
+
+def test_latencies_that_cannot_be_compared_are_told_of(night, replayed):
+    report = check(night.with_manifest(loop_s=None), replayed)
+    assert "latencies not compared" in render_text(report)
+    assert "latencies not compared" not in render_text(check(night, replayed))

@@ -3,6 +3,7 @@
 import pytest
 
 from rapid.errors import ConfigurationError
+from replay.commit import check_targets
 from replay.events import FaultEvent, RawsEvent
 from replay.faults import (
     Delay,
@@ -176,3 +177,11 @@ def test_a_fault_of_payloads_says_what_it_does():
     assert isinstance(fault, PayloadFault)
     assert fault.touches(2026112000003, "R22_S00")
     assert not fault.touches(2026112000004, "R22_S00")
+
+
+def test_a_fault_of_a_worker_that_is_not_there_is_refused(night):
+    spoilt = with_faults(night, [fault_event(1.0, Kill(target="worker-2"))])
+    check_targets(spoilt, n_workers=3)
+    with pytest.raises(ConfigurationError, match=r"fault kill: target.*worker-2: the system has 2"):
+        check_targets(spoilt, n_workers=2)
+    check_targets(with_faults(night, [fault_event(1.0, Kill(target="gather"))]), n_workers=1)

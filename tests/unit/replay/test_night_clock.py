@@ -220,3 +220,22 @@ def test_rubbish_on_the_socket_is_answered_and_harms_nothing(listening):
 def test_where_nobody_listens_is_said(tmp_path):
     with pytest.raises(StoreError, match="no night is played"):
         send_command(tmp_path / "nobody.sock", "pause")
+
+
+def test_beyond_the_end_of_a_night_nothing_is_sought(hands):
+    clock = NightClock(now_s=hands)
+    clock.ends_at_s = 60.0
+    clock.seek(60.0)
+    with pytest.raises(ConfigurationError, match=r"61 s is not in the night, which ends at 60 s"):
+        clock.seek(61.0)
+    assert clock.position_s == 60.0
+
+
+def test_while_a_night_is_got_ready_its_clock_stands(hands):
+    clock = NightClock(2.0, now_s=hands)
+    clock.hold()
+    hands.now_s += 20.0
+    assert clock.position_s == 0.0
+    clock.begin()
+    hands.now_s += 3.0
+    assert clock.position_s == 6.0

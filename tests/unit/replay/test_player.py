@@ -11,7 +11,7 @@ from replay.events import ControlEvent, FaultEvent, NoteEvent
 from replay.plan import make_plan
 from replay.planned import recording_of_plan
 from replay.play import Player
-from replay.targets import SinkTarget
+from replay.targets import DirectoryTarget, SinkTarget
 
 PLAN = {
     "camera": "TestCam205",
@@ -159,3 +159,9 @@ def test_a_change_that_is_refused_is_told_and_the_night_goes_on(recording):
     assert len(keys) == 9
     (problem,) = player.progress.problems
     assert "control at 40 s: no" in problem
+
+
+def test_a_directory_that_takes_nothing_is_told_of(tmp_path):
+    (tmp_path / "file").write_text("no directory")
+    with pytest.raises(StoreError, match="takes no raws"):
+        DirectoryTarget(tmp_path / "file").put("Cam/20261120/a.fits", b"x")

@@ -191,3 +191,48 @@ def test_a_quarantined_raw_is_spoilt_again(recording):
     assert (whole.is_whole, cut.is_whole) == (True, False)
     assert 0 < len(cut.data) < len(whole.data)
     assert regenerator.raw(2026112000002, "R22_S11", problem="raw_empty").data == b""
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "complaint"),
+    [
+        ("headers.txt", lambda _: "", r"headers\.txt: nothing is said of exposure 2026112000001"),
+        ("headers.txt", lambda text: text[: text.index("[exposure 2026112000002")], "of exposure 2026112000002"),
+        (
+            "recording.json",
+            lambda text: text.replace('"pixels": "seed"', '"pixels": "rice"'),
+            r"pixels/.*R22_S00\.fits: is missing|pixels/.*is missing",
+        ),
+    ],
+    ids=["no headers", "headers of the first exposure alone", "pixels that were left out"],
+)
+def test_a_raw_of_which_something_is_missing_is_not_made_up(recording, tmp_path, file, change, complaint):
+    write_recording(recording, tmp_path / "night")
+    path = tmp_path / "night" / file
+    path.write_text(change(path.read_text()))
+    read = read_recording(tmp_path / "night")
+    made = Regenerator(read)
+
+    def make_all() -> None:
+        for exposure in read.exposures:
+            made.raw(exposure, "R22_S11")
+
+    with pytest.raises(ConfigurationError, match=complaint):
+        make_all()
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "complaint"),
+    [
+        ("recording.json", '"camera": "TestCam205"', '"camera": "../../else"', "recording.json: camera"),
+        ("exposures.jsonl", '"obs_id":"', '"obs_id":"../../else/', "exposures.jsonl: line 1: obs_id"),
+    ],
+    ids=["of a camera", "of an exposure"],
+)
+def test_a_name_that_leads_out_of_the_folder_is_refused(recording, tmp_path, file, old, new, complaint):
+    write_recording(recording, tmp_path / "night")
+    path = tmp_path / "night" / file
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+    with pytest.raises(ConfigurationError, match=complaint):
+        read_recording(tmp_path / "night")
