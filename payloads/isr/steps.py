@@ -170,10 +170,11 @@ def correct_crosstalk(signal: Array, crosstalk: Array | None, quadratic: Array |
 
 
 def _grown(columns: NDArray[np.bool_], n: int) -> NDArray[np.bool_]:
+    """Return the columns, along the last axis, with those up to n beside them."""
     grown = columns.copy()
     for shift in range(1, n + 1):
-        grown[shift:] |= columns[:-shift]
-        grown[:-shift] |= columns[shift:]
+        grown[..., shift:] |= columns[..., :-shift]
+        grown[..., :-shift] |= columns[..., shift:]
     return grown
 
 
@@ -215,36 +216,38 @@ def parallel_levels(
     """
     n_amps, _, width = rows.shape
     levels = np.zeros((n_amps, width), dtype=np.float32)
+    limit = (SATURATED_OVERSCAN * saturation)[:, None, None]
     with np.errstate(invalid="ignore"):
-        for amp in range(n_amps):
-            pixels = rows[amp]
-            limit = SATURATED_OVERSCAN * saturation[amp]
-            bad = _grown((pixels >= limit).any(axis=0) | (last_rows[amp] >= limit).any(axis=0), GROW_SATURATED_PX)
-            bad |= ~np.isfinite(pixels).all(axis=0)
-            if bad.all():
-                continue
-            column = medians(pixels)
-            overall = float(np.median(column[~bad]))
-            far = pixels > overall + PARALLEL_DEVIATION_ADU * gain[amp]
-            for x in np.flatnonzero(far.any(axis=0) & ~bad):
-                kept = pixels[:, x][~far[:, x]]
-                if len(kept):
-                    column[x] = np.median(kept)
-                else:
-                    bad[x] = True
-            if overall > MAX_OVERSCAN_FRACTION * BRIGHT_IMAGE:
+        bad = _grown((rows >= limit).any(axis=1) | (last_rows >= limit).any(axis=1), GROW_SATURATED_PX)
+        bad |= ~np.isfinite(rows).all(axis=1)
+        amps = np.flatnonzero(~bad.all(axis=1))
+        columns = np.zeros((n_amps, width), dtype=rows.dtype)
+        overall = np.zeros(n_amps)
+        for amp in amps:
+            columns[amp] = medians(rows[amp])
+            overall[amp] = np.median(columns[amp][~bad[amp]])
+        far = rows > (overall + PARALLEL_DEVIATION_ADU * gain).astype(rows.dtype)[:, None, None]
+        for amp, x in np.argwhere(far.any(axis=1) & ~bad):
+            kept = rows[amp, :, x][~far[amp, :, x]]
+            if len(kept):
+                columns[amp, x] = np.median(kept)
+            else:
+                bad[amp, x] = True
+        if width >= 5:
+            excess = columns - median_filter(columns, (1, 5), mode="nearest")
+            bad |= _grown(excess >= COLUMN_EXCESS_ADU * gain[:, None], GROW_COLUMNS_PX)
+        for amp in amps:
+            if overall[amp] > MAX_OVERSCAN_FRACTION * BRIGHT_IMAGE:
                 median = image_median(amp)
-                if median > BRIGHT_IMAGE and overall > MAX_OVERSCAN_FRACTION * median:
+                if median > BRIGHT_IMAGE and overall[amp] > MAX_OVERSCAN_FRACTION * median:
                     continue
-            if width >= 5:
-                running = median_filter(column, 5, mode="nearest")
-                bad |= _grown(column - running >= COLUMN_EXCESS_ADU * gain[amp], GROW_COLUMNS_PX)
-            if bad.all():
+            if bad[amp].all():
                 continue
-            for x in np.flatnonzero(bad):
+            column = columns[amp].copy()
+            for x in np.flatnonzero(bad[amp]):
                 near = slice(max(0, x - N_FILL_ROWS), x + N_FILL_ROWS + 1)
-                good = column[near][~bad[near]]
-                column[x] = np.median(good) if len(good) else overall
+                good = column[near][~bad[amp, near]]
+                column[x] = np.median(good) if len(good) else overall[amp]
             levels[amp] = column
     return levels
 
