@@ -29,14 +29,14 @@ def folder(tmp_path, monkeypatch) -> Path:
 
 def take(folder: Path, seq_num: int) -> int:
     """Take an exposure; return its id."""
-    (exposure_id,) = take_all(make_plan(SCIENCE, first_seq_num=seq_num), folder / "raws")
+    (exposure_id,) = take_all(make_plan(SCIENCE, first_seq_num=seq_num, stars_per_detector=1), folder / "raws")
     return exposure_id
 
 
 def wait_for_told(board: Board, exposure_id: int, *, n: int = 9) -> None:
     """Wait until so many detectors of an exposure were told to be in."""
     last = "0-0"
-    for _ in range(60):
+    for _ in range(120):
         if len(board.connection.run(store.get_told(board.prefix, exposure_id))) >= n:
             return
         for entry_id, _message in board.connection.run(store.follow_ingested(board.prefix, last, timeout_s=2.0)):
@@ -46,7 +46,7 @@ def wait_for_told(board: Board, exposure_id: int, *, n: int = 9) -> None:
 
 def wait_for_status(board: Board, is_so: Callable[[store.IngestStatus], bool]) -> None:
     """Wait until the ingest process says that it stands so: it says so every few seconds."""
-    for _ in range(300):
+    for _ in range(900):
         if any(is_so(status) for status in board.connection.run(store.get_statuses(board.prefix))):
             return
         board.events("$", timeout_s=0.2)
