@@ -130,9 +130,7 @@ def _left_out(results: ResultsStore, camera: Camera, members: tuple[int, ...]) -
     exclusions, bad = ExclusionStore(results.engine), BadExposureStore(results.engine)
     for exposure in members:
         summaries = [
-            one
-            for one in results.summary_versions(camera.name, exposure)
-            if one.run == PROMPT and not one.pipeline.startswith("build_")
+            one for one in results.summary_versions(camera.name, exposure) if not one.pipeline.startswith("build_")
         ]
         why_not = _without_result(summaries)
         begins = [begin for one in summaries if (begin := newest_begin(one.info)) is not None]
@@ -156,9 +154,9 @@ def _without_result(summaries: list[ExposureSummary]) -> dict[int, str]:
         for detector, status in summary.detectors.items():
             if status.state is DetectorState.FINISHED:
                 finished.add(detector)
-            elif status.state.is_without_result:
-                # A reason of an exclusion says itself that it is one.
-                is_off = status.state is DetectorState.EXCLUDED and status.reason
-                told = status.reason if is_off else f"{status.state.value}: {status.reason}".removesuffix(": ")
-                without.setdefault(detector, told or status.state.value)
+            elif status.state.is_without_result and summary.run == PROMPT:
+                # Of the night's own alone: what a cancelled request left undone is settled as excluded as well.
+                is_off = status.state is DetectorState.EXCLUDED  # such a reason says itself what it is
+                told = (status.reason,) if is_off and status.reason else (status.state.value, status.reason)
+                without.setdefault(detector, ": ".join(part for part in told if part))
     return {detector: why for detector, why in without.items() if detector not in finished}
