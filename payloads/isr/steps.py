@@ -218,7 +218,8 @@ def parallel_levels(
     levels = np.zeros((n_amps, width), dtype=np.float32)
     limit = (SATURATED_OVERSCAN * saturation)[:, None, None]
     with np.errstate(invalid="ignore"):
-        bad = _grown((rows >= limit).any(axis=1) | (last_rows >= limit).any(axis=1), GROW_SATURATED_PX)
+        saturated: NDArray[np.bool_] = (rows >= limit).any(axis=1) | (last_rows >= limit).any(axis=1)
+        bad = _grown(saturated, GROW_SATURATED_PX)
         bad |= ~np.isfinite(rows).all(axis=1)
         amps = np.flatnonzero(~bad.all(axis=1))
         columns = np.zeros((n_amps, width), dtype=rows.dtype)
@@ -238,7 +239,7 @@ def parallel_levels(
             bad |= _grown(excess >= COLUMN_EXCESS_ADU * gain[:, None], GROW_COLUMNS_PX)
         for amp in amps:
             if overall[amp] > MAX_OVERSCAN_FRACTION * BRIGHT_IMAGE:
-                median = image_median(amp)
+                median = image_median(int(amp))
                 if median > BRIGHT_IMAGE and overall[amp] > MAX_OVERSCAN_FRACTION * median:
                     continue
             if bad[amp].all():
