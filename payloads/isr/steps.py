@@ -218,7 +218,7 @@ def parallel_levels(
     levels = np.zeros((n_amps, width), dtype=np.float32)
     limit = (SATURATED_OVERSCAN * saturation)[:, None, None]
     with np.errstate(invalid="ignore"):
-        saturated: NDArray[np.bool_] = (rows >= limit).any(axis=1) | (last_rows >= limit).any(axis=1)
+        saturated = np.asarray((rows >= limit).any(axis=1) | (last_rows >= limit).any(axis=1))
         bad = _grown(saturated, GROW_SATURATED_PX)
         bad |= ~np.isfinite(rows).all(axis=1)
         amps = np.flatnonzero(~bad.all(axis=1))
