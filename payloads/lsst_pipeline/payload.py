@@ -76,8 +76,9 @@ class LsstPipeline:
             try:
                 executor = executor_class.from_pipeline_graph(graph, butler=clone)
                 quanta = executor.run(register_dataset_types=True, save_versions=False)
-            except Exception as error:
-                # Whatever a task raises is its failure on this image; the cause keeps its traceback.
+            except (Exception, SystemExit) as error:
+                # Whatever a task raises is its failure on this image; the cause keeps its traceback. A task that exits
+                # would take the worker's child along, and be tried again.
                 message = f"the pipeline {self.config.pipeline} failed: {type(error).__name__}: {error}"
                 raise PayloadError(message, pipeline=self.config.pipeline) from error
             if not quanta:

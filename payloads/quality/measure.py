@@ -95,7 +95,7 @@ def measure_quality(
     Parameters
     ----------
     image : ndarray of shape (height, width), float32
-        C-contiguous. Not modified.
+        Not modified. What is not C-contiguous, or of another type or byte order (as read from a file), is copied.
     mask : ndarray of the same shape, int32, or None
         Planes of `payloads.mask`.
     pixel_scale_arcsec
@@ -114,6 +114,8 @@ def measure_quality(
     Bright stars (S/N 50) alone if there are enough of them, else down to 20 and 10.
     """
     told = settings or Settings()
+    image = np.ascontiguousarray(image, dtype=np.float32)
+    mask = None if mask is None else np.ascontiguousarray(mask, dtype=np.int32)
     factor = told.bin_factor or choose_bin_factor(pixel_scale_arcsec, *image.shape)
     sky = measure_sky(image, mask, factor=factor, workspace=workspace)
     sources = detect_sources(sky, threshold_sigma=told.detection_sigma)

@@ -105,6 +105,7 @@ def find_rice_tiles(structure: FitsStructure, hdu: Hdu) -> RiceTiles | None:
     if not (
         str(header.get("ZCMPTYPE")).strip() in {"RICE_1", "RICE_ONE"}
         and header.get("TFIELDS") == 1
+        and str(header.get("TTYPE1")).strip() == "COMPRESSED_DATA"
         and header.get("ZTILE1", nx) == nx
         and isinstance(rows_per_tile, int)
         and 1 <= rows_per_tile <= ny

@@ -17,6 +17,7 @@ from rapid.errors import PayloadError
 from rapid.exposure.models import ExposureInfo, ImageType
 from rapid.pipeline.store import PACKAGED, load_book, load_pipeline
 from rapid.worker.run import PipelineRunner, RawInput
+from tests.plugins import pipeline_tasks
 from tests.support.night import adopt_small_camera, make_plan, take_all
 
 PIPELINE = str(Path(__file__).with_name("pipeline.yaml"))
@@ -124,6 +125,15 @@ def test_a_task_that_fails_fails_the_job_with_its_cause():
         run(make_frame(np.full((20, 20), np.nan, np.float32)))
     assert caught.value.retry.value == "never"
     assert isinstance(caught.value.__cause__, ValueError)
+
+
+def test_a_task_that_exits_fails_the_job_and_not_the_process(monkeypatch):
+    def leave(self, image):
+        raise SystemExit(3)
+
+    monkeypatch.setattr(pipeline_tasks.SubtractSkyTask, "run", leave)
+    with pytest.raises(PayloadError, match="SystemExit: 3"):
+        run(make_frame(make_image()))
 
 
 def test_configuration_is_checked_without_the_middleware():

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from quality_images import add_stars, make_field, make_frame, make_sky
 
+from payloads.quality.measure import measure_quality
 from payloads.quality.payload import ImageQuality, QualityConfig
 
 SCALE = 0.2
@@ -137,3 +138,16 @@ def test_stars_on_amps_of_different_level_have_the_sky_around_them():
     metrics = run(image).metrics
     assert metrics["n_psf_stars"] > 30
     assert metrics["psf_fwhm_arcsec"] == pytest.approx(0.8, rel=0.01)
+
+
+def test_an_image_as_a_file_gives_it_is_measured_as_any_other():
+    """Of the other byte order, read-only, and a mask that is a part of a larger one."""
+    light, *_ = make_field(galsim.Gaussian(fwhm=4.0))
+    image = make_sky(stars=light)
+    mask = np.zeros((image.shape[0] + 10, image.shape[1] + 10), np.int32)[5:-5, 5:-5]
+    expected = measure_quality(image, np.ascontiguousarray(mask), pixel_scale_arcsec=SCALE)
+    as_read = image.astype(">f4")
+    as_read.flags.writeable = False
+    found = measure_quality(as_read, mask, pixel_scale_arcsec=SCALE)
+    assert expected.has_psf
+    np.testing.assert_array_equal(found.stars.sigma_px, expected.stars.sigma_px)

@@ -60,7 +60,7 @@ def test_damaged_streams_that_kill_c_code_are_errors_and_the_next_image_is_decod
     [
         ("ZVAL1", "-1"), ("ZVAL2", "-1"), ("ZVAL2", "3"), ("ZVAL1", "2147483647"),
         ("ZTILE2", "-3"), ("TFIELDS", "1000000"), ("TFIELDS", "0"), ("ZNAXIS1", "T"), ("ZNAXIS1", "-60"),
-        ("ZNAXIS2", "2147483647"), ("ZBITPIX", "7"), ("ZCMPTYPE", "'NO_SUCH'"), ("TFORM1", "'1PX(9)'"),
+        ("ZNAXIS2", "2147483647"), ("ZBITPIX", "7"), ("ZCMPTYPE", "'NO_SUCH'"), ("TFORM1", "'1PX(9)'"), ("TTYPE1", "'GZIP_COMPRESSED_DATA'"),
     ],
 )  # fmt: skip
 def test_a_header_that_lies_about_its_compression_is_an_error(key, value):
