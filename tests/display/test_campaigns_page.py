@@ -14,10 +14,10 @@ from rapid.exposure.naming import raw_key
 from tests.display.desk import Desk
 from tests.display.stage import DAY_OBS, WAIT_S, Stage
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]
 
 TOKEN = "a-long-enough-token"
-COMPARE_S = 120_000
+COMPARE_S = 240_000
 """A comparison is a process of its own, which begins by reading a lot of code."""
 
 
@@ -93,13 +93,20 @@ def ask(url: str) -> Callable[..., httpx.Response]:
 
 
 @pytest.fixture
-def begin(ask) -> Callable[..., dict[str, Any]]:
-    """Begin a campaign, and return it as it was accepted."""
+def begin(ask, url: str) -> Callable[..., dict[str, Any]]:
+    """Begin a campaign, wait until its batches are posted, and return it as it was accepted."""
 
     def post(run: str = "v2", **order: Any) -> dict[str, Any]:
         answer = ask("POST", "", json={"run": run, "nights": [DAY_OBS], **order})
         assert answer.status_code == 202, answer.text
-        return answer.json()
+        found, version = answer.json(), 0
+        for _ in range(20):
+            asked = {"wait_s": WAIT_S, "after_version": version}
+            request = httpx.get(f"{url}/api/requests/{found['request_id']}", params=asked, timeout=2 * WAIT_S).json()
+            if request["request"]["state"] == "running":
+                return found
+            version = request["request"]["version"]
+        raise AssertionError(f"never running: {request}")
 
     return post
 
