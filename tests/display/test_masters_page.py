@@ -94,12 +94,12 @@ def test_masters_are_ordered_about_together_and_a_wrong_order_says_what_is_wrong
         page.get_by_role("button", name="Withdraw these dark masters").click()
         page.locator("#order-reason").fill("light leak")
         page.locator("#order-go").click()
-        expect(page.locator("#masters tr.detail")).not_to_contain_text("certified")
+        expect(page.locator("#masters tr.detail")).not_to_contain_text("certified", timeout=1000 * WAIT_S)
         assert states() == ["withdrawn", "withdrawn"]
         page.get_by_role("button", name="Certify these dark masters").click()
         page.locator("#order-reason").fill("it was the screen")
         page.locator("#order-go").click()
-        expect(page.locator("#masters tr.detail")).not_to_contain_text("withdrawn")
+        expect(page.locator("#masters tr.detail")).not_to_contain_text("withdrawn", timeout=1000 * WAIT_S)
         assert states() == ["certified", "certified"]
 
         page.locator("#build").click()
