@@ -319,9 +319,10 @@ def _story(text: str, incident: Incident) -> str:
         story = f"{text} as it was processed; made to look into why it took so long."
     if (wait := incident.wait) is not None:
         many = "exposure" if len(wait.others) == 1 else "exposures"
+        workers = "worker" if wait.n_workers == 1 else "workers"
         story = (
             f"{story.rstrip('.')}. It took {wait.took_s:g} s from its last raw, its own jobs {wait.alone_s:g} s on "
-            f"{wait.n_workers} workers: it waited for {len(wait.others)} other {many}."
+            f"{wait.n_workers} {workers}: it waited for {len(wait.others)} other {many}."
         )
     if not incident.slowest:
         return story

@@ -50,6 +50,9 @@ STALL_S = 180.0
 """A night in which nothing happens for this long has failed."""
 
 GATHER = "gather"
+PARKED = "parked"
+"""State of a worker that waits for work."""
+
 START_TIMEOUT_S = 300.0
 """On a busy machine, with kernels to compile, a worker takes minutes."""
 
@@ -217,7 +220,8 @@ class ReplaySystem:
 
         def is_up() -> bool:
             status = self.board.status()
-            return bool(status.leader) and len(status.workers) >= wanted
+            # One that is known may still compile its kernels; one that waits for work is ready.
+            return bool(status.leader) and sum(worker.state == PARKED for worker in status.workers) >= wanted
 
         timeout_s = self.options.start_timeout_s
         if not self._wait(is_up, timeout_s=timeout_s):

@@ -67,9 +67,16 @@ class BucketTarget:
         The head's ``/notify``; none is sent if it is left out, and the head's listing finds the object.
     secret
         What ``opaqueData`` says.
+
+    Raises
+    ------
+    ConfigurationError
+        Raised, naming what is wrong, for a URL that is none.
     """
 
     def __init__(self, url: str, *, notify_url: str = "", secret: str = "") -> None:
+        if notify_url and not notify_url.startswith(("http://", "https://")):
+            raise ConfigurationError("notify", f"{notify_url!r} is no URL of a head: http://head:9090/notify")
         self._place = parse_store_url(url)
         self._store = open_products(url)
         self._notify_url = notify_url

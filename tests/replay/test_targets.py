@@ -70,6 +70,8 @@ def test_a_head_that_takes_no_notification_is_told_of(s3):
     target = BucketTarget(s3.make_bucket("deaf"), notify_url="http://127.0.0.1:9/notify")
     with pytest.raises(StoreError, match="takes no notification"):
         target.put("MiniCam9/a/b.fits", b"x")
+    with pytest.raises(ConfigurationError, match="'head' is no URL"):
+        BucketTarget("s3://raws", notify_url="head")
 
 
 async def test_the_door_admits_what_it_is_handed_once_and_sets_aside_what_is_spoilt(tmp_path, mini_camera):
