@@ -9,7 +9,7 @@ import typer
 
 from rapid.cli.exclude import whoami
 from rapid.cli.output import print_json
-from rapid.cli.request import NOT_DONE, TIMEOUT, open_client
+from rapid.cli.request import NOT_DONE, end_of, open_client
 from rapid.cli.roles import CameraName, Data, Redis
 from rapid.cli.undo import calib_group
 from rapid.errors import ConfigurationError
@@ -116,7 +116,7 @@ def build(
     done yet.
     """
     from rapid.cli.request import read_config
-    from rapid.client import make_spec, wait_for_record
+    from rapid.client import make_spec
     from rapid.requests.models import Combine, RequestState
 
     if kind not in KINDS:
@@ -136,13 +136,7 @@ def build(
         fields["config"] = read_config([f"build_{kind}.{item}" for item in config])
     with open_client(camera, redis) as client:
         request = client.submit(make_spec(**fields))
-        if not wait:
-            print_json({"request_id": request.ticket}) if as_json else print(request.ticket)
-            return
-        record = wait_for_record(client, request.ticket, timeout_s=timeout)
-    if record is None:
-        print(f"rapid: {request.ticket} is not done after {timeout:g} s; it goes on", file=sys.stderr)
-        raise typer.Exit(TIMEOUT)
+        record = end_of(client, request.ticket, is_waited_for=wait, timeout_s=timeout, as_json=as_json)
     if as_json:
         print_json(record.model_dump(mode="json", exclude_none=True))
     elif record.error is not None:

@@ -1,7 +1,6 @@
 """`rapid campaign`: process nights again as backlog, see how it stands; `rapid.cli.campaign_reports` has holes and comparisons."""
 
 import re
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,7 +8,7 @@ import typer
 
 from rapid.cli.campaign_reports import Night, add_reports, open_campaigns
 from rapid.cli.output import print_json
-from rapid.cli.request import NOT_DONE, TIMEOUT, AsJson, open_client
+from rapid.cli.request import NOT_DONE, TIMEOUT, AsJson, end_of, open_client
 from rapid.cli.roles import CameraName, Data, Redis
 from rapid.errors import ConfigurationError
 
@@ -170,17 +169,10 @@ def _read_ids(path: Path | None) -> list[str]:
 
 
 def _follow(client: "RapidClient", ticket: str, *, wait: bool, timeout_s: float, as_json: bool) -> None:
-    from rapid.client import wait_for_record
     from rapid.requests.models import RequestState
     from rapid.requests.store import record_facts
 
-    if not wait:
-        print_json({"request_id": ticket}) if as_json else print(ticket)
-        return
-    record = wait_for_record(client, ticket, timeout_s=timeout_s)
-    if record is None:
-        print(f"rapid: campaign {ticket} has not ended within {timeout_s:g} s; it goes on", file=sys.stderr)
-        raise typer.Exit(TIMEOUT)
+    record = end_of(client, ticket, is_waited_for=wait, timeout_s=timeout_s, as_json=as_json)
     print_json(record_facts(record)) if as_json else print(_text(record))
     if record.state is not RequestState.DONE or record.answer is None or not record.answer.is_complete:
         raise typer.Exit(NOT_DONE)

@@ -93,7 +93,7 @@ def submit(
 
     rapid request submit --group 2026-11-20T23:12:01.123 --when-whole --arrival-timeout 120 --wait
     """
-    from rapid.client import make_spec, wait_for_record
+    from rapid.client import make_spec
     from rapid.requests.faults import BadRequestError
     from rapid.requests.reading import read_json
 
@@ -121,11 +121,8 @@ def submit(
         fields = {**document, **fields}
     with open_client(camera, redis) as client:
         request = client.submit(make_spec(**{str(name): value for name, value in fields.items()}))
-        if not wait:
-            print_json({"request_id": request.ticket}) if as_json else print(request.ticket)
-            return
-        record = wait_for_record(client, request.ticket, timeout_s=timeout)
-        _show_end(record, request.ticket, as_json=as_json, timeout_s=timeout)
+        record = end_of(client, request.ticket, is_waited_for=wait, timeout_s=timeout, as_json=as_json)
+    _show_end(record, as_json=as_json)
 
 
 @request_app.command("wait")
@@ -137,11 +134,9 @@ def wait(
     as_json: AsJson = False,
 ) -> None:
     """Wait for an answer: exit status 0 if done, 1 if not, 3 if there is none yet. Example: rapid request wait 1763719222123-0"""
-    from rapid.client import wait_for_record
-
     with open_client(camera, redis) as client:
-        record = wait_for_record(client, request_id, timeout_s=timeout)
-    _show_end(record, request_id, as_json=as_json, timeout_s=timeout)
+        record = end_of(client, request_id, timeout_s=timeout)
+    _show_end(record, as_json=as_json)
 
 
 @request_app.command("list")
@@ -235,12 +230,31 @@ def read_config(items: list[str]) -> dict[str, dict[str, Any]]:
     return config
 
 
-def _show_end(record: "RequestRecord | None", request_id: str, *, as_json: bool, timeout_s: float) -> None:
+def end_of(
+    client: "RapidClient", ticket: str, *, is_waited_for: bool = True, timeout_s: float, as_json: bool = False
+) -> "RequestRecord":
+    """Return a request at its end.
+
+    Raises
+    ------
+    typer.Exit
+        Raised with status 0, its id printed, if it is not waited for; with 3, and a word, if it has not ended in time.
+    """
+    from rapid.client import wait_for_record
+
+    if not is_waited_for:
+        print_json({"request_id": ticket}) if as_json else print(ticket)
+        raise typer.Exit
+    record = wait_for_record(client, ticket, timeout_s=timeout_s)
+    if record is None:
+        print(f"rapid: request {ticket} has not ended within {timeout_s:g} s; it goes on", file=sys.stderr)
+        raise typer.Exit(TIMEOUT)
+    return record
+
+
+def _show_end(record: "RequestRecord", *, as_json: bool) -> None:
     from rapid.requests.models import RequestState
 
-    if record is None:
-        print(f"rapid: request {request_id} has not ended within {timeout_s:g} s; it goes on", file=sys.stderr)
-        raise typer.Exit(TIMEOUT)
     print_json(record.model_dump(mode="json", exclude_none=True)) if as_json else print(_text(record))
     if record.state is not RequestState.DONE:
         raise typer.Exit(NOT_DONE)

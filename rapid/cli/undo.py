@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from rapid.results.models import CalibRecord
 
 NOT_DONE = 1
-TIMEOUT = 3
-"""Exit status of a wait that ended before the request did, as of `rapid request`."""
 
 DEADLINE_S = 86_400.0
 """A night of LSSTCam as backlog beside a running one may take hours."""
@@ -124,8 +122,8 @@ def redo(
     as_json: AsJson = False,
 ) -> None:
     """Have exactly what it has touched done again, as backlog. Example: rapid calib redo 'LSSTCam-*-flat-r_57-20261120T200100-v1' --wait"""
-    from rapid.cli.request import open_client
-    from rapid.client import make_spec, wait_for_record
+    from rapid.cli.request import end_of, open_client
+    from rapid.client import make_spec
     from rapid.requests.models import RequestState
     from rapid.requests.store import record_facts
 
@@ -139,13 +137,7 @@ def redo(
     )
     with open_client(camera, redis) as client:
         request = client.submit(spec)
-        if not wait:
-            print_json({"request_id": request.ticket}) if as_json else print(request.ticket)
-            return
-        record = wait_for_record(client, request.ticket, timeout_s=timeout)
-    if record is None:
-        print(f"rapid: {request.ticket} is not done after {timeout:g} s; it goes on", file=sys.stderr)
-        raise typer.Exit(TIMEOUT)
+        record = end_of(client, request.ticket, is_waited_for=wait, timeout_s=timeout, as_json=as_json)
     if as_json:
         print_json(record_facts(record))
     elif record.error is not None:
