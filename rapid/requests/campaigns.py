@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from rapid.exposure.models import ImageType
-from rapid.requests.message import Message, read_range
+from rapid.requests.message import ExposureId, Message, read_range
 
 MAX_NIGHTS = 400
 """A season: what is longer is several campaigns, each with an end that somebody lives to see."""
@@ -59,8 +59,8 @@ class NightRange(Message):
 class IdRange(Message):
     """Exposure ids from one to another, both included."""
 
-    first: int = Field(gt=0)
-    last: int = Field(gt=0)
+    first: ExposureId
+    last: ExposureId
 
     @model_validator(mode="after")
     def _in_order(self) -> "IdRange":

@@ -1,8 +1,13 @@
 """What the parts of a request have in common."""
 
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
+
+LARGEST_ID = 9999_12_31_99999
+"""Of an exposure: simulated ones carry a thousand years and more in their day, none has five digits."""
+
+ExposureId = Annotated[int, Field(gt=0, le=LARGEST_ID)]
 
 
 class Message(BaseModel):

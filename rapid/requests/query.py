@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from rapid.requests.faults import BadRequestError
-from rapid.requests.selection import LARGEST_ID, MAX_EXPOSURES
+from rapid.requests.message import LARGEST_ID
+from rapid.requests.selection import MAX_EXPOSURES
 
 FIELD = "environment.DATA_QUERY"
 MAX_LENGTH = 20_000

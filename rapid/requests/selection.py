@@ -8,16 +8,10 @@ from pydantic import BeforeValidator, Field, model_validator
 from rapid.exposure.models import ImageType
 from rapid.requests.calibs import MAX_CALIBS, Action
 from rapid.requests.campaigns import CampaignSelection
-from rapid.requests.message import Message, read_range
+from rapid.requests.message import ExposureId, Message, read_range
 
 MAX_EXPOSURES = 1000
 """A long night. More is several requests, so that each can be cancelled, and answered, on its own."""
-
-LARGEST_ID = 9999_12_31_99999
-"""Of an exposure: simulated ones carry a thousand years and more in their day, none has five digits."""
-
-
-ExposureId = Annotated[int, Field(gt=0, le=LARGEST_ID)]
 
 
 class ExposureRange(Message):

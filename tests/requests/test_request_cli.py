@@ -51,7 +51,9 @@ async def test_a_request_is_read_from_standard_input_and_options_go_before(stage
     submitted = await run(
         stage, "submit", "-", "-c", "isr.flat=false", "--label", "option", "--run", "mine", given=document
     )
-    record = await stage.client.find(submitted.stdout.strip()).record()
+    request = stage.client.find(submitted.stdout.strip())
+    assert await request.wait_accepted(60.0), "the desk has read it"
+    record = await request.record()
     assert record.spec.label == "option"
     assert record.spec.config == {"isr": {"flat": False}}
     assert record.run == "mine"

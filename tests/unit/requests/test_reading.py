@@ -114,6 +114,14 @@ def test_an_error_names_the_field(change, field):
     assert caught.value.field == field
 
 
+@pytest.mark.parametrize("which", ["exposures", "exclude"])
+def test_a_campaign_of_exposures_that_cannot_be_is_refused_by_name(which):
+    campaign = {"nights": [20261120], which: [10**30]}
+    with pytest.raises(BadRequestError) as caught:
+        read_request(json.dumps({"select": {"campaign": campaign}}))
+    assert caught.value.field.startswith(f"select.campaign.{which}.0")
+
+
 def test_ranges_and_ids_are_listed_in_order_and_once():
     spec = read_request(
         json.dumps({"select": {"exposures": ["2026112000003..2026112000005", 2026112000004, "2026112000001"]}})
