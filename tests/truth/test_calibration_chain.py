@@ -97,7 +97,7 @@ def test_gains_are_those_of_the_electronics(observatory):
     nominal = per_amp(observatory, lambda amp, _: amp.gain)
     assert np.abs(found / true - 1).max() < 0.025  # eight pairs of 8000 pixels: 0.7 %
     assert np.std(found / true) < 0.011
-    assert abs(np.mean(found / true) - 1) < 0.006
+    assert abs(np.mean(found / true) - 1) < 0.0045  # a common error of half a percent would show
     assert np.std(found / true) < np.std(nominal / true)
 
 
