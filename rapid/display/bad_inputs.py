@@ -179,7 +179,8 @@ def bad_input_routes(access: Access, engine: sa.Engine, reader: Reader, hub: Hub
                 )
             )
         except ExclusionError as error:
-            raise BadRequestError(error.field, error.reason) from error
+            # What is a target to the rule is called detectors in the body.
+            raise BadRequestError(error.field.replace("targets", "detectors"), error.reason) from error
         await tell("exposures excluded", [one.name for one in made])
         return made
 

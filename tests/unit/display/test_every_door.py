@@ -11,6 +11,7 @@ from pydantic import SecretStr
 from rapid.display.app import create_app
 from rapid.display.settings import DisplaySettings
 
+TOKEN = "a-token-of-some-length"
 CHANGES_NOTHING = {("post", "/api/exclusion-rules/preview")}
 """Routes with a body that only look."""
 
@@ -24,7 +25,7 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Any:
             redis_url="redis://127.0.0.1:1",
             results_url=str(folder / "results.sqlite"),
             products_url=str(folder / "products"),
-            token=SecretStr("a-token-of-some-length"),
+            token=SecretStr(TOKEN),
         )
     )
 
@@ -76,3 +77,11 @@ async def test_an_exposure_that_cannot_be_is_refused_by_its_name(app: Any, expos
         answer = await api.get(f"/api/exposures/{exposure_id}")
     assert answer.status_code == 422
     assert "exposure_id" in answer.json()["error"]["field"]
+
+
+async def test_a_detector_that_is_not_there_is_refused_by_the_name_it_has_in_the_body(app: Any) -> None:
+    body = {"exposures": [2026112000001], "detectors": [999], "reason": "light leak"}
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://rapid", timeout=60) as api:
+        answer = await api.post("/api/exposure-exclusions", json=body, headers={"Authorization": f"Bearer {TOKEN}"})
+    assert answer.status_code == 422
+    assert answer.json()["error"]["field"] == "detectors"
