@@ -21,13 +21,13 @@ from rapid.results.models import (
 )
 from rapid.results.store import open_results
 from replay.events import ControlEvent, RawsEvent
-from replay.incident import record_incident
+from replay.incident import record_incident, wait_again
 from replay.plan import make_plan
 from replay.record import NightNotes, Recorder
 from replay.seen import SeenRaw
 from replay.simulate import NightSimulator, directory_sink
 
-CAMERA = load_camera("LATISS")
+CAMERA = load_camera("TestCam205")
 EPOCH_S = 1_790_000_000.0
 FIRST = 2026092100001
 
@@ -42,18 +42,18 @@ def results(tmp_path):
 def seen_raw(number: int, at_s: float) -> SeenRaw:
     exposure = FIRST + number
     info = ExposureInfo(
-        camera="LATISS",
+        camera="TestCam205",
         exposure_id=exposure,
-        obs_id=f"AT_O_20260921_{number + 1:06d}",
+        obs_id=f"TS_O_20260921_{number + 1:06d}",
         controller="O",
         day_obs=20260921,
         seq_num=number + 1,
-        detector=0,
-        detector_name="RXX_S00",
+        detector=94,
+        detector_name="R22_S11",
         image_type=ImageType.SCIENCE,
         begin=datetime(2026, 9, 21, 22, number, tzinfo=UTC),
     )
-    return SeenRaw(f"{exposure}.fits", exposure, "RXX_S00", EPOCH_S + at_s, info, {"OBSID": info.obs_id})
+    return SeenRaw(f"{exposure}.fits", exposure, "R22_S11", EPOCH_S + at_s, info, {"OBSID": info.obs_id})
 
 
 def heard(ours_s: float, board_s: float) -> Event:
@@ -63,7 +63,7 @@ def heard(ours_s: float, board_s: float) -> Event:
 
 def gathered(exposure: int, *, at_s: float, pipeline: str = "quicklook", version: int = 1, **more) -> ExposureSummary:
     return ExposureSummary(
-        camera="LATISS",
+        camera="TestCam205",
         exposure=exposure,
         day_obs=20260921,
         seq_num=exposure % 100_000,
@@ -74,7 +74,7 @@ def gathered(exposure: int, *, at_s: float, pipeline: str = "quicklook", version
         n_finished=1,
         n_expected=1,
         is_complete=True,
-        detectors={0: DetectorStatus(state=DetectorState.FINISHED)},
+        detectors={94: DetectorStatus(state=DetectorState.FINISHED)},
         gathered_at=datetime.fromtimestamp(at_s, UTC),
         **more,
     )
@@ -85,7 +85,7 @@ def change(results, version: int, board_s: float, **fields) -> None:
     ControlLog(results.engine).put(
         [
             ControlChangeRecord(
-                camera="LATISS",
+                camera="TestCam205",
                 version=version,
                 changed_ms=round((EPOCH_S + board_s) * 1000),
                 changed_by="ann",
@@ -146,9 +146,10 @@ def raws(tmp_path_factory):
     folder = tmp_path_factory.mktemp("night")
     plan = make_plan(
         {
-            "camera": "LATISS",
+            "camera": "TestCam205",
             "day_obs": 20260921,
             "seed": 2,
+            "detectors": [94],
             "blocks": [{"kind": "bias", "n": 4}],
         }
     )
@@ -171,12 +172,12 @@ def ended(results, number: int, begin_s: float, end_s: float) -> None:
     finished_at = datetime.fromtimestamp(EPOCH_S + end_s, UTC)
     results.put_result(
         DetectorResult(
-            camera="LATISS",
+            camera="TestCam205",
             exposure=FIRST + number,
             day_obs=20260921,
             seq_num=number + 1,
-            detector=0,
-            detector_name="RXX_S00",
+            detector=94,
+            detector_name="R22_S11",
             image_type="bias",
             pipeline="bias",
             timings={"total_s": end_s - begin_s, "isr_s": (end_s - begin_s) / 2},
@@ -257,3 +258,11 @@ def test_an_incident_begins_with_the_control_state_of_its_own_summary(results, r
     made = record(results, raws, 1)
     (control,) = (event for event in made.events if isinstance(event, ControlEvent))
     assert (control.at_s, control.change) == (0.0, {"pattern": "ccd_checkerboard"})
+
+
+def test_a_replay_of_an_incident_tells_how_long_it_took_this_time(one_worker, raws):
+    was = record(one_worker, raws, 1).manifest.incident.wait
+    again = wait_again(was, one_worker.results(FIRST + 2, camera="TestCam205"), EPOCH_S + 1.0)
+    assert (again.took_s, again.alone_s, again.others) == (9.0, 5.0, was.others)
+    # Nothing of it came out.
+    assert wait_again(was, [], EPOCH_S + 1.0).took_s == 0.0
