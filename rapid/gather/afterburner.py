@@ -8,8 +8,8 @@ from collections.abc import Iterable
 
 from rapid.dispatch.models import BatchKey
 from rapid.gather.decide import focal_plane_metrics
-from rapid.products.naming import summary_key
 from rapid.products.store import ProductsStore
+from rapid.products.summary_document import put_summary
 from rapid.results.models import DetectorResult, ExposureSummary, Scalar
 from rapid.results.provenance import afterburners_of
 from rapid.results.store import ResultsStore
@@ -36,8 +36,7 @@ def add_afterburner(summary: ExposureSummary, results: ResultsStore, products: P
         summary, metrics=metrics, n_afterburned=n_afterburned, afterburners=afterburners_of(found)
     )
     if changed is not None:
-        key = summary_key(changed, kind="summary", extension="json")
-        products.put(key, changed.model_dump_json().encode(), content_type="application/json")
+        put_summary(changed, products, as_stored=results.same_summary)
     return changed
 
 

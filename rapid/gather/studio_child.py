@@ -68,13 +68,8 @@ class Artist:
 
     def _draw(self, task: PlotTask) -> dict[str, str]:
         began, begin = datetime.now(UTC), time.perf_counter()
-        summary = next(
-            (
-                one
-                for one in self._results.summary_versions(task.camera, task.exposure)
-                if (one.run, one.pipeline, one.version) == (task.run, task.pipeline, task.version)
-            ),
-            None,
+        summary = self._results.summary_version(
+            task.camera, task.exposure, run=task.run, pipeline=task.pipeline, version=task.version
         )
         if summary is None:
             raise NotFoundError("summary", f"{task.exposure} {task.pipeline} v{task.version}")

@@ -288,6 +288,21 @@ class ResultsStore(CalibRegistry):
         )
         return [read_summary(row) for row in self._fetch(statement)]
 
+    def same_summary(self, summary: ExposureSummary) -> ExposureSummary | None:
+        """Return a version of a summary as it stands now; None if it is not there."""
+        return self.summary_version(
+            summary.camera, summary.exposure, run=summary.run, pipeline=summary.pipeline, version=summary.version
+        )
+
+    def summary_version(
+        self, camera: str, exposure: int, *, run: str, pipeline: str, version: int
+    ) -> ExposureSummary | None:
+        """Return one version of one summary; None if it is not there."""
+        t = schema.exposure_summary.c
+        same = (t.camera == camera, t.exposure == exposure, t.run == run, t.pipeline == pipeline, t.version == version)
+        rows = self._fetch(sa.select(*_summary()).where(*same))
+        return read_summary(rows[0]) if rows else None
+
     def latest_summary(
         self, camera: str, exposure: int, *, pipeline: str | None = None, run: str = "prompt"
     ) -> ExposureSummary | None:

@@ -7,8 +7,8 @@ from pydantic import ValidationError
 from rapid.dispatch.board import AsyncBoard
 from rapid.dispatch.models import BatchKey, EventKind
 from rapid.errors import ConfigurationError
-from rapid.products.naming import summary_key
 from rapid.products.store import open_products
+from rapid.products.summary_document import put_summary
 from rapid.publish.mount import MountMotionSink
 from rapid.results.models import ExposureSummary
 from rapid.results.store import ResultsStore
@@ -35,15 +35,8 @@ def make_mount_motion(settings: RoleSettings, board: AsyncBoard, results: Result
 
     products = open_products(settings.products)
 
-    def keep(summary: ExposureSummary) -> None:
-        # Gather does the same with what its afterburners add; who came first is in what the second one writes.
-        newest = results.latest_summary(summary.camera, summary.exposure, pipeline=summary.pipeline, run=summary.run)
-        document = newest if newest is not None and newest.version == summary.version else summary
-        key = summary_key(document, kind="summary", extension="json")
-        products.put(key, document.model_dump_json().encode(), content_type="application/json")
-
     async def tell(summary: ExposureSummary) -> None:
-        await asyncio.to_thread(keep, summary)
+        await asyncio.to_thread(put_summary, summary, products, as_stored=results.same_summary)
         key = BatchKey(run=summary.run, exposure_id=summary.exposure, pipeline=summary.pipeline)
         told = {"version": summary.version, "products": {}}
         await board.publish(EventKind.PRODUCTS_ADDED, batch=key, data=told)
