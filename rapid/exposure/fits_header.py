@@ -22,8 +22,15 @@ MAX_HEADER_BLOCKS = 2_000
 MAX_TEXT = 100_000
 """Where a continued text stops growing: each card copies it, and thousands would take minutes."""
 
-MAX_EXPANDED = 1 << 30
-"""A gzip file that expands to more than 1 GiB is no raw (the largest has 80 MB)."""
+MAX_EXPANDED = 1 << 29
+"""A gzip file that expands to more than 512 MiB is no raw (the largest has 80 MB)."""
+EXPAND_STEP = 1 << 24
+"""Most bytes expanded at a time."""
+READ_STEP = 1 << 20
+"""Bytes read at a time: what is left of a step is copied at the end of each member."""
+MAX_MEMBERS = 4096
+"""Members of a gzip file: some programs write one per 64 KiB."""
+GZIP = b"\x1f\x8b"
 
 _NUMBER = re.compile(rb"[+-]?(\d+\.?\d*|\.\d+)([EeDd][+-]?\d+)?$")
 _INTEGER = re.compile(rb"[+-]?\d+$")
@@ -91,18 +98,31 @@ def expand(data: Any) -> Any:
     CorruptRawError
         Raised if it is damaged, or expands to more than `MAX_EXPANDED` bytes.
     """
-    if bytes(data[:2]) != b"\x1f\x8b":
+    if bytes(data[:2]) != GZIP:
         return data
-    expander = zlib.decompressobj(wbits=31)
-    try:
-        content = expander.decompress(data, MAX_EXPANDED)
-    except zlib.error as error:
-        raise CorruptRawError(f"damaged gzip stream: {error}") from error
-    if not expander.eof:
-        if len(content) >= MAX_EXPANDED:
-            raise CorruptRawError(f"gzip stream expands to more than {MAX_EXPANDED} bytes")
-        raise TruncatedRawError("the gzip stream ends too early", got_bytes=len(data))
-    return content
+    pieces: list[bytes] = []
+    n_expanded = n_members = at = 0
+    with memoryview(data) as view:
+        # Members follow one another; what follows the last is padding.
+        while bytes(view[at : at + 2]) == GZIP:
+            n_members += 1
+            if n_members > MAX_MEMBERS:
+                raise CorruptRawError(f"gzip file of more than {MAX_MEMBERS} members")
+            expander = zlib.decompressobj(wbits=31)
+            while not expander.eof:
+                step = bytes(view[at : at + READ_STEP])
+                try:
+                    piece = expander.decompress(step, EXPAND_STEP)
+                except zlib.error as error:
+                    raise CorruptRawError(f"damaged gzip stream: {error}") from error
+                at += len(step) - len(expander.unconsumed_tail) - len(expander.unused_data)
+                n_expanded += len(piece)
+                if n_expanded > MAX_EXPANDED:
+                    raise CorruptRawError(f"gzip stream expands to more than {MAX_EXPANDED} bytes")
+                if not piece and not step and not expander.eof:
+                    raise TruncatedRawError("the gzip stream ends too early", got_bytes=len(data))
+                pieces.append(piece)
+    return b"".join(pieces)
 
 
 def _string(text: bytes) -> tuple[str, bool]:

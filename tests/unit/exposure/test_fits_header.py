@@ -142,6 +142,22 @@ def test_a_truncated_file_says_how_many_bytes_are_wanted_and_there():
     assert facts["wanted_bytes"] == len(SMALL) - (BLOCK - 400)
 
 
+@pytest.mark.parametrize("step", [1, 7, 100, 1 << 20])
+def test_a_gzip_file_of_several_members_is_read_whole(monkeypatch, step):
+    monkeypatch.setattr(fits_header, "READ_STEP", step)
+    parts = [SMALL[:100], SMALL[100:3000], b"", SMALL[3000:]]
+    members = b"".join(gzip.compress(part) for part in parts)
+    assert bytes(scan(members + bytes(512)).data) == SMALL
+    with pytest.raises(TruncatedRawError):
+        scan(members[:-50])
+
+
+def test_a_gzip_file_of_members_without_end_is_refused(monkeypatch):
+    monkeypatch.setattr(fits_header, "MAX_MEMBERS", 50)
+    with pytest.raises(CorruptRawError, match="more than 50 members"):
+        scan(51 * gzip.compress(b""))
+
+
 def test_a_gzip_bomb_is_refused_before_it_fills_the_memory(monkeypatch):
     monkeypatch.setattr(fits_header, "MAX_EXPANDED", 100_000)
     with pytest.raises(CorruptRawError, match="expands to more than"):
