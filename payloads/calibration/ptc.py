@@ -6,9 +6,9 @@ from typing import ClassVar
 import numpy as np
 from pydantic import Field
 
-from payloads.calibration.overscan_noise import levelled_variance, scatter_reads
 from payloads.calibration.photon_transfer import PairPoint, PhotonTransfer, fit_photon_transfer, measure_pair
 from payloads.calibration.sequence import Member, calibrated, members_of, pairs_of
+from payloads.isr.overscan_noise import levelled_variance
 from payloads.isr.payload import Isr, IsrConfig
 from payloads.mask import CR, NOT_FOR_STATISTICS
 from payloads.plugin import Frame, Metric, PayloadConfig
@@ -128,7 +128,7 @@ class BuildPtc:
             for part, gain in zip((first, second), gains, strict=True):
                 noise = _number(part.amps[amp.name].get("read_noise_electron"))
                 if noise is not None and gain:
-                    noises.setdefault(amp.name, []).append(noise / gain / scatter_reads(amp))
+                    noises.setdefault(amp.name, []).append(noise / gain)
         return found
 
     def _fit_amp(

@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from payloads.calibration.overscan_noise import scatter_reads
 from payloads.combine.pairs import measure_pair_gains
 from payloads.combine.stack import ImageStack
 from payloads.isr.assemble import bin_image
@@ -159,12 +158,8 @@ class _Build:
         amps = [part.amps[name] for name in layout.names]
         # The measured noise; what the camera says, where the overscan gave none.
         nominal = {amp.name: amp.read_noise for amp in part.detector.amps}
-        reads = {amp.name: scatter_reads(amp) for amp in part.detector.amps}
         noise = np.array(
-            [
-                (_number(amp["read_noise_electron"]) or nominal[name] * reads[name]) / reads[name]
-                for name, amp in zip(layout.names, amps, strict=True)
-            ]
+            [_number(amp["read_noise_electron"]) or nominal[name] for name, amp in zip(layout.names, amps, strict=True)]
         )
         levels = np.array([_number(amp["image_mean_electron"]) or 0.0 for amp in amps])
         facts.exposures.append(part.info.exposure_id)

@@ -26,6 +26,7 @@ from payloads.isr.inputs import (
 )
 from payloads.isr.linearity import linearity_of
 from payloads.isr.optional import OptionalSteps, OptionalWorkspace, apply_optional_steps
+from payloads.isr.overscan_noise import scatter_reads
 from payloads.isr.readout import Scratch, read_segments
 from payloads.isr.statistics import measure_region
 from payloads.isr.steps import run_steps
@@ -296,6 +297,7 @@ class Isr:
         unit = frame.unit.lower()
         box = layout.data
         used = inputs.gain * inputs.photon_gain
+        reads = {amp.name: scatter_reads(amp) for amp in frame.detector.amps}
         medians, stdevs, noises = [], [], []
         for place, amp_name in enumerate(layout.names):
             x0, y0 = (int(value) for value in layout.place[place, :2])
@@ -303,7 +305,7 @@ class Isr:
             level = planes.levels[place, box.y0 : box.y1]
             known = level[~np.isnan(level)]
             has_level = inputs.serial_overscan and len(known) > 0
-            noise = float(planes.overscan_noise[place] * used[place])
+            noise = float(planes.overscan_noise[place] * used[place] / reads[amp_name])
             row: dict[str, Metric] = {
                 "gain_electron_per_adu": float(used[place]),
                 "overscan_level_adu": float(np.median(known)) if has_level else None,

@@ -10,8 +10,8 @@ import statistics
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from payloads.calibration.overscan_noise import levelled_variance, median_variance, n_used, scatter_reads
 from payloads.combine.pairs import ROW_STEP as PAIR_ROW_STEP
+from payloads.isr.overscan_noise import levelled_variance, median_variance, n_used
 from rapid.camera.models import Amp, Box
 from rapid.results.models import Scalar
 from rapid.verification.models import Scope, Subject
@@ -142,8 +142,7 @@ def _read_noise(facts: AmpFacts) -> float | None:
 
 def _overscan_noise(facts: AmpFacts) -> float | None:
     """Return the read noise that the overscan shows [electron]."""
-    measured = facts.number("read_noise_electron")
-    return None if measured is None else measured / scatter_reads(facts.amp)
+    return facts.number("read_noise_electron")
 
 
 _NO_MASTER = "there is no certified calib to take out of it"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import yaml
 
-from payloads.calibration.overscan_noise import levelled_variance
+from payloads.isr.overscan_noise import levelled_variance
 from rapid.camera.models import Box
 from rapid.camera.store import load_camera
 from rapid.verification.decide import Job, judge, roll_up, roll_up_run, verdict_metrics, verify_detector
