@@ -3,7 +3,7 @@
 from typing import ClassVar, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from payloads.plugin import Frame, PayloadConfig
 from payloads.spectrum.kernels import extract, find_trace, find_zero_order, wavelengths_of
@@ -34,12 +34,18 @@ class SpectrumQuickLook:
             allow_inf_nan=False,
             description="Where the zeroth order is along the dispersion; looked for on the line of the trace if None.",
         )
-
         dispersion: Literal["x", "y"] = Field(default="y", description="Axis along which light is dispersed.")
         half_width_px: int = Field(default=10, ge=1, le=200, description="Of the aperture, across the dispersion.")
         gap_px: int = Field(default=6, ge=0, le=200, description="Between aperture and background.")
         side_px: int = Field(default=20, ge=5, le=500, description="Width of the background, on each side.")
         threshold_sigma: float = Field(default=8.0, gt=0, description="How far a trace must stand out.")
+
+        @field_validator("nm_per_px")
+        @classmethod
+        def _disperses(cls, nm_per_px: float | None) -> float | None:
+            if nm_per_px == 0.0:
+                raise ValueError("light of all wavelengths on one pixel is no spectrum: leave it out for none")
+            return nm_per_px
 
     def __init__(self, config: "SpectrumQuickLook.Config") -> None:
         self.config = config

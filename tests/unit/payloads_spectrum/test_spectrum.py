@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from payloads.plugin import Frame
 from payloads.spectrum.kernels import extract, find_trace, find_zero_order, wavelengths_of
@@ -155,3 +156,8 @@ def test_dispersed_images_of_latiss_are_told_by_their_filter(filter_name, pipeli
     info = frame_of(make_image(flux=0.0)).info
     purpose = load_camera("LATISS").detectors[0].purpose
     assert choose_pipeline(info, {"FILTER": filter_name}, default_book(), purpose=purpose).name == pipeline
+
+
+def test_a_dispersion_of_zero_is_refused_by_name():
+    with pytest.raises(ValidationError, match="nm_per_px"):
+        SpectrumQuickLook.Config(nm_per_px=0.0)
