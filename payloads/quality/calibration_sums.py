@@ -43,7 +43,27 @@ def sums(
     high: float,
     centre: float,
 ) -> tuple[int, float, float, float, float]:
-    """Return count, sum, sum of squares (both about ``centre``), minimum and maximum of good pixels in a range."""
+    """Add up the good pixels of a box.
+
+    Parameters
+    ----------
+    image : ndarray of shape (height, width), float32
+    mask : ndarray of the same shape, int32
+        Mask planes; may be of shape (0, 0) when there is none.
+    reject_bits
+        Bits of pixels that are not good.
+    box
+        ``(x0, y0, x1, y1)`` [px], its ends left out.
+    low, high
+        Pixels from ``low`` to ``high`` are taken, in the unit of the image.
+    centre
+        What is taken off each before it is added.
+
+    Returns
+    -------
+    n, total, squares, least, most
+        How many there are; their sum and sum of squares, both about ``centre``; the least and the greatest of them.
+    """
     x0, y0, x1, y1 = box
     has_mask = mask.shape[0] > 0
     n = 0
@@ -76,7 +96,20 @@ def count_above(
     box: tuple[int, int, int, int],
     threshold: float,
 ) -> int:
-    """Count the good pixels of a box ``(x0, y0, x1, y1)`` above a threshold."""
+    """Count the good pixels of a box above a threshold.
+
+    Parameters
+    ----------
+    image : ndarray of shape (height, width), float32
+    mask : ndarray of the same shape, int32
+        Mask planes; may be of shape (0, 0) when there is none.
+    reject_bits
+        Bits of pixels that are not good.
+    box
+        ``(x0, y0, x1, y1)`` [px], its ends left out.
+    threshold
+        In the unit of the image.
+    """
     x0, y0, x1, y1 = box
     has_mask = mask.shape[0] > 0
     n = 0

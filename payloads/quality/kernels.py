@@ -193,7 +193,17 @@ def sample_residuals(
 
 @njit(cache=True, nogil=True)
 def subtract_level(binned: NDArray[np.float32], level: NDArray[np.float32], every: int) -> None:
-    """Subtract a coarser map in place: ``level[y // every, x // every]`` from each ``binned[y, x]``."""
+    """Subtract a coarser map in place: ``level[y // every, x // every]`` from each ``binned[y, x]``.
+
+    Parameters
+    ----------
+    binned : ndarray of shape (height, width), float32
+        Changed.
+    level : ndarray of shape (ceil(height / every), ceil(width / every)), float32
+        In the same unit.
+    every
+        Side of what one value of the map stands for [pixel of ``binned``].
+    """
     for y in range(binned.shape[0]):
         row = level[y // every]
         for column in range(row.shape[0]):

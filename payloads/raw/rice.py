@@ -178,7 +178,16 @@ def decode_tile(buffer, start, length, out, byte_pix, block_size):  # type: igno
 
 @njit(nogil=True, cache=True, inline="never")
 def decode_two_tiles(buffer, start_a, length_a, start_b, length_b, out_a, out_b, byte_pix, block_size):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN201
-    """Decode two tiles of the same number of pixels; parameters as of `decode_tile`.
+    """Decode two tiles of the same number of pixels, in turns: while one waits for its bits the other has work.
+
+    Parameters
+    ----------
+    buffer, byte_pix, block_size
+        As of `decode_tile`.
+    start_a, length_a, start_b, length_b
+        Where the tiles' streams begin in the buffer, and how long they are [byte].
+    out_a, out_b : ndarray of shape (n,), int32
+        Written.
 
     Returns
     -------
@@ -279,7 +288,19 @@ def decode_two_tiles(buffer, start_a, length_a, start_b, length_b, out_a, out_b,
 
 @njit(nogil=True, cache=True, inline="never")
 def place_of_tile(buffer, descriptors, tile, heap, limit):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN201
-    """Return where a tile's stream begins in the buffer and its length; a start of -1 if that is not in the heap."""
+    """Return where a tile's stream begins in the buffer and its length; a start of -1 if that is not in the heap.
+
+    Parameters
+    ----------
+    buffer : ndarray of shape (n,), uint8
+        The file, and `WINDOW_BYTES` beyond it.
+    descriptors : ndarray of shape (n_tiles, 2), int64
+        Length and offset in the heap of each tile's stream [byte].
+    tile
+        Row of ``descriptors``.
+    heap, limit
+        Where the heap begins and ends in the buffer [byte].
+    """
     length, offset = descriptors[tile, 0], descriptors[tile, 1]
     # Compared by differences: sums of what a hostile table says may overflow.
     room = min(limit, buffer.shape[0] - WINDOW_BYTES) - heap
@@ -300,7 +321,16 @@ def _sign_extend(row, byte_pix):  # type: ignore[no-untyped-def] # noqa: ANN001,
 
 @njit(nogil=True, cache=True)
 def decode_pair(buffer, descriptors, tile, heap, limit, out, byte_pix, block_size):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN201
-    """Decode tiles ``tile`` and ``tile + 1`` (if there is one) into the rows of ``out``; see `decode_rows`.
+    """Decode tiles ``tile`` and ``tile + 1`` (if there is one); see `decode_rows`.
+
+    Parameters
+    ----------
+    buffer, descriptors, tile, heap, limit
+        As of `place_of_tile`.
+    out : ndarray of shape (2, n), int32
+        Written: a row for each tile.
+    byte_pix, block_size
+        As of `decode_tile`.
 
     Returns
     -------

@@ -27,7 +27,17 @@ def _median(buffer: NDArray[np.float64], n: int) -> float:
 
 @njit(cache=True, nogil=True)
 def column_medians(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the median of each column's finite numbers; NaN for a column without any."""
+    """Return the median of each column's finite numbers.
+
+    Parameters
+    ----------
+    values : ndarray of shape (n_rows, n_columns), float64
+
+    Returns
+    -------
+    medians : ndarray of shape (n_columns,), float64
+        NaN for a column without any.
+    """
     n_rows, n_columns = values.shape
     out = np.full(n_columns, np.nan)
     buffer = np.empty(n_rows)
@@ -109,6 +119,11 @@ def clean_columns(
     values: NDArray[np.float64],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Take lone bad numbers out of every column, and measure its noise.
+
+    Parameters
+    ----------
+    values : ndarray of shape (n_rows, n_columns), float64
+        A series in each column, in the order of time; NaN where there is no number.
 
     Returns
     -------
