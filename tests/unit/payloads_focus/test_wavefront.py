@@ -35,7 +35,7 @@ def render(zernikes_m, *, defocus_mm, thx, thy, fwhm, flux=2e6, camera_mm=0.0):
 
 
 def simulate(zernikes_m, rng, *, defocus_mm, fwhm, sky=1000.0):
-    light = render(zernikes_m, defocus_mm=defocus_mm, thx=CORNER, thy=CORNER, fwhm=fwhm)
+    light = render(zernikes_m, defocus_mm=defocus_mm, thx=CORNER, thy=CORNER, fwhm=fwhm, flux=4e6)
     noisy = light + rng.normal(size=light.shape) * np.sqrt(np.maximum(light, 0) + sky)
     return DonutStamp(bin_stamp(noisy, 2), 4 * sky, 20e-6, 0.4, defocus_mm, CORNER, CORNER)
 
@@ -63,11 +63,11 @@ def test_a_pair_is_better_than_its_donuts_alone_and_all_find_the_aberrations():
         assert len(fit.fwhm_arcsec) == 2
         together.append(rss_nm(fit, truth))
     # The aberrations put in are 650 nm rss.
-    assert np.median(alone) < 125.0
-    assert max(alone) < 200.0
+    assert np.median(alone) < 75.0
+    assert max(alone) < 115.0  # 99 nm, give or take what another machine rounds
     assert np.median(together) < 0.9 * np.median(alone)
-    assert np.median(together) < 100.0
-    assert np.std(pulls) == pytest.approx(1.2, abs=0.4)
+    assert np.median(together) < 70.0
+    assert np.std(pulls) == pytest.approx(1.3, abs=0.4)
 
 
 def test_an_aligned_telescope_in_focus_has_hardly_any_aberration():
