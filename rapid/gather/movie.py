@@ -4,8 +4,10 @@ Made off the hot path, anew each time: H.264 in MP4 is what browsers and RubinTV
 Frames are kept small in memory between two makings, so that a night's mosaics are decoded once.
 """
 
+import os
 import tempfile
-from collections.abc import Sequence
+import weakref
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -86,21 +88,59 @@ def rate_of(n_frames: int) -> int:
     return min(max(LEAST_RATE, round(n_frames / MAX_S)), MOST_RATE)
 
 
-def encode_movie(frames: Sequence[bytes], *, frames_per_s: int) -> bytes:
+class FrameStore:
+    """Frames that are kept between two makings of a movie.
+
+    In a file without a name: a night of them would be 200 MB of memory, and nothing is left of it however its process ends.
+    """
+
+    def __init__(self) -> None:
+        self._file = tempfile.TemporaryFile(prefix="rapid-frames-")  # noqa: SIM115 - as long as the store
+        self._places: dict[str, tuple[int, int]] = {}
+        weakref.finalize(self, self._file.close)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._places
+
+    def put(self, key: str, frame: bytes) -> None:
+        """Keep a frame under a name."""
+        self._places[key] = (self._file.seek(0, os.SEEK_END), len(frame))
+        self._file.write(frame)
+
+    def read(self, keys: Iterable[str]) -> Iterator[bytes]:
+        """Yield frames, one in memory at a time.
+
+        Raises
+        ------
+        KeyError
+            Raised for a name that nothing is kept under.
+        """
+        for key in keys:
+            begin, length = self._places[key]
+            self._file.seek(begin)
+            yield self._file.read(length)
+
+    def keep_only(self, keys: Iterable[str]) -> None:
+        """Let go of all frames but these; their room is free once none is left, as when a night is over."""
+        kept = set(keys)
+        self._places = {key: place for key, place in self._places.items() if key in kept}
+        if not self._places:
+            self._file.truncate(0)
+
+
+def encode_movie(frames: Iterable[bytes], *, frames_per_s: int) -> bytes:
     """Return a movie of frames, an MP4 that plays before it has been loaded whole.
 
     Parameters
     ----------
     frames
-        Encoded pictures of one size, as `keep_frame` returns them.
+        Encoded pictures of one size, as `keep_frame` returns them; taken one at a time.
 
     Raises
     ------
     ValueError
         Raised without frames.
     """
-    if not frames:
-        raise ValueError("a movie needs frames")
     # A file: to put the index in front, FFmpeg reads again what it has written.
     with tempfile.TemporaryDirectory(prefix="rapid-movie-") as folder:
         path = Path(folder) / "movie.mp4"
@@ -112,6 +152,7 @@ def encode_movie(frames: Sequence[bytes], *, frames_per_s: int) -> bytes:
             # A key frame each second: a click on the line of time shows its frame at once.
             stream.gop_size = frames_per_s
             stream.thread_count = 1
+            at = -1
             for at, encoded in enumerate(frames):
                 grey = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_GRAYSCALE)
                 frame = av.VideoFrame.from_ndarray(np.asarray(grey, np.uint8), format="gray")
@@ -119,6 +160,8 @@ def encode_movie(frames: Sequence[bytes], *, frames_per_s: int) -> bytes:
                 frame.time_base = Fraction(1, frames_per_s)
                 for packet in stream.encode(frame):
                     container.mux(packet)
+            if at < 0:
+                raise ValueError("a movie needs frames")
             for packet in stream.encode(None):
                 container.mux(packet)
         return path.read_bytes()

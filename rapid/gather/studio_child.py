@@ -20,6 +20,7 @@ from rapid.gather.movie import (
     FOOT_PX,
     MAX_FRAMES,
     SIDE_PX,
+    FrameStore,
     MovieInfo,
     encode_movie,
     keep_frame,
@@ -58,7 +59,7 @@ class Artist:
     def __init__(self, results: ResultsStore, products: ProductsStore) -> None:
         self._results = results
         self._products = products
-        self._frames: dict[str, bytes] = {}
+        self._frames = FrameStore()
 
     def do(self, task: PlotTask | NightTask) -> dict[str, str]:
         """Do a task; return what was made of products, by kind."""
@@ -140,20 +141,19 @@ class Artist:
         shown = sorted((s for s in summaries if "mosaic" in s.products), key=lambda s: (s.exposure, s.n_expected))
         newest = {summary.exposure: summary for summary in shown}  # of several pipelines, that of most detectors
         chosen = list(newest.values())[-MAX_FRAMES:]
-        frames: dict[str, bytes] = {}
-        exposures = []
+        exposures: dict[str, int] = {}
         for summary in chosen:
             key = summary.products["mosaic"]
-            frame = self._frames.get(key) or self._frame(key, summary)
-            if frame is not None:
-                frames[key] = frame
-                exposures.append(summary.exposure)
-        self._frames = frames  # those of other nights, and of older versions, are let go
-        if not frames:
+            if key not in self._frames and (frame := self._frame(key, summary)) is not None:
+                self._frames.put(key, frame)
+            if key in self._frames:
+                exposures[key] = summary.exposure
+        self._frames.keep_only(exposures)  # those of other nights, and of older versions, are let go
+        if not exposures:
             return {}
-        rate = rate_of(len(frames))
-        movie = encode_movie(list(frames.values()), frames_per_s=rate)
-        info = MovieInfo(frames_per_s=rate, exposures=exposures, width=SIDE_PX, height=SIDE_PX + FOOT_PX)
+        rate = rate_of(len(exposures))
+        movie = encode_movie(self._frames.read(exposures), frames_per_s=rate)
+        info = MovieInfo(frames_per_s=rate, exposures=list(exposures.values()), width=SIDE_PX, height=SIDE_PX + FOOT_PX)
         return {
             "movie": self._put_night(task, "movie", "mp4", movie, "video/mp4"),
             "movie_info": self._put_night(task, "movie", "json", info.model_dump_json().encode(), "application/json"),

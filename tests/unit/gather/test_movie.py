@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from rapid.gather.movie import FOOT_PX, SIDE_PX, encode_movie, keep_frame, make_frame, rate_of, words_of
+from rapid.gather.movie import FOOT_PX, SIDE_PX, FrameStore, encode_movie, keep_frame, make_frame, rate_of, words_of
 from tests.support.records import make_summary
 
 
@@ -53,3 +53,17 @@ def test_a_long_night_plays_faster(n, rate):
 def test_the_words_name_what_is_missing():
     summary = make_summary(7, n_finished=3, n_expected=9, info={"physical_filter": "r_57", "object_name": "DEEP"})
     assert words_of(summary) == "20261120 000007  science  r_57  DEEP  FWHM 0.80 arcsec  3/9"
+
+
+def test_frames_are_kept_until_they_are_let_go():
+    kept = FrameStore()
+    for name in "abc":
+        kept.put(name, name.encode())
+    kept.put("b", b"new")
+    kept.keep_only(["b", "c", "d"])
+    assert ("a" in kept, "b" in kept, "d" in kept) == (False, True, False)
+    assert list(kept.read(["c", "b"])) == [b"c", b"new"]
+    with pytest.raises(KeyError):
+        list(kept.read(["a"]))
+    kept.keep_only([])
+    assert "b" not in kept
