@@ -304,7 +304,7 @@ class Accountant:
                 yield f"{key} is left of a product half-written"
             elif path.suffix == ".json" and not _is_json(path):
                 yield f"{key} is no JSON"
-            elif key not in named and not path.name.startswith(("summary.", *LATER)):
+            elif key not in named and path.parts[-3] != "night" and not path.name.startswith(("summary.", *LATER)):
                 yield f"{key} belongs to no result"
         for key in self.unnamed_plots(until_s=until_s):
             yield f"{key} belongs to no summary, and no gather ended while it was made"
