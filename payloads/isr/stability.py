@@ -17,6 +17,8 @@ N_SIGMA = 5.0
 """A step this many standard errors high is one: of noise alone one amp in a thousand shows one."""
 MIN_STEP_ADU = 0.25
 """Smaller steps change nothing: the row's level takes them off."""
+LEVEL_STEP_ADU = 0.5
+"""Levels are medians of whole counts."""
 MIN_KEPT = 0.6
 """Part of a step that must be left once the slope within the windows is taken off: a slope or a decay is no step."""
 KEPT_SIGMA = 5.0
@@ -65,8 +67,13 @@ def _find_shifts(levels: NDArray[np.float32], window: int) -> list[list[BiasShif
     width = min(window, n // 6)
     if width < MIN_WINDOW:
         return [[] for _ in range(n_amps)]
-    # Rows scatter about each other by their noise, whatever the level does slowly.
-    noise = 1.4826 * np.median(np.abs(np.diff(values, axis=1)), axis=1, keepdims=True) / np.sqrt(2.0)
+    # Rows scatter about each other by their noise, whatever the level does slowly. Levels come in half counts, and so would
+    # the median of what they differ by: it only tells what to leave out.
+    change = np.diff(values, axis=1)
+    usual = 1.4826 * np.median(np.abs(change), axis=1, keepdims=True)
+    is_noise = np.abs(change) <= 4.0 * np.maximum(usual, LEVEL_STEP_ADU)
+    n_noise = np.maximum(is_noise.sum(axis=1, keepdims=True), 1)
+    noise = np.sqrt((change**2 * is_noise).sum(axis=1, keepdims=True) / n_noise / 2.0)
     noise = np.maximum(noise, 1e-3)
     near = median_filter(values, (1, 5), mode="nearest")
     values = np.where(np.abs(values - near) > OUTLIER_SIGMA * noise, near, values)

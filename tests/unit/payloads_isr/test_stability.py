@@ -35,6 +35,12 @@ def test_noise_alone_shows_none():
     assert sum(len(found) for found in find_bias_shifts(np.stack([noise(seed) for seed in range(200)]))) <= 2
 
 
+@pytest.mark.parametrize("sigma", [0.3, 0.45, 0.65, 0.85])
+def test_levels_in_half_counts_show_none_either(sigma):
+    levels = np.round(2 * np.stack([noise(seed, sigma=sigma) for seed in range(200)])) / 2
+    assert sum(len(found) for found in find_bias_shifts(levels.astype(np.float32))) <= 2
+
+
 @pytest.mark.parametrize(
     "drift",
     [
