@@ -6,7 +6,8 @@ extra-focal one share the aberrations and not these ambiguities, so that their j
 
 Accuracy on simulated donuts (0.15 um rms in each of 19 terms, over a sky of 1000 electrons, r band, 1.6 degrees off
 axis, seeing 0.7-1.1 arcsec, binned 2x2): rss error over all terms 58 nm (99 nm at most) for one donut of 4e6 electrons
-and 44 nm for a pair, medians of 8 and 4 draws; 97 and 66 nm with half the light. In seeing below 0.65 arcsec blocks of two pixels are coarse: up to 240 nm, and chi2_per_dof says so.
+and 44 nm for a pair, medians of 8 and 4 draws; 97 and 66 nm with half the light. In seeing below 0.65 arcsec blocks of
+two pixels are coarse: up to 240 nm, and chi2_per_dof says so.
 
 All Zernikes here are deviations from the perfect telescope's, in the camera's axes as batoid draws them.
 """

@@ -1,9 +1,10 @@
 """Payload ``isr``: calibrate one detector with whatever calibs there are, and say what was applied.
 
 It never fails for want of a calib. Kinds it asks for: ``bias dark flat defects crosstalk linearity ptc``, and
-``crosstalk_quadratic serial_cti brighter_fatter`` where the configuration asks (`payloads.isr.optional`).
-Tables: ``crosstalk`` ``{target amp: {source amp: fraction}}``, ``crosstalk_quadratic`` the same per electron; ``linearity`` ``{amp: {level
-[electron]: what to subtract [electron]}}``; ``ptc`` ``{amp: {gain, read_noise [electron], turnoff_electron}}``.
+``crosstalk_quadratic serial_cti brighter_fatter`` where the configuration asks (`payloads.isr.optional`). Tables:
+``crosstalk`` ``{target amp: {source amp: fraction}}``, ``crosstalk_quadratic`` the same per electron; ``linearity``
+``{amp: {level [electron]: what to subtract [electron]}}``; ``ptc`` ``{amp: {gain, read_noise [electron],
+turnoff_electron}}``.
 """
 
 from collections import OrderedDict
