@@ -146,6 +146,33 @@ def test_i7_a_job_longer_than_any_timeout_lives_while_its_worker_beats(board: Bo
     board.complete(job, {})
 
 
+def test_i7_a_worker_too_busy_for_a_heartbeat_is_alive_by_what_it_completes(board: Board) -> None:
+    board.post(spec_of(1, range(12)))
+    job = board.claim(worker())
+    for _ in range(11):
+        # Short jobs, each given with the end of the last: for more than three leases it neither beats nor asks.
+        board.advance_clock(LEASE_MS // 3)
+        board.tick()
+        (job,) = board.complete_many([(job, {})], claim_limit=1).following
+    board.complete(job, {})
+    assert [state.worker_id for state in board.workers()] == ["w0"]
+    assert board.status().counters.get("workers_lost", 0) == 0
+
+
+@pytest.mark.parametrize("end", ["fail", "release"])
+def test_i7_what_a_worker_gives_up_is_a_sign_of_life_too(board: Board, end: str) -> None:
+    board.post(spec_of(1, [0]))
+    job = board.claim(worker())
+    board.advance_clock(LEASE_MS // 3)
+    if end == "fail":
+        board.fail(job, {"code": "no_data", "message": "nothing there", "retry": "ignore"})
+    else:
+        board.release(job)
+    board.advance_clock(3 * LEASE_MS - LEASE_MS // 3 + 1)
+    board.tick()
+    assert [state.worker_id for state in board.workers()] == ["w0"]
+
+
 def test_i7_a_heartbeat_renews_only_the_job_it_names(make_board: Callable[..., Board]) -> None:
     board = make_board()
     board.post(spec_of(1, [0]))

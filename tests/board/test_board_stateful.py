@@ -170,6 +170,7 @@ def make_machine(server: EmbeddedValkey) -> type[RuleBasedStateMachine]:
             assert answer.refused == {job.job_id for job in refused} - {job.job_id for job in done}
             for job in done:
                 self.model.finish(place_of(job))
+            self.model.seen[name] = self.model.now
             self.done += done
             if claim_limit:
                 self.hear(name, answer.following, claim_limit)
@@ -214,6 +215,7 @@ def make_machine(server: EmbeddedValkey) -> type[RuleBasedStateMachine]:
             self.keep(name, left)
             place = place_of(job)
             outcome = self.boards[name].fail(job, {"code": "bad", "message": "bad", "retry": retry})
+            self.model.seen[name] = self.model.now
             if retry == "ignore":
                 self.model.slot(place).state = "excluded"
                 self.model.note_result(place[0])
@@ -232,6 +234,7 @@ def make_machine(server: EmbeddedValkey) -> type[RuleBasedStateMachine]:
             job, *left = jobs
             self.keep(name, left)
             outcome = self.boards[name].release(job, count_attempt=counted)
+            self.model.seen[name] = self.model.now
             assert outcome == self.model.give_back(place_of(job), "counted" if counted else "free")
             self.see_handed()
 

@@ -132,15 +132,21 @@ local function held_message(c, worker)
   return message_of(c, batch, entries, class, real_lease_ms(c, worker.lease_ms), f[2], tonumber(since), f[1])
 end
 
+-- A worker has spoken. Not only by its heartbeat: one that ends a job within each third of a lease, and is given the next
+-- with the answer, sends none.
+local function seen(c, id)
+  if redis.call('EXISTS', c.P .. 'worker:' .. id) == 1 then
+    redis.call('HSET', c.P .. 'worker:' .. id, 'seen_ms', c.now)
+    redis.call('ZADD', c.P .. 'workers', 'XX', c.now, id)
+  end
+end
+
 -- heartbeat: ARGV worker, and job, token of each that it has in hand. Returns preempt, mode, how
 -- long its leases now last for it (ms), and the jobs it has lost.
 redis.register_function('rapid_v1_heartbeat', function(keys, args)
   local c, id = context(keys), args[1]
   local f = redis.call('HMGET', c.P .. 'worker:' .. id, 'lease_ms', 'preempt')
-  if f[1] then
-    redis.call('HSET', c.P .. 'worker:' .. id, 'seen_ms', c.now)
-    redis.call('ZADD', c.P .. 'workers', 'XX', c.now, id)
-  end
+  seen(c, id)
   local answer = {(f[2] and f[2] ~= '') and 1 or 0, c.mode, f[1] and real_lease_ms(c, f[1]) or 0}
   for i = 2, #args, 2 do
     -- Only the jobs it names: one given to it that it never heard of must run out (I7).
@@ -161,6 +167,7 @@ local function entitled(c, job, given, state)
   local batch, detector = split_job(job)
   local token, id, class, since, held = lease_of(c, batch, detector)
   if token == given and held == 'held' then
+    seen(c, id)
     return batch, detector, id, class, since
   end
   if token == given and held == state then
@@ -241,6 +248,7 @@ redis.register_function('rapid_v1_complete', function(keys, args)
     end
   end
   for _, group in ipairs(groups) do
+    seen(c, group.id)
     worker = finish(c, group.batch, group, group.id, group.class, limit > 0)
   end
   if not worker and last_id then
