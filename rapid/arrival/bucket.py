@@ -181,20 +181,33 @@ class BucketSource:
         is_old_raw = found.is_listed and kind is FileKind.RAW
         if is_old_raw and self._is_done is not None and self._is_done(uri, found.size_bytes or 0):
             return _Seen(found, is_done=True)
-        header, sensors, problem = None, None, None
         try:
             if found.size_bytes is None or not found.etag:
-                about = client_for(self.place).head_object(Bucket=self.place.bucket, Key=found.key)
-                found = _Found(found.key, int(about["ContentLength"]), str(about["ETag"]).strip('"'))
-            data = RangedBytes(found.size_bytes or 0, functools.partial(self._fetch, found.key), ahead=64 * 1024)
+                found = self._ask(found.key)
+            seen = self._read(found, kind, uri)
+            if seen.problem is not None and not found.is_listed:
+                # Servers tell of sizes that are none (of a part, or 0): nobody's raw is bad by hearsay.
+                asked = self._ask(found.key)
+                seen = seen if asked == found else self._read(asked, kind, uri)
+        except S3_ERRORS as error:
+            raise as_rapid_error(error, kind="raw", key=found.key) from error
+        return seen
+
+    def _ask(self, key: str) -> _Found:
+        """Return an object's size and ETag as the server has them now."""
+        about = client_for(self.place).head_object(Bucket=self.place.bucket, Key=key)
+        return _Found(key, int(about["ContentLength"]), str(about["ETag"]).strip('"'))
+
+    def _read(self, found: _Found, kind: FileKind, uri: str) -> _Seen:
+        header, sensors, problem = None, None, None
+        data = RangedBytes(found.size_bytes or 0, functools.partial(self._fetch, found.key), ahead=64 * 1024)
+        try:
             if kind is FileKind.RAW:
                 header = read_raw_header(data, uri=uri, camera=self._camera)
             else:
                 sensors = read_sidecar(data)
         except RawError as error:
             problem = error
-        except S3_ERRORS as error:
-            raise as_rapid_error(error, kind="raw", key=found.key) from error
         return _Seen(found, header, sensors, problem)
 
     def _fetch(self, key: str, offset: int, length: int) -> bytes:

@@ -105,11 +105,12 @@ def parse_notification(
 
 def _has_secret(record: Mapping[str, Any], secret: str) -> bool:
     given = record.get("opaqueData")
-    return isinstance(given, str) and hmac.compare_digest(given.encode(), secret.encode())
+    # JSON may hold halves of characters, which no bytes are for: they are not the secret, either.
+    return isinstance(given, str) and hmac.compare_digest(given.encode(errors="replace"), secret.encode())
 
 
 def _created(record: Mapping[str, Any]) -> ObjectCreated | None:
-    """Return what a record says, None if it lacks bucket or key or they are no text."""
+    """Return what a record says, None if it lacks bucket or key or they are no text that a server could have."""
     s3 = record.get("s3")
     bucket = s3.get("bucket") if isinstance(s3, dict) else None
     thing = s3.get("object") if isinstance(s3, dict) else None
@@ -118,13 +119,25 @@ def _created(record: Mapping[str, Any]) -> ObjectCreated | None:
     name, key, size = bucket.get("name"), thing.get("key"), thing.get("size")
     if not isinstance(name, str) or not isinstance(key, str) or not name or not key:
         return None
+    key = unquote_plus(key)
+    if not (_is_name(name) and _is_name(key)):
+        return None
     return ObjectCreated(
         bucket=name,
-        key=unquote_plus(key),
+        key=key,
         size_bytes=size if isinstance(size, int) and not isinstance(size, bool) and size >= 0 else None,
         etag=str(thing.get("eTag") or "").strip('"'),
         sequencer=str(thing.get("sequencer") or ""),
     )
+
+
+def _is_name(text: str) -> bool:
+    """Whether a text can be asked for over HTTP and told of in Redis: no half of a character, no NUL."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return "\x00" not in text
 
 
 class Sequencers:

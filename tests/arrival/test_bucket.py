@@ -50,7 +50,8 @@ class Bucket:
 
     def record_of(self, key: str, **changes) -> dict:
         about = self._client.head_object(Bucket=self.name, Key=key)
-        return self.record(key, size=about["ContentLength"], eTag=about["ETag"].strip('"'), **changes)
+        facts = {"size": about["ContentLength"], "eTag": about["ETag"].strip('"')}
+        return self.record(key, **(facts | changes))
 
 
 @pytest.fixture
@@ -103,6 +104,14 @@ async def test_a_notification_brings_a_raw_at_once(bucket, told):
     assert receipt.n_taken == 1
     assert raw.exposure_id == DAY + 1
     assert raw.arrived_monotonic_s - begin < 1.0
+
+
+@pytest.mark.parametrize("size", [0, 1, 2880, 1 << 40], ids=["none", "a byte", "a part", "too much"])
+async def test_a_size_that_is_told_wrongly_makes_no_raw_bad(bucket, told, size):
+    told.source.notify(body_of(bucket.record_of(bucket.put_raw(1), size=size)))
+    (raw,) = await told.count(1)
+    assert isinstance(raw, RawArrived)
+    assert (raw.exposure_id, raw.size_bytes) == (DAY + 1, len(make_raw(1)))
 
 
 async def test_three_notifications_in_one_millisecond_are_three_exposures(bucket, told):

@@ -76,6 +76,9 @@ def test_a_body_that_is_no_json_is_bad_and_no_more(text):
         {"eventName": "ObjectCreated:Put", "s3": {"bucket": "raws", "object": {"key": "x"}}},
         {"eventName": "ObjectCreated:Put", "s3": {"bucket": {"name": "raws"}, "object": {"key": 5}}},
         {"eventName": "ObjectCreated:Put", "s3": {"bucket": {"name": ""}, "object": {"key": "x"}}},
+        record("LSSTCam/\ud800.fits"),
+        record("LSSTCam/%00.fits"),
+        {"eventName": "ObjectCreated:Put", "s3": {"bucket": {"name": "r\udfff"}, "object": {"key": "x"}}},
     ],
 )
 def test_a_bad_record_is_counted_and_the_rest_is_taken(bad):
@@ -89,7 +92,7 @@ def test_a_size_that_is_none_is_unknown(size):
     assert parse_notification(body(record(size=size)))[0][0].size_bytes is None
 
 
-@pytest.mark.parametrize("given_", ["wrong", "", None, "Hush", 5])
+@pytest.mark.parametrize("given_", ["wrong", "", None, "Hush", 5, "\ud800"])
 def test_a_record_without_the_secret_is_refused_and_the_others_are_taken(given_):
     wrong = {**record("a"), "opaqueData": given_}
     created, receipt = parse_notification(body(wrong, record("b")), secret="hush")
