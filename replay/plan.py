@@ -13,14 +13,20 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from rapid.camera.models import Camera
 from rapid.camera.store import load_camera
-from rapid.errors import ConfigurationError
+from rapid.errors import ConfigurationError, NotFoundError
 from rapid.exposure.models import ImageType, exposure_id_of
 from rapid.exposure.naming import make_obs_id
 
+LAST_SEQ_NUM = 99_999
+"""An exposure id has five digits for it."""
+
+MAX_SEED = 2**63 - 1
+
 
 class _Plan(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class BiasBlock(_Plan):
@@ -59,7 +65,9 @@ class ScienceBlock(_Plan):
     sky_e_s: float = Field(default=30.0, ge=0, description="Sky [electron/px/s].")
     transparency: float = Field(default=1.0, gt=0, le=1)
     zernikes_um: tuple[float, ...] = Field(
-        default=(), description="Coma x, coma y, astigmatism [um], as the corner wavefront sensors see them."
+        default=(),
+        max_length=3,
+        description="Coma x, coma y, astigmatism [um], as the corner wavefront sensors see them.",
     )
     field: str = "DEEP_F12"
     ra_deg: float = 60.0
@@ -89,7 +97,9 @@ class DonutBlock(_Plan):
     exposure_time_s: float = Field(default=15.0, gt=0)
     seeing_arcsec: float = Field(default=0.8, gt=0)
     sky_e_s: float = Field(default=30.0, ge=0)
-    zernikes_um: tuple[float, ...] = Field(default=(0.1, -0.05, 0.15), description="Coma x, coma y, astigmatism [um].")
+    zernikes_um: tuple[float, ...] = Field(
+        default=(0.1, -0.05, 0.15), max_length=3, description="Coma x, coma y, astigmatism [um]."
+    )
 
 
 Block = Annotated[
@@ -142,7 +152,7 @@ class NightPlan(_Plan):
 
     camera: str
     day_obs: int = Field(ge=19900101, le=99991231)
-    seed: int = 1
+    seed: int = Field(default=1, ge=0, le=MAX_SEED)
     controller: str = Field(default="O", pattern=r"^[A-Z]$")
     cadence_s: float = Field(default=34.0, gt=0)
     detectors: tuple[int, ...] = Field(default=(), description="Detectors read out; all science detectors if empty.")
@@ -155,7 +165,7 @@ class NightPlan(_Plan):
     transparency_history: tuple[Fraction, ...] = Field(
         default=(), description="Transparency over them likewise: clouds that come and go."
     )
-    first_seq_num: int = Field(default=1, ge=1)
+    first_seq_num: int = Field(default=1, ge=1, le=LAST_SEQ_NUM)
     blocks: tuple[Block, ...] = Field(min_length=1)
 
     @field_validator("day_obs")
@@ -173,14 +183,16 @@ class NightPlan(_Plan):
         Raises
         ------
         ConfigurationError
-            Raised for a detector the camera does not have.
+            Raised, naming the field, for a camera that nobody knows, or a detector, filter or sequence number that it
+            does not have.
         """
-        camera = load_camera(self.camera)
+        try:
+            camera = load_camera(self.camera)
+        except NotFoundError as error:
+            raise ConfigurationError("camera", error.message) from error
         detectors = self.detectors or tuple(sorted(camera.science_ids))
-        unknown = [number for number in detectors if number not in camera.by_id]
-        if unknown:
-            raise ConfigurationError("detectors", f"{camera.name} has no detector {unknown[0]}")
         total = sum(_length(block) for block in self.blocks)
+        self._check(camera, detectors, total)
         n_sky = sum(
             _length(block) for block in self.blocks if isinstance(block, ScienceBlock | SweepBlock | DonutBlock)
         )
@@ -223,6 +235,42 @@ class NightPlan(_Plan):
                 planned.append(exposure)
                 begin += timedelta(seconds=max(self.cadence_s, exposure.exposure_time_s + 4))
         return planned
+
+    def _check(self, camera: Camera, detectors: tuple[int, ...], total: int) -> None:
+        """Refuse what this camera cannot take."""
+        _check_detectors("detectors", detectors, camera)
+        if self.first_seq_num + total - 1 > LAST_SEQ_NUM:
+            raise ConfigurationError(
+                "blocks",
+                f"{total} exposures from {self.first_seq_num} on: a day has sequence numbers to {LAST_SEQ_NUM}",
+            )
+        for number, block in enumerate(self.blocks):
+            field = f"blocks.{number}.{block.kind}"
+            taken = getattr(block, "physical_filter", None)
+            # Of two wheels, FILTER~GRATING, a definition lists the first's usual ones only.
+            if taken is not None and camera.filters and "~" not in taken and taken not in camera.filters:
+                raise ConfigurationError(
+                    f"{field}.physical_filter", f"{camera.name} has no {taken}: it has {', '.join(camera.filters)}"
+                )
+            if not isinstance(block, ScienceBlock):
+                continue
+            for place, absent in block.missing.items():
+                if not 0 <= place < block.n:
+                    raise ConfigurationError(
+                        f"{field}.missing", f"{place} is no place in a block of {block.n}, which are counted from 0"
+                    )
+                _check_detectors(f"{field}.missing.{place}", absent, camera)
+                if set(detectors) <= set(absent):
+                    raise ConfigurationError(f"{field}.missing.{place}", "leaves no detector to read out")
+
+
+def _check_detectors(field: str, numbers: tuple[int, ...], camera: Camera) -> None:
+    unknown = [number for number in numbers if number not in camera.by_id]
+    if unknown:
+        raise ConfigurationError(field, f"{camera.name} has no detector {unknown[0]}")
+    twice = [number for place, number in enumerate(numbers) if number in numbers[:place]]
+    if twice:
+        raise ConfigurationError(field, f"detector {twice[0]} is there twice")
 
 
 def _at(history: tuple[float, ...], along: float) -> float:
@@ -321,7 +369,7 @@ def load_plan(path: Path) -> NightPlan:
         return make_plan(yaml.safe_load(path.read_text(encoding="utf-8")))
     except OSError as error:
         raise ConfigurationError("plan", f"{path}: {error.strerror}") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigurationError("plan", f"{path} is not YAML: {error}") from error
 
 
@@ -333,6 +381,8 @@ def make_plan(facts: Any) -> NightPlan:
     ConfigurationError
         Raised, naming the field, for facts that are not valid.
     """
+    if not isinstance(facts, dict):
+        raise ConfigurationError("plan", "is no mapping: camera, day_obs, blocks, ...")
     try:
         return NightPlan.model_validate(facts)
     except ValidationError as error:

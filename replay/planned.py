@@ -29,8 +29,8 @@ def recording_of_plan(
     extra
         More events: control changes, requests, faults.
     """
-    camera = load_camera(plan.camera)
     exposures = plan.exposures()
+    camera = load_camera(plan.camera)
     epoch = exposures[0].begin
     events: list[NightEvent] = []
     for exposure in exposures:

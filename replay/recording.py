@@ -36,9 +36,12 @@ from replay.plan import PlannedExposure
 FORMAT: Literal["rapid-recording"] = "rapid-recording"
 VERSION = 1
 MANIFEST = "recording.json"
+PIXELS = "pixels"
+FILES = {MANIFEST, "events.jsonl", "headers.txt", "exposures.jsonl", "results.jsonl", "summaries.jsonl", PIXELS}
+"""What a folder of a recording holds of ours."""
+
 MAX_TEXT_BYTES = 1 << 30
 """Of one text of a recording, unpacked: more than the longest night has; a guard against a zip file that lies."""
-
 
 MAX_WORKERS = 64
 """Of a replay's own system: one machine."""
@@ -350,7 +353,7 @@ def read_pixels(recording: Recording, key: str) -> bytes | None:
         return None
     files = _open(recording.source)
     try:
-        return files.read(f"pixels/{key}")
+        return files.read(f"{PIXELS}/{key}")
     finally:
         files.close()
 
@@ -395,8 +398,15 @@ def write_recording(
     Raises
     ------
     ConfigurationError
-        Raised if something is there.
+        Raised if something is there, or nothing can be written there.
     """
+    try:
+        _write(recording, path, pixels, overwrite=overwrite)
+    except OSError as error:
+        raise ConfigurationError("recording", f"{path} cannot be written: {error.strerror}") from error
+
+
+def _write(recording: Recording, path: Path, pixels: Iterable[tuple[str, bytes]], *, overwrite: bool) -> None:
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         is_recording = path.suffix == ".zip" or (path / MANIFEST).exists()
         if not overwrite or not is_recording:
@@ -412,6 +422,10 @@ def write_recording(
             target = temporary / name
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(data)
+        for other in path.iterdir() if path.is_dir() else ():
+            # Of somebody's own, such as tolerances beside a golden set: it stays.
+            if other.name not in FILES:
+                other.replace(temporary / other.name)
         if path.is_dir():
             shutil.rmtree(path)
     temporary.replace(path)
@@ -421,7 +435,7 @@ def _contents(recording: Recording, pixels: Iterable[tuple[str, bytes]]) -> Iter
     for name, text in _texts(recording):
         yield name, text.encode()
     for key, data in pixels:
-        yield f"pixels/{key}", data
+        yield f"{PIXELS}/{key}", data
 
 
 def _write_zip(recording: Recording, path: Path, pixels: Iterable[tuple[str, bytes]]) -> None:
@@ -430,5 +444,5 @@ def _write_zip(recording: Recording, path: Path, pixels: Iterable[tuple[str, byt
             # A fixed date: the same night gives the same file, whenever it is written.
             member = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
             # Compressed pixels do not get smaller.
-            member.compress_type = zipfile.ZIP_STORED if name.startswith("pixels/") else zipfile.ZIP_DEFLATED
+            member.compress_type = zipfile.ZIP_STORED if name.startswith(f"{PIXELS}/") else zipfile.ZIP_DEFLATED
             archive.writestr(member, data)

@@ -150,8 +150,8 @@ class NightSimulator:
         self, plan: NightPlan, sink: Sink, *, truth_dir: Path | None = None, n_threads: int = 1, compress: bool = True
     ) -> None:
         self.plan = plan
-        self.camera = load_camera(plan.camera)
         self.exposures = plan.exposures()
+        self.camera = load_camera(plan.camera)
         self._sink = sink
         self._truth_dir = truth_dir
         self._compress = compress

@@ -34,7 +34,7 @@ def simulate(
 ) -> None:
     """Write the raws of a simulated night. Example: rapid replay simulate night.yaml --out night --cadence 34"""
     from replay.demo import NIGHTS
-    from replay.plan import NightPlan, load_plan
+    from replay.plan import NightPlan, load_plan, make_plan
 
     given = plan or plan_option
     if camera is not None and given is not None:
@@ -45,8 +45,10 @@ def simulate(
     else:
         night = load_plan(given or NIGHTS / "demo.yaml")
     if seed is not None:
-        night = night.model_copy(update={"seed": seed})
+        night = make_plan(night.model_dump() | {"seed": seed})
     if recording is not None:
+        if out is not None or s3:
+            raise ConfigurationError("recording", "a recording is written instead of raws: leave --out and --s3")
         _write_recording(night, recording)
         return
     if out is None:

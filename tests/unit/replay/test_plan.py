@@ -9,6 +9,7 @@ from rapid.errors import ConfigurationError
 from rapid.exposure.models import ImageType
 from replay.demo import NIGHTS, prepare_folder
 from replay.plan import NightPlan, load_plan
+from replay.planned import recording_of_plan
 
 
 @pytest.mark.parametrize("path", sorted(NIGHTS.glob("*.yaml")), ids=lambda path: path.stem)
@@ -52,6 +53,22 @@ def test_groups_carry_their_size_and_a_sweep_its_positions():
         ),
         pytest.param("camera: LSSTComCam\nday_obs: 20261120\nblocks: [{kind: x}]", "blocks.0", id="unknown block"),
         pytest.param("camera: [", "plan", id="not YAML"),
+        pytest.param("", "plan", id="an empty file"),
+        pytest.param(
+            "camera: LSSTComCam\nday_obs: 20261120\ncadence_s: .inf\nblocks: [{kind: bias, n: 1}]",
+            "cadence_s",
+            id="never the next exposure",
+        ),
+        pytest.param(
+            "camera: LSSTComCam\nday_obs: 20261120\nblocks: [{kind: dark, n: 1, exposure_time_s: .inf}]",
+            "blocks.0.dark.exposure_time_s",
+            id="an exposure without end",
+        ),
+        pytest.param(
+            "camera: LSSTComCam\nday_obs: 20261120\nseed: -1\nblocks: [{kind: bias, n: 1}]",
+            "seed",
+            id="a negative seed",
+        ),
     ],
 )
 def test_a_mistake_names_the_field(tmp_path, text, field):
@@ -67,6 +84,44 @@ def test_a_detector_the_camera_does_not_have_is_refused():
     )
     with pytest.raises(ConfigurationError, match="no detector 9"):
         plan.exposures()
+
+
+SCIENCE = {"kind": "science", "n": 2, "physical_filter": "r_03"}
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        pytest.param({"camera": "NoCam"}, "camera: no camera named NoCam", id="no such camera"),
+        pytest.param({"detectors": [3, 3]}, "detectors: detector 3 is there twice", id="a detector twice"),
+        pytest.param({"first_seq_num": 99_999}, "blocks: 2 exposures from 99999 on", id="more than a day counts"),
+        pytest.param(
+            {"blocks": [SCIENCE | {"physical_filter": "r_57"}]},
+            "blocks.0.science.physical_filter: LSSTComCam has no r_57",
+            id="another camera's filter",
+        ),
+        pytest.param(
+            {"blocks": [SCIENCE | {"missing": {1: [9]}}]},
+            "missing.1: LSSTComCam has no detector 9",
+            id="missing nobody",
+        ),
+        pytest.param(
+            {"blocks": [SCIENCE | {"missing": {2: [8]}}]}, "missing: 2 is no place in a block of 2", id="missing never"
+        ),
+        pytest.param(
+            {"blocks": [SCIENCE | {"missing": {0: [*range(9)]}}]}, "missing.0: leaves no detector", id="all missing"
+        ),
+    ],
+)
+def test_what_the_camera_cannot_take_is_refused_with_the_field(change, complaint):
+    plan = NightPlan.model_validate({"camera": "LSSTComCam", "day_obs": 20261120, "blocks": [SCIENCE]} | change)
+    with pytest.raises(ConfigurationError, match=complaint):
+        recording_of_plan(plan)
+
+
+def test_a_grating_beside_a_filter_is_taken_as_it_is():
+    facts = {"camera": "LATISS", "day_obs": 20261120, "blocks": [SCIENCE | {"physical_filter": "empty_1~holo4_003"}]}
+    assert NightPlan.model_validate(facts).exposures()[0].physical_filter == "empty_1~holo4_003"
 
 
 def test_a_demo_never_empties_a_folder_it_did_not_make(tmp_path):

@@ -171,6 +171,21 @@ def test_nothing_but_a_recording_is_ever_replaced(recording, tmp_path):
     assert (tmp_path / "work" / "thesis.txt").read_text() == "years"
 
 
+def test_tolerances_beside_a_recording_stay_when_it_is_replaced(recording, tmp_path):
+    write_recording(recording, tmp_path / "night", pixels=[("a", b"1")])
+    (tmp_path / "night" / "tolerances.yaml").write_text("extra: true\n")
+    write_recording(recording.with_manifest(title="again"), tmp_path / "night", overwrite=True)
+    assert (tmp_path / "night" / "tolerances.yaml").read_text() == "extra: true\n"
+    assert not (tmp_path / "night" / "pixels").exists()
+    assert read_recording(tmp_path / "night").manifest.title == "again"
+
+
+def test_a_place_where_nothing_can_be_written_is_named(recording, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigurationError, match=r"file.night\.zip cannot be written"):
+        write_recording(recording, tmp_path / "file" / "night.zip")
+
+
 def test_raws_come_in_their_order_or_shuffled_alike_for_a_seed():
     event = RawsEvent(
         at_s=1.0, exposure=7, detectors=tuple("ABCDEFGH"), after_ms=tuple(range(8)), quarantined={"C": "x"}
