@@ -15,6 +15,9 @@ from urllib.parse import unquote_plus
 MAX_BODY_BYTES = 4 << 20
 """A thousand records of 4 KB; nobody sends more at once."""
 
+MAX_KEY_BYTES = 1024
+"""S3 has no longer keys: a server refuses to be asked for one."""
+
 
 @dataclass(frozen=True)
 class ObjectCreated:
@@ -132,12 +135,11 @@ def _created(record: Mapping[str, Any]) -> ObjectCreated | None:
 
 
 def _is_name(text: str) -> bool:
-    """Whether a text can be asked for over HTTP and told of in Redis: no half of a character, no NUL."""
+    """Whether a text can be asked for over HTTP and told of in Redis: no half of a character, no NUL, not too long."""
     try:
-        text.encode()
+        return len(text.encode()) <= MAX_KEY_BYTES and "\x00" not in text
     except UnicodeEncodeError:
         return False
-    return "\x00" not in text
 
 
 class Sequencers:

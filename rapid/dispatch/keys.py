@@ -100,6 +100,7 @@ KEYS = (
     KeySpec("ingest_queue", "list", "ingest, anyone who may tell", "ingest", "entries leave when taken", "files told of over HTTP, or tried again, that wait to be ingested: URIs"),
     KeySpec("ingest_taken:WORKER", "list", "ingest", "ingest", "entries leave when dealt with", "files an ingest process has in hand; put back if it dies"),
     KeySpec("ingest_names", "set", "ingest", "ingest", "entries leave with their process", "ingest processes"),
+    KeySpec("ingest_lists", "set", "ingest", "ingest", "entries leave with their process", "embargo-butler's lists that ingest processes take from, JSON: process, queue, list of what it has in hand"),
     KeySpec("ingest_status:WORKER", "string", "ingest", "all", "60 s after the last sign of life", "how an ingest process stands, JSON"),
     KeySpec("ingest_set_aside", "hash", "ingest", "person", "5000 are kept", "URI: why a file was not ingested, JSON"),
     KeySpec("ingest_handled", "zset", "ingest", "ingest", "200000 are kept", "files that handlers outside the repository have taken, by time"),

@@ -16,8 +16,11 @@ class Failure(StrEnum):
     REFUSED = "refused"
     """The repository did not take it; that may pass (a file not yet visible, another process at the same exposure)."""
 
+    UNREACHABLE = "unreachable"
+    """The store that the file is in does not answer for it: no fault of the file, and no reason for others to wait."""
+
     OUTAGE = "outage"
-    """The repository, or the store the file is in, does not answer: no fault of the file."""
+    """The repository does not answer: nothing can be ingested."""
 
 
 class Step(StrEnum):
@@ -53,7 +56,7 @@ def decide_retry(failure: Failure, *, attempts: int, age_s: float, policy: Retry
     Parameters
     ----------
     attempts
-        How often it was refused, this time included; an outage counts for none.
+        How often it failed in this way, this time included: only what was refused counts towards being set aside.
     age_s
         Since it came.
 

@@ -109,7 +109,7 @@ class IngestDesk:
         except NotFoundError as error:
             return Outcome(item, failure=Failure.REFUSED, code="file_gone", reason=error.message)
         except StoreError as error:
-            return Outcome(item, failure=Failure.OUTAGE, code=error.code, reason=error.message)
+            return Outcome(item, failure=Failure.UNREACHABLE, code=error.code, reason=error.message)
         except RapidError as error:
             return Outcome(item, failure=Failure.BAD_FILE, code=error.code, reason=error.message)
         return None

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime
 from typing import Protocol
 
 import structlog
@@ -11,12 +12,14 @@ from rapid.dispatch.board import AsyncBoard
 from rapid.errors import RapidError
 from rapid.ingest import store
 from rapid.ingest.inbox import Inbox
-from rapid.ingest.models import Item, Receipt
+from rapid.ingest.models import Item, Receipt, SetAsideRecord
 
 log = structlog.get_logger()
 
 N_TAKEN = 100
 """Entries taken off a list in one go: what a killed process leaves to be done again."""
+
+MAX_SHOWN_BYTES = 1024
 
 
 class RawSource(Protocol):
@@ -58,8 +61,16 @@ async def follow_source(
             await inbox.put(item)
 
 
-async def take_list(board: AsyncBoard, names: store.QueueNames, inbox: Inbox) -> None:
-    """Put in what a list tells of, until cancelled; first what a process of this name had in hand before."""
+async def take_list(
+    board: AsyncBoard, names: store.QueueNames, inbox: Inbox, refuse: Callable[[SetAsideRecord], Awaitable[None]]
+) -> None:
+    """Put in what a list tells of, until cancelled; first what a process of this name had in hand before.
+
+    Parameters
+    ----------
+    refuse
+        Told of an entry that names no file.
+    """
     entries = await board.connection.run(store.taken_before(names))
     if entries:
         log.info("going on with what was in hand", queue=names.queue, n=len(entries))
@@ -67,7 +78,11 @@ async def take_list(board: AsyncBoard, names: store.QueueNames, inbox: Inbox) ->
         for entry in entries:
             uri = store.entry_uri(entry, is_foreign=names.is_foreign)
             if uri is None:
-                log.error("entry of a list names no file", queue=names.queue, entry=repr(entry[:200]))
+                text = entry[:MAX_SHOWN_BYTES].decode(errors="backslashreplace")
+                reason = f"an entry of {names.queue} that names no file"
+                await refuse(
+                    SetAsideRecord(uri=text or "(empty)", code="bad_entry", reason=reason, at=datetime.now(UTC))
+                )
                 await board.connection.run(store.let_go(names.taken, entry))
                 continue
             await inbox.put(Item(uri, since_s=time.monotonic(), receipts=[Receipt(names.taken, entry)]))

@@ -134,6 +134,10 @@ class Ledger:
             detector=detector.id if detector is not None else None,
             at=raw.quarantined_at,
         )
+        await self.refuse(record)
+
+    async def refuse(self, record: SetAsideRecord) -> None:
+        """Set aside what no file was made of."""
         await self._note_aside(record)
         self.counts[Fate.SET_ASIDE.value] += 1
         self._metrics.files.labels(fate=Fate.SET_ASIDE.value).inc()

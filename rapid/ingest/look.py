@@ -5,6 +5,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from botocore.exceptions import ParamValidationError
+
 from rapid.arrival.models import RawHeader
 from rapid.arrival.ranged import RangedBytes, read_raw_header
 from rapid.camera.models import Camera
@@ -17,6 +19,8 @@ def size_of(uri: str) -> int:
 
     Raises
     ------
+    RawError
+        Raised if nothing can have such a name.
     NotFoundError
         Raised if it is gone.
     StoreError
@@ -27,9 +31,11 @@ def size_of(uri: str) -> int:
         if not path.is_file():
             raise NotFoundError("file", uri)
         return path.stat().st_size
-    place = parse_object_uri(uri)
+    place = _object(uri)
     try:
         return int(client_for(place).head_object(Bucket=place.bucket, Key=place.path)["ContentLength"])
+    except ParamValidationError as error:
+        raise RawError(f"no server has a bucket or key of this name: {' '.join(str(error).split())}") from error
     except S3_ERRORS as error:
         raise as_rapid_error(error, kind="file", key=uri) from error
 
@@ -47,7 +53,7 @@ def look_at_raw(uri: str, camera: Camera, size_bytes: int | None = None) -> tupl
         Raised if its server did not answer.
     """
     if is_s3_uri(uri):
-        place = parse_object_uri(uri)
+        place = _object(uri)
         size = size_of(uri) if size_bytes is None else size_bytes
         data = RangedBytes(size, functools.partial(_fetch, place), ahead=64 * 1024)
         try:
@@ -68,6 +74,14 @@ def look_at_raw(uri: str, camera: Camera, size_bytes: int | None = None) -> tupl
         raise RawError(f"the file cannot be read: {error.strerror}", errno=error.errno) from error
     finally:
         os.close(descriptor)
+
+
+def _object(uri: str) -> S3Location:
+    """Return where an object is: whoever told of it may have named a bucket alone."""
+    place = parse_object_uri(uri)
+    if not place.path:
+        raise RawError("names a bucket and no object in it")
+    return place
 
 
 def _fetch(place: S3Location, offset: int, length: int) -> bytes:

@@ -45,6 +45,9 @@ class Item:
     replaces: bool = False
     receipts: list[Receipt] = field(default_factory=list)
     attempts: int = 0
+    """How often it was refused."""
+    waits: int = 0
+    """How often its store did not answer."""
 
 
 class Fate(StrEnum):

@@ -135,7 +135,10 @@ class Ingester:
                 lambda source=source: follow_source(source, self._inbox, self._ledger.quarantine)  # type: ignore[misc]
                 for source in self._sources
             ]
-            doors += [lambda names=names: take_list(self._board, names, self._inbox) for names in self._queues]  # type: ignore[misc]
+            doors += [
+                lambda names=names: take_list(self._board, names, self._inbox, self._ledger.refuse)  # type: ignore[misc]
+                for names in self._queues
+            ]
             doors += [lambda tree=tree: tree.follow(self._inbox) for tree in self._trees]  # type: ignore[misc]
             tasks += [asyncio.create_task(self._repeat(door)) for door in (*doors, self._adopt_orphans)]
             work = asyncio.create_task(self._work(stop))
@@ -232,18 +235,23 @@ class Ingester:
         """Settle what has come to an end, put back the rest; return whether somebody does not answer."""
         ends: list[Outcome] = []
         outage: str | None = None
+        unreachable: str | None = None
         for outcome in outcomes:
             if outcome.failure is None:
                 ends.append(outcome)
                 continue
             item = outcome.item
+            attempts = 0
             if outcome.failure is Failure.OUTAGE:
                 outage = outcome.reason
+            elif outcome.failure is Failure.UNREACHABLE:
+                unreachable = outcome.reason
+                attempts = item.waits = item.waits + 1
             else:
-                item.attempts += 1
+                attempts = item.attempts = item.attempts + 1
             step, pause_s = decide_retry(
                 outcome.failure,
-                attempts=item.attempts,
+                attempts=attempts,
                 age_s=time.monotonic() - item.since_s,
                 policy=self._policy,
             )
@@ -251,7 +259,8 @@ class Ingester:
                 ends.append(outcome)
                 continue
             self._metrics.retries.labels(why=outcome.failure.value).inc()
-            log.warning("file will be tried again", uri=item.uri, attempts=item.attempts, reason=outcome.reason)
+            if outcome.failure is Failure.REFUSED:
+                log.warning("file will be tried again", uri=item.uri, attempts=item.attempts, reason=outcome.reason)
             self._inbox.put_back(item, 0.0 if outcome.failure is Failure.OUTAGE else pause_s)
         for outcome in ends:
             if outcome.fate is Fate.HANDLED and self._desk.hands_on(outcome.item):
@@ -267,6 +276,8 @@ class Ingester:
             self._note_outage(outage)
         elif any(outcome.fate is not None for outcome in outcomes):
             self._note_up()
+        elif unreachable is not None:
+            self._note_outage(unreachable)
         return outage is not None
 
     def _note_outage(self, message: str) -> None:
@@ -290,7 +301,7 @@ class Ingester:
         """Say how this process stands, and that it lives, every few seconds."""
         while True:
             self._changed.clear()
-            await self._board.connection.run(store.put_status(self._prefix, await self._status()))
+            await self._board.connection.run(store.put_status(self._prefix, await self._status(), self._queues))
             await _wait_for(self._changed, STATUS_S)
             await _wait_for(asyncio.Event(), 0.2)  # not more often than that
 

@@ -17,6 +17,7 @@ from rapid.ingest.models import IngestedMessage, IngestStatus, SetAsideRecord
 QUEUE = "ingest_queue"
 TAKEN = "ingest_taken:"
 NAMES = "ingest_names"
+LISTS = "ingest_lists"
 STATUS = "ingest_status:"
 SET_ASIDE = "ingest_set_aside"
 EVENTS = "ingested"
@@ -92,10 +93,12 @@ def let_go(taken_list: str, entry: bytes) -> Talk[None]:
     yield Command(("LREM", taken_list, 0, entry))
 
 
-def put_status(prefix: str, status: IngestStatus) -> Talk[None]:
-    """Say how a process stands, and that it lives."""
+def put_status(prefix: str, status: IngestStatus, lists: Iterable[QueueNames] = ()) -> Talk[None]:
+    """Say how a process stands, that it lives, and which of embargo-butler's lists it takes from."""
     yield Command(("SET", f"{prefix}{STATUS}{status.name}", status.model_dump_json(), "EX", STATUS_EXPIRE_S))
     yield Command(("SADD", f"{prefix}{NAMES}", status.name))
+    if foreign := [json.dumps([status.name, names.queue, names.taken]) for names in lists if names.is_foreign]:
+        yield Command(("SADD", f"{prefix}{LISTS}", *foreign))
 
 
 def get_statuses(prefix: str) -> Talk[list[IngestStatus]]:
@@ -114,15 +117,36 @@ def get_statuses(prefix: str) -> Talk[list[IngestStatus]]:
 
 
 def adopt_orphans(prefix: str) -> Talk[int]:
-    """Put back on our list what dead processes had in hand; return how much."""
+    """Put back on the lists what dead processes had in hand; return how much."""
+    n = yield from _adopt_lists(prefix)
     names = yield Command(("SMEMBERS", f"{prefix}{NAMES}"))
-    n = 0
     for name in sorted(bytes(one).decode() for one in names):
         if (yield Command(("EXISTS", f"{prefix}{STATUS}{name}"))):
             continue
-        while (yield Command(("LMOVE", f"{prefix}{TAKEN}{name}", f"{prefix}{QUEUE}", "LEFT", "RIGHT"))) is not None:
-            n += 1
+        n += yield from _put_back(f"{prefix}{TAKEN}{name}", f"{prefix}{QUEUE}")
         yield Command(("SREM", f"{prefix}{NAMES}", name))
+    return n
+
+
+def _adopt_lists(prefix: str) -> Talk[int]:
+    """Put back on embargo-butler's lists what our dead processes took off them; return how much."""
+    n = 0
+    for entry in (yield Command(("SMEMBERS", f"{prefix}{LISTS}"))):
+        try:
+            name, queue, taken = json.loads(entry)
+        except ValueError:
+            continue  # of another version
+        if (yield Command(("EXISTS", f"{prefix}{STATUS}{name}"))):
+            continue
+        n += yield from _put_back(taken, queue)
+        yield Command(("SREM", f"{prefix}{LISTS}", entry))
+    return n
+
+
+def _put_back(taken: str, queue: str) -> Talk[int]:
+    n = 0
+    while (yield Command(("LMOVE", taken, queue, "LEFT", "RIGHT"))) is not None:
+        n += 1
     return n
 
 
@@ -253,11 +277,16 @@ def note_handled(prefix: str, uri: str, mark: str, *, at_s: float) -> Talk[None]
 
 
 def entry_uri(entry: bytes, *, is_foreign: bool) -> str | None:
-    """Return the URI that a list's entry names; None if it is no text.
+    """Return the URI that a list's entry names; None if it names nothing.
 
     Examples
     --------
     >>> entry_uri(b"rubin-summit/LSSTCam/20251115/x.fits", is_foreign=True)
+    's3://rubin-summit/LSSTCam/20251115/x.fits'
+
+    A profile says by which credentials the Butler finds a bucket; ours are the environment's.
+
+    >>> entry_uri(b"embargo@rubin-summit/LSSTCam/20251115/x.fits", is_foreign=True)
     's3://rubin-summit/LSSTCam/20251115/x.fits'
     """
     try:
@@ -266,4 +295,8 @@ def entry_uri(entry: bytes, *, is_foreign: bool) -> str | None:
         return None
     if not text or "\x00" in text:
         return None
-    return f"s3://{text.removeprefix('s3://')}" if is_foreign else text
+    if not is_foreign:
+        return text
+    place, _, key = text.removeprefix("s3://").partition("/")
+    bucket = place.rpartition("@")[2]
+    return f"s3://{bucket}/{key}" if bucket and key else None

@@ -14,7 +14,9 @@ from rapid.dispatch.board import AsyncBoard
 from rapid.errors import ConfigurationError
 from rapid.ingest import store
 from rapid.ingest.archived import Archive
+from rapid.ingest.decide import Failure, RetryPolicy, Step, decide_retry
 from rapid.ingest.door import DoorSettings, IngestDoor, ingest_router
+from rapid.ingest.models import IngestStatus
 from rapid.products.s3 import parse_store_url
 from tests.ingest.conftest import CAMERA, NAMES, RUN, exposure_id, raws_in, write_raw
 from tests.support.raws import make_raw, raw_name
@@ -150,11 +152,13 @@ async def test_without_redis_the_sender_is_asked_to_come_again(bucket) -> None:
 async def test_embargo_butlers_lists_are_emptied_and_what_a_dead_worker_had_is_done_first(stage, s3, bucket) -> None:
     keys = [put(s3, bucket, 4, NAMES[n]) for n in range(3)]
     queue = store.foreign_queue(bucket.bucket, "ingest.test")
+    nonsense = [b"\xff\xfe", b"", bucket.bucket.encode(), f"{bucket.bucket}/".encode(), b"/x.fits"]
     with redis.Redis.from_url(stage.url) as client:
-        client.lpush(queue.queue, f"{bucket.bucket}/{keys[0]}", b"\xff\xfe", f"{bucket.bucket}/{keys[1]}")
+        client.lpush(queue.queue, f"{bucket.bucket}/{keys[0]}", *nonsense, f"embargo@{bucket.bucket}/{keys[1]}")
         client.lpush(queue.taken, f"{bucket.bucket}/{keys[2]}")
         await stage.start(sources=(), queues=(queue,))
         assert len(await stage.told(4, 3)) == 3
+        assert {one.code for one in await stage.aside(len(nonsense))} == {"bad_entry"}
 
         async def all_empty() -> bool:
             return not client.exists(queue.queue, queue.taken)
@@ -190,6 +194,43 @@ async def test_what_a_dead_process_had_in_hand_goes_to_the_others(stage, tmp_pat
         client.sadd(f"{stage.board.prefix}ingest_names", "ingest.dead")
     await stage.start(sources=())
     assert await stage.told(8, 1) == {94}
+
+
+async def test_what_a_dead_process_took_off_embargo_butlers_list_goes_to_the_others(stage, s3, bucket) -> None:
+    key = put(s3, bucket, 8, NAMES[1])
+    dead = store.foreign_queue(bucket.bucket, "ingest.dead")
+    status = IngestStatus(
+        name="ingest.dead", camera="LSSTCam", repository="", at_ms=0, is_up=True, n_waiting=1
+    )  # what it said before it was killed with the object in hand
+    await stage.board.connection.run(store.put_status(stage.board.prefix, status, [dead]))
+    with redis.Redis.from_url(stage.url) as client:
+        client.lpush(dead.taken, f"{bucket.bucket}/{key}")
+        client.delete(f"{stage.board.prefix}{store.STATUS}ingest.dead")  # silent for a minute
+        await stage.start(sources=(), queues=(store.foreign_queue(bucket.bucket, "ingest.test"),))
+        assert len(await stage.told(8, 1)) == 1
+        assert not client.exists(dead.taken)
+
+
+async def test_a_file_whose_server_does_not_answer_holds_up_no_other(stage, s3, bucket) -> None:
+    patient = RetryPolicy(max_attempts=1, pause_s=600.0, pause_max_s=600.0)
+    process = await stage.start(sources=(), policy=patient)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # nobody listens here
+        away = f"s3+http://127.0.0.1:{taken.getsockname()[1]}/raws/{raw_name(11)}"
+        await stage.board.connection.run(store.tell_files(stage.board.prefix, [away, "s3://A bucket/x.fits"]))
+        assert [one.code for one in await stage.aside(1)] == ["raw_unusable"]
+        for n in range(2):
+            uri = bucket.uri(put(s3, bucket, 11, NAMES[n]))
+            await stage.board.connection.run(store.tell_files(stage.board.prefix, [uri]))
+            await stage.told(11, n + 1)
+
+    async def waits() -> bool:
+        (status,) = await stage.board.connection.run(store.get_statuses(stage.board.prefix))
+        return status.n_waiting == 1
+
+    await stage.wait_until(waits, "the file whose server is away waits")
+    assert dict(process.ingester.counts) == {"set_aside": 1, "ingested": 2}
+    assert decide_retry(Failure.UNREACHABLE, attempts=99, age_s=0.0, policy=patient)[0] is Step.RETRY
 
 
 async def test_a_watched_bucket_is_ingested_by_listing_and_by_notification(stage, s3, bucket) -> None:

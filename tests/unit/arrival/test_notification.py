@@ -78,6 +78,7 @@ def test_a_body_that_is_no_json_is_bad_and_no_more(text):
         {"eventName": "ObjectCreated:Put", "s3": {"bucket": {"name": ""}, "object": {"key": "x"}}},
         record("LSSTCam/\ud800.fits"),
         record("LSSTCam/%00.fits"),
+        record("LSSTCam/" + "x" * 1017),
         {"eventName": "ObjectCreated:Put", "s3": {"bucket": {"name": "r\udfff"}, "object": {"key": "x"}}},
     ],
 )
