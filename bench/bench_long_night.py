@@ -206,6 +206,12 @@ def main() -> int:
     parser.add_argument("--camera", default="TestCam205")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--detectors", type=int, default=205, help="of each exposure, by number")
+    parser.add_argument(
+        "--board-memory",
+        type=float,
+        default=300.0,
+        help="seconds after which the board forgets an exposure: days in service, fewer here so that the night sees it",
+    )
     parser.add_argument("--science", action="store_true", help="the packaged pipelines")
     parser.add_argument("--out", type=Path, default=Path("build/long_night"))
     arguments = parser.parse_args()
@@ -220,7 +226,7 @@ def main() -> int:
             "blocks": [{"kind": "science", "n": arguments.exposures, "physical_filter": "r_57"}],
         }
     )
-    settings = {"build_calibs": False, "backlog_age_s": 86_400.0}
+    settings = {"build_calibs": False, "backlog_age_s": 86_400.0, "board_memory_s": arguments.board_memory}
     system = {"settings": settings, "pipelines": "" if arguments.science else LIGHT}
     # Every detector of every exposure, however fast they come.
     calm = ControlEvent(at_s=0.0, change={"shedding": {"enabled": False}}, by="bench", reason="all detectors")

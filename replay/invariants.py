@@ -10,6 +10,7 @@ import math
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
 from astropy.io import fits
@@ -112,6 +113,8 @@ class Accountant:
     ----------
     interruptions
         Of gathers: what was being drawn then is drawn no more, and its files belong to no row. Read anew when it is asked.
+    memory_s
+        How long the board remembers an exposure: one whose raws came before that is asked of the results store alone.
     """
 
     def __init__(
@@ -123,6 +126,7 @@ class Accountant:
         board: Board,
         *,
         interruptions: Sequence[Interruption] = (),
+        memory_s: float = math.inf,
     ) -> None:
         self._camera = camera
         self._delivered = delivered
@@ -130,6 +134,12 @@ class Accountant:
         self._products = products
         self._board = board
         self._interruptions = interruptions
+        self._memory_s = memory_s
+
+    def _may_be_forgotten(self) -> frozenset[int]:
+        """Exposures that the board may have forgotten, for the time that has passed."""
+        since_s = datetime.now(UTC).timestamp() - self._memory_s
+        return frozenset(exposure for exposure, last_s in self._delivered.last_raw_s.items() if last_s < since_s)
 
     def _batches(self) -> dict[int, list[BatchState]]:
         """Return what the board knows, by exposure, builds of calibs left out: they are of several."""
@@ -171,7 +181,7 @@ class Accountant:
             if missing:
                 yield f"exposure {exposure_id}: nothing became of detectors {missing}"
         batches = self._batches()
-        for exposure_id in self._delivered.raws:
+        for exposure_id in self._delivered.raws.keys() - self._may_be_forgotten():
             if exposure_id not in batches:
                 yield f"exposure {exposure_id} is not on the board"
         for states in batches.values():
@@ -214,16 +224,20 @@ class Accountant:
             The board's server lost its last writes, in a power cut: completions may have been counted and forgotten; the
             board has their detectors from the results store.
         """
-        n_finished = 0
+        n_finished, known = 0, set()
         for key in self._board.recent(BATCHES):
             state = self._board.state(key)
             if state is None:
                 continue
+            known.add((key.exposure_id, key.pipeline))
             n_finished += len(state.finished)
             stored = self._results.finished_detectors(self._camera, key.exposure_id, run=key.run)
             odd = sorted(state.finished ^ stored.get(key.pipeline, frozenset()))
             if odd:
                 yield f"{key.id}: board and results store differ about detectors {odd}"
+        for exposure_id in sorted(self._may_be_forgotten()):
+            for pipeline, stored_detectors in self._results.finished_detectors(self._camera, exposure_id).items():
+                n_finished += len(stored_detectors) if (exposure_id, pipeline) not in known else 0
         counted = self._board.status().counters.get("finished", 0)
         if counted > n_finished or (counted < n_finished and not may_forget):
             yield f"{counted} completions were counted, {n_finished} detectors are finished"

@@ -253,6 +253,7 @@ class ReplaySystem:
             self.products,
             self.board,
             interruptions=self.interruptions,
+            memory_s=self.settings.board_memory_s,
         )
 
     def _wait_for_plots(self, accountant: Accountant) -> float:

@@ -80,14 +80,19 @@ class BoardCommands:
         How long a job is kept for the busy worker that has its detector's calibs.
     backlog_age_ms
         From the arrival of the last raw until unprocessed jobs leave the backlog.
+    memory_ms
+        From the last change of a batch until it is forgotten, unless it says otherwise itself.
     """
 
-    def __init__(self, instrument: str, *, boot: str, lease_ms: int, grace_ms: int, backlog_age_ms: int) -> None:
+    def __init__(
+        self, instrument: str, *, boot: str, lease_ms: int, grace_ms: int, backlog_age_ms: int, memory_ms: int
+    ) -> None:
         self.prefix = keys.prefix(instrument)
         self.boot = boot
         self.lease_ms = lease_ms
         self.grace_ms = grace_ms
         self.backlog_age_ms = backlog_age_ms
+        self.memory_ms = memory_ms
 
     def _fcall(self, name: str, *args: Any) -> Command:
         return Command(("FCALL", function_name(name), 1, self.prefix, *args))
@@ -130,10 +135,10 @@ class BoardCommands:
             "regather_ms": spec.regather_timeout_ms,
             "deadline_ms": spec.deadline_ms,
             "max_attempts": spec.max_attempts,
-            "ttl_ms": spec.ttl_ms,
+            "ttl_ms": spec.ttl_ms or self.memory_ms,
             "grace_ms": self.grace_ms,
             "backoff_ms": spec.retry_backoff_ms,
-            "backlog_age_ms": min(self.backlog_age_ms, spec.ttl_ms),
+            "backlog_age_ms": self.backlog_age_ms,
             "version": spec.version,
             "gathered_n": gathered_n,
             "final": int(spec.is_expected_final),

@@ -112,7 +112,11 @@ class BatchSpec(_Message):
         default=True, description="False while the expected set may still grow: such a batch is never complete."
     )
     deadline_ms: int = Field(default=120_000, gt=0, description="From the post to a gather with whatever there is.")
-    ttl_ms: int = Field(default=216_000_000, gt=0, description="How long the board remembers the batch, 2.5 d.")
+    ttl_ms: int | None = Field(
+        default=None,
+        gt=0,
+        description="How long the board remembers the batch after its last change; the board's own if left out.",
+    )
     gather_timeout_ms: int = Field(default=5_000, gt=0, description="From the first result to the gather.")
     regather_timeout_ms: int = Field(default=45_000, gt=0, description="From the first result to the re-gather.")
     max_attempts: int = Field(default=3, gt=0)

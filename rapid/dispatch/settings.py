@@ -15,6 +15,9 @@ GRACE_MS = 1_500
 BACKLOG_AGE_MS = 12 * 3600 * 1000
 """A job older than a night is not worth a worker's time unless asked for again."""
 
+MEMORY_MS = 60 * 3600 * 1000
+"""A batch is forgotten two and a half days after its last change: its results are in the results store."""
+
 IDLE_WAIT_S = 5.0
 
 GATHER_LEASE_MS = 60_000
@@ -31,7 +34,7 @@ class BoardSettings:
         ``redis://``, ``rediss://`` or ``unix://`` URL of Redis >= 7 or Valkey >= 7.2.
     instrument
         Whose board: the camera's name.
-    lease_ms, grace_ms, backlog_age_ms
+    lease_ms, grace_ms, backlog_age_ms, memory_ms
         See the module's constants.
     outage_s
         How long a call goes on trying to reach a server that does not answer.
@@ -45,6 +48,7 @@ class BoardSettings:
         lease_ms: int = LEASE_MS,
         grace_ms: int = GRACE_MS,
         backlog_age_ms: int = BACKLOG_AGE_MS,
+        memory_ms: int = MEMORY_MS,
         outage_s: float = 30.0,
     ) -> None:
         self.instrument = instrument
@@ -57,6 +61,7 @@ class BoardSettings:
             lease_ms=lease_ms,
             grace_ms=grace_ms,
             backlog_age_ms=backlog_age_ms,
+            memory_ms=memory_ms,
         )
 
     @property

@@ -47,6 +47,7 @@ async def _board(settings: RoleSettings) -> AsyncIterator[AsyncBoard]:
         lease_ms=settings.lease_ms,
         grace_ms=settings.grace_ms,
         backlog_age_ms=round(settings.backlog_age_s * 1000),
+        memory_ms=round(settings.board_memory_s * 1000),
         outage_s=settings.outage_s,
     )
     try:

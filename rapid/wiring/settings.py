@@ -43,6 +43,11 @@ class RoleSettings(Settings):
     backlog_age_s: float = Field(
         default=43_200.0, gt=0, description="How long a job may wait before it leaves the backlog unprocessed [s]."
     )
+    board_memory_s: float = Field(
+        default=216_000.0,
+        ge=60,
+        description="How long the board remembers an exposure after its last change; its results are stored for good [s].",
+    )
     drain_s: float = Field(
         default=25.0, ge=0, description="How long a job may still run when its worker is told to stop [s]."
     )

@@ -273,6 +273,39 @@ def test_a_dead_letter_of_a_forgotten_batch_cannot_be_retried(board: Board) -> N
         board.retry_dead_letter(job.job_id)
 
 
+def test_a_batch_is_remembered_as_long_as_the_board_does_unless_it_says_otherwise(
+    make_board: Callable[..., Board],
+) -> None:
+    board = make_board(memory_ms=60_000)
+    board.post(spec_of(1, [0]))
+    board.post(spec_of(2, [0], ttl_ms=90_000))
+    for _ in range(2):
+        board.complete(board.claim(worker()), {})
+    board.advance_clock(60_001)
+    board.tick()
+    assert [key.exposure_id for key in board.recent(9)] == [key_of(2).exposure_id]
+    board.advance_clock(30_000)
+    board.tick()
+    assert board.recent(9) == []
+
+
+def test_a_job_that_waits_is_remembered_until_it_leaves_the_backlog(make_board: Callable[..., Board]) -> None:
+    board = make_board(memory_ms=60_000, backlog_age_ms=600_000)
+    board.post(spec_of(1, [0, 1]))
+    job = board.claim(worker())
+    board.complete(job, {})
+    for _ in range(5):
+        board.advance_clock(100_000)
+        board.tick()
+        assert [key.exposure_id for key in board.recent(9)] == [key_of(1).exposure_id]
+    board.advance_clock(100_001)
+    board.tick()
+    assert {status.state for status in board.state(key_of(1)).detectors.values()} >= {DetectorState.SUPERSEDED}
+    board.advance_clock(60_001)
+    board.tick()
+    assert board.recent(9) == []
+
+
 def test_a_released_job_goes_back_with_its_attempt_not_counted(board: Board) -> None:
     board.post(spec_of(1, [0], max_attempts=1))
     for _ in range(5):

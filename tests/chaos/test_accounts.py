@@ -208,6 +208,21 @@ def test_what_a_power_cut_took_from_the_count_is_excused_and_what_is_counted_twi
     ]
 
 
+def test_what_the_board_has_forgotten_is_asked_of_the_results_store(night):
+    forgetful = Accountant("LSSTCam", night.delivered, night.results, night.products, night.board, memory_s=60.0)
+    assert list(forgetful.wrong_batches()) == []
+    night.board.advance_clock(7 * 86_400_000)
+    night.board.tick()
+    assert night.board.recent(9) == []
+    assert f"exposure {EXPOSURE} is not on the board" in list(night.accountant.unsettled())
+    assert list(night.accountant.wrong_batches()) == ["2 completions were counted, 0 detectors are finished"]
+    assert list(forgetful.unsettled()) == []
+    assert list(forgetful.wrong_batches()) == []
+    with redis.Redis.from_url(night.url) as client:
+        client.hincrby(f"{prefix('LSSTCam')}counters", "finished", 1)
+    assert list(forgetful.wrong_batches()) == ["3 completions were counted, 2 detectors are finished"]
+
+
 def test_what_is_being_drawn_is_not_asked_for_its_row_yet(night):
     draw_a_plot(night)
     written_s = (night.products.root / "psf_map.v1.json").stat().st_mtime

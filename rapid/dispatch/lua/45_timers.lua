@@ -42,7 +42,16 @@ local on_timer = {
     end
   end,
   X = expire_backlog,
-  B = forget,
+  B = function(c, batch)
+    -- What still waits for a worker is remembered until it leaves the backlog.
+    local leaves_ms = redis.call('ZSCORE', c.P .. 'timers', 'X' .. batch)
+    if leaves_ms and (redis.call('SCARD', c.P .. 'unsettled:' .. batch) > 0 or awaits_more(c, batch)) then
+      local ttl_ms = redis.call('HGET', c.P .. 'batch:' .. batch, 'ttl_ms')
+      redis.call('ZADD', c.P .. 'timers', leaves_ms + ttl_ms, 'B' .. batch)
+    else
+      forget(c, batch)
+    end
+  end,
   D = function(c, letter)
     redis.call('DEL', c.P .. 'dead:' .. letter)
     redis.call('ZREM', c.P .. 'dead', letter)
