@@ -9,7 +9,7 @@ import json
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from importlib.util import find_spec
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
@@ -51,6 +51,10 @@ class Pipeline(_Definition):
         description="Payloads that run once the exposure is gathered, as backlog, and add to the same result.",
     )
     after_time_limit_s: float = Field(default=600.0, gt=0, description="Hard limit of the afterburner [s].")
+    after_runs: Literal["every", "night"] = Field(
+        default="every",
+        description="Whether the afterburner follows every run, campaigns' and requests' too, or the night's own only.",
+    )
     source: str = Field(default="", exclude=True, repr=False, description="File it was read from; not to be given.")
 
     @model_validator(mode="after")
@@ -89,21 +93,24 @@ class Pipeline(_Definition):
         Raises
         ------
         KeyError
-            Raised for a payload that is not one of the steps.
+            Raised for a payload that is neither one of the steps nor of the afterburner's.
         """
-        unknown = set(overrides) - {step.payload for step in self.steps}
+        unknown = set(overrides) - {step.payload for step in (*self.steps, *self.afterburner)}
         if unknown:
             raise KeyError(sorted(unknown)[0])
-        steps = tuple(
-            step.model_copy(update={"config": {**step.config, **overrides.get(step.payload, {})}})
-            for step in self.steps
-        )
-        return self.model_copy(update={"steps": steps})
+
+        def changed(steps: tuple[Step, ...]) -> tuple[Step, ...]:
+            return tuple(
+                step.model_copy(update={"config": {**step.config, **overrides.get(step.payload, {})}}) for step in steps
+            )
+
+        return self.model_copy(update={"steps": changed(self.steps), "afterburner": changed(self.afterburner)})
 
     @property
     def config_hash(self) -> str:
         """Return sha256 over everything that decides the result."""
-        text = json.dumps(self.model_dump(mode="json", exclude={"description"}), sort_keys=True)
+        # For which runs the afterburner follows changes nothing of a result.
+        text = json.dumps(self.model_dump(mode="json", exclude={"description", "after_runs"}), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from rapid.camera.models import Camera, Purpose
 from rapid.errors import ConfigurationError, NotFoundError
 from rapid.patterns import PatternError, parse_pattern
-from rapid.pipeline.models import Pipeline, PipelineBook
+from rapid.pipeline.models import Pipeline, PipelineBook, base_of
 from rapid.pipeline.store import load_pipeline
 from rapid.plugins import PAYLOADS, load_entry
 from rapid.requests.faults import BadRequestError
@@ -66,13 +66,16 @@ def check_config(pipeline: Pipeline, config: Mapping[str, Mapping[str, Any]]) ->
     BadRequestError
         Raised, naming payload and setting, for one that is not valid.
     """
+    after = pipeline.afterburner if pipeline.after_runs == "every" else ()
+    known = [step.payload for step in (*pipeline.steps, *after)]
     for name in config:
-        if name not in {step.payload for step in pipeline.steps}:
-            payloads = ", ".join(step.payload for step in pipeline.steps)
+        if name not in known:
+            payloads = ", ".join(known)
             raise BadRequestError(
                 f"config.{name[:60]}", f"pipeline {pipeline.name} has no such payload (it has {payloads})"
             )
-    for step in pipeline.with_config({name: dict(values) for name, values in config.items()}).steps:
+    changed = pipeline.with_config({name: dict(values) for name, values in config.items()})
+    for step in (*changed.steps, *changed.afterburner):
         if step.payload not in config:
             continue
         try:
@@ -106,6 +109,10 @@ def check_spec(
             pipeline = load_pipeline(spec.pipeline, book)
         except NotFoundError as error:
             raise BadRequestError("pipeline", error.message) from error
+        if base_of(pipeline.name) is not None:
+            raise BadRequestError(
+                "pipeline", f"{pipeline.name} runs by itself, after {base_of(pipeline.name)}: ask for that"
+            )
         if pipeline.builds:
             raise BadRequestError(
                 "pipeline", f"{pipeline.name} builds a calib: ask for combine: build_{pipeline.builds}"
