@@ -15,6 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from rapid.errors import StoreError
 from rapid.results import schema
 from rapid.results.afterburner import OutdatedError, join_results, keep_joined
+from rapid.results.changes_schema import note_change
 from rapid.results.damaged import read_results, read_summary
 from rapid.results.engine import open_engine
 from rapid.results.models import DetectorResult, ExposureSummary, QuarantineRecord, Scalar
@@ -198,6 +199,7 @@ class ResultsStore(CalibRegistry):
                 connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=updates), [row])
                 top = connection.execute(sa.select(sa.func.max(t.c.version)).where(same)).scalar_one()
                 connection.execute(t.update().where(same).values(newest=(t.c.version == top)))
+                note_change(connection, summary)
         except SQLAlchemyError as error:
             raise StoreError(f"results store: cannot write exposure_summary: {error}") from error
 
@@ -245,6 +247,7 @@ class ResultsStore(CalibRegistry):
                 )
                 document = finite(changed.model_dump(mode="json"))
                 connection.execute(schema.exposure_summary.update().where(same).values(document=document))
+                note_change(connection, changed)
         except SQLAlchemyError as error:
             raise StoreError(f"results store: cannot write exposure_summary: {error}") from error
         return changed
