@@ -106,8 +106,9 @@ KEYS = (
     KeySpec("ingest_handled", "zset", "ingest", "ingest", "200000 are kept", "files that handlers outside the repository have taken, by time"),
     KeySpec("ingested", "stream", "ingest", "all", "about 20000 are kept", "raws that are in the Butler repository, by exposure: consumers wait on it"),
     KeySpec("ingested:EXPOSURE", "set", "ingest", "all", "3 d after the last raw", "detectors of an exposure that were told to be in the repository"),
-    KeySpec("visits", "stream", "head, script", "worker", "about 1000 are kept", "visits that were announced or canceled"),
+    KeySpec("visits", "stream", "head, script", "worker", "about 10000 are kept", "visits that were announced or canceled"),
     KeySpec("visit:GROUP", "string", "head, script", "all", "some minutes after it should have been over", "an announced visit, JSON"),
+    KeySpec("visit_detectors:GROUP", "set", "head, script", "all", "with its visit", "detectors that an announcement is for, each behind a digest of it; * is all"),
     KeySpec("visits_recent", "zset", "head, script", "all", "1000 are kept", "groups of announced visits by time"),
 )  # fmt: skip
 

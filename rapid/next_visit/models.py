@@ -4,6 +4,7 @@ Field names and units are those of ts_xml; what a wrapper of the EFD or a fan-ou
 """
 
 import json
+import math
 from datetime import datetime, timedelta
 from enum import IntEnum
 from typing import Any
@@ -17,6 +18,8 @@ _TAI_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - a TAI moment has no zone of 
 LINGER_S = 300.0
 """How long after its announced end a visit may still come: scripts wait for telescope and dome."""
 MAX_LIFE_S = 6 * 3600.0
+MAX_TIME_S = 4.1e9
+"""The year 2100: what is later is in other units, and further on no calendar can say when it is."""
 UTC_TO_TAI_S = 37.0
 """Since 2017; a second more or less is nothing to a wait of minutes."""
 
@@ -41,11 +44,20 @@ class NextVisit(BaseModel):
     script_index: int = Field(default=0, alias="scriptSalIndex")
     coordinate_system: CoordinateSystem = Field(default=CoordinateSystem.NONE, alias="coordinateSystem")
     position: tuple[float, float] | None = Field(default=None, description="deg; a text of two numbers is read, too.")
-    start_time: float = Field(default=0.0, alias="startTime", ge=0, description="TAI, s since 1970; 0 is unknown.")
-    camera_angle: float = Field(default=0.0, alias="cameraAngle", description="deg")
+    start_time: float = Field(
+        default=0.0,
+        alias="startTime",
+        ge=0,
+        le=MAX_TIME_S,
+        allow_inf_nan=False,
+        description="TAI, s since 1970; 0 is unknown.",
+    )
+    camera_angle: float | None = Field(default=None, alias="cameraAngle", description="deg")
     filters: str = Field(default="", max_length=500, description="Comma separated; empty is any.")
     dome: int = 0
-    duration: float = Field(default=0.0, ge=0, description="Expected, all exposures [s]; 0 is unknown.")
+    duration: float = Field(
+        default=0.0, ge=0, allow_inf_nan=False, description="Expected, all exposures [s]; 0 is unknown."
+    )
     n_images: int = Field(default=0, alias="nimages", ge=0, le=10_000, description="0 is unknown.")
     survey: str = Field(default="", max_length=200)
     detectors: tuple[int, ...] | None = Field(default=None, description="Of a fanned-out message; all if None.")
@@ -67,6 +79,11 @@ class NextVisit(BaseModel):
             except ValueError:
                 raise ValueError("must be two numbers, or a text of them as [ra, dec]") from None
         return position
+
+    @field_validator("camera_angle")
+    @classmethod
+    def _is_an_angle(cls, angle: float | None) -> float | None:
+        return angle if angle is not None and math.isfinite(angle) else None
 
     @field_validator("position")
     @classmethod
@@ -99,6 +116,26 @@ class NextVisit(BaseModel):
         """
         names = self.physical_filters
         return not names or physical_filter in names or (band_of(physical_filter) or "?") in names
+
+    def joined_to(self, before: "NextVisit | None") -> "NextVisit":
+        """Return this announcement with the detectors of an earlier one that says the same: a fan-out names one each.
+
+        Examples
+        --------
+        >>> one, two = (NextVisit(groupId="g", instrument="LSSTCam", detector=n) for n in (5, 3))
+        >>> two.joined_to(one).detectors
+        (3, 5)
+        """
+        if before is None or before.said != self.said:
+            return self
+        if before.detectors is None or self.detectors is None:
+            return self.model_copy(update={"detectors": None})
+        return self.model_copy(update={"detectors": tuple(sorted({*before.detectors, *self.detectors}))})
+
+    @property
+    def said(self) -> str:
+        """What it says, its detectors left out."""
+        return self.model_dump_json(exclude={"detectors"})
 
     def is_over(self, *, now_s: float) -> bool:
         """Whether its exposures should have come long ago; never of one that does not say when it begins.

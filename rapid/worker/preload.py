@@ -8,7 +8,8 @@ expires or is canceled costs what was loaded, and that is let go.
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import structlog
@@ -27,14 +28,31 @@ from rapid.worker.process import PayloadChild
 log = structlog.get_logger()
 
 RETRY_S = 1.0
+QUIET_S = 0.25
+"""A fan-out service tells of each detector by itself: what comes that close together is looked at as one."""
+N_ROUNDS = 20
+"""Readings after which it is looked at, whatever else comes."""
 N_DETECTORS = 16
 """Most detectors a worker makes ready of one visit: half a gigabyte of calibs each, which others want to keep, too."""
 
 
 def share_of(
-    detectors: list[int], *, own: dict[int, str], workers: list[str], worker_id: str, limit: int = N_DETECTORS
+    detectors: list[int],
+    *,
+    own: dict[int, str],
+    workers: list[str],
+    worker_id: str,
+    wanted: Collection[int] | None = None,
+    limit: int = N_DETECTORS,
 ) -> list[int]:
     """Return the detectors that a worker makes ready: those it ran last, then its share of those nobody did.
+
+    Parameters
+    ----------
+    detectors
+        All of the camera: shares of some are those of all, so that one told of later moves no other to another worker.
+    wanted
+        Those to make ready; all if None.
 
     Examples
     --------
@@ -44,7 +62,23 @@ def share_of(
     mine = [number for number in detectors if own.get(number) == worker_id]
     alive = sorted({*workers, worker_id})
     free = [number for number in detectors if own.get(number) not in alive]
-    return (mine + free[alive.index(worker_id) :: len(alive)])[:limit]
+    share = mine + free[alive.index(worker_id) :: len(alive)]
+    return [number for number in share if wanted is None or number in wanted][:limit]
+
+
+@dataclass(frozen=True)
+class _Made:
+    """What was begun to be made ready for a visit.
+
+    Attributes
+    ----------
+    until_s
+        When its announcement expires, monotonic.
+    """
+
+    visit: NextVisit
+    until_s: float
+    detectors: frozenset[int]
 
 
 class Preloader:
@@ -73,7 +107,7 @@ class Preloader:
         self._is_idle = is_idle
         self._child = child
         self._todo: deque[tuple[str, Preload]] = deque()
-        self._made: dict[str, float] = {}
+        self._made: dict[str, _Made] = {}
 
     async def run(self) -> None:
         """Follow announcements until cancelled."""
@@ -84,13 +118,10 @@ class Preloader:
                 for visit, _ in reversed(await self._board.connection.run(store.get_announced(prefix))):
                     await self._take(visit)
                 while True:
-                    wait_s = 0.001 if self._todo else store.BLOCK_S
-                    for news in await self._board.connection.run(store.follow(prefix, after, timeout_s=wait_s)):
-                        after = news.entry_id
-                        if news.visit is None:
-                            await self._release(news.group_id)
-                        else:
-                            await self._take(news.visit)
+                    news = await self._next_news(after, wait_s=0.001 if self._todo else store.BLOCK_S)
+                    if news:
+                        after = news[-1].entry_id
+                        await self._hear(news)
                     await self._expire()
                     if self._todo:
                         group_id, preload = self._todo.popleft()
@@ -101,11 +132,41 @@ class Preloader:
                 log.warning("announcements cannot be followed for now", error=error.message)
                 await pause(RETRY_S)
 
+    async def _next_news(self, after: str, *, wait_s: float) -> list[store.VisitNews]:
+        """Return what changed, with what follows closely if a visit is announced detector by detector."""
+        prefix = self._board.prefix
+        news = await self._board.connection.run(store.follow(prefix, after, timeout_s=wait_s))
+        for _ in range(N_ROUNDS):
+            if not any(one.visit is not None and one.visit.detectors is not None for one in news):
+                break
+            more = await self._board.connection.run(store.follow(prefix, news[-1].entry_id, timeout_s=QUIET_S))
+            if not more:
+                break
+            news += more
+        return news
+
+    async def _hear(self, news: list[store.VisitNews]) -> None:
+        announced: dict[str, NextVisit] = {}
+        for one in news:
+            if one.visit is None:
+                announced.pop(one.group_id, None)
+                await self._release(one.group_id)
+            else:
+                announced[one.group_id] = one.visit.joined_to(announced.get(one.group_id))
+        for visit in announced.values():
+            await self._take(visit)
+
     async def _take(self, visit: NextVisit) -> None:
-        if visit.group_id in self._made:
+        made = self._made.get(visit.group_id)
+        before = made.visit if made is not None else None
+        if before is not None and before.said != visit.said:
             await self._release(visit.group_id)  # announced anew, otherwise
-        mine = await self._share(visit)
-        self._made[visit.group_id] = time.monotonic() + visit.life_s(now_s=datetime.now(UTC).timestamp())
+            before = None
+        visit = visit.joined_to(before)
+        known = made.detectors if made is not None and before is not None else frozenset()
+        mine = [number for number in await self._share(visit) if number not in known]
+        until_s = time.monotonic() + visit.life_s(now_s=datetime.now(UTC).timestamp())
+        self._made[visit.group_id] = _Made(visit, until_s, known | frozenset(mine))
         for number in mine:
             self._todo.append((visit.group_id, _preload(visit, self._camera.name, number)))
         log.info("visit is made ready", group_id=visit.group_id, n_detectors=len(mine))
@@ -122,13 +183,10 @@ class Preloader:
     async def _share(self, visit: NextVisit) -> list[int]:
         """Return the detectors this worker makes ready."""
         pinned = frozenset(self._spec.pinned or ())
-        wanted = [
-            one.id
-            for one in self._camera.detectors
-            if (visit.detectors is None or one.id in visit.detectors) and (not pinned or one.id in pinned)
-        ]
+        known = [one.id for one in self._camera.detectors]
+        wanted = frozenset(known if visit.detectors is None else visit.detectors)
         if pinned:
-            return wanted[:N_DETECTORS]
+            return [number for number in known if number in wanted & pinned][:N_DETECTORS]
         ran: dict[int, str] = {}
         for pool in self._spec.pools:
             found = await self._board.connection.run(_ran_last(self._board.prefix, pool))
@@ -138,11 +196,11 @@ class Preloader:
             for state in await self._board.workers()
             if not state.pinned and set(state.pools.replace(",", " ").split()) & set(self._spec.pools)
         ]
-        return share_of(wanted, own=ran, workers=workers, worker_id=self._spec.worker_id)
+        return share_of(known, own=ran, workers=workers, worker_id=self._spec.worker_id, wanted=wanted)
 
     async def _expire(self) -> None:
         now_s = time.monotonic()
-        for group_id in [group_id for group_id, until_s in self._made.items() if until_s < now_s]:
+        for group_id in [group_id for group_id, made in self._made.items() if made.until_s < now_s]:
             await self._release(group_id)
 
     async def _release(self, group_id: str) -> None:

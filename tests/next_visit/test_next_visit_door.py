@@ -1,16 +1,23 @@
 """Announcements come in by HTTP, are known until they expire, and are tied to the exposures of their group."""
 
+import asyncio
+import json
+from dataclasses import dataclass, field
+
 import httpx
 import pytest
 from fastapi import FastAPI
 
 from rapid.access import Access, AccessSettings
+from rapid.camera.store import load_camera
 from rapid.dispatch.board import AsyncBoard
-from rapid.dispatch.models import BatchKey, BatchSpec
+from rapid.dispatch.models import BatchKey, BatchSpec, WorkerSpec
 from rapid.next_visit import store
 from rapid.next_visit.desk import VisitDesk
 from rapid.next_visit.http import visit_router
-from rapid.next_visit.models import LINGER_S, NextVisit, messages_of
+from rapid.next_visit.models import LINGER_S, NextVisit, NextVisitCanceled, messages_of
+from rapid.worker.messages import Preload
+from rapid.worker.preload import Preloader
 from tests.support.valkey import serve_valkey
 
 GROUP = "2026-11-20T03:04:05.678"
@@ -102,6 +109,60 @@ async def test_the_summits_message_is_taken_in_every_wrapping_and_once(board) ->
     assert (known[GROUP]["detectors"], known["other"]["detectors"]) == (None, [94])
 
 
+async def test_a_visit_fanned_out_by_detector_is_one_visit_of_all_of_them(board) -> None:
+    one_each = [FROM_THE_SUMMIT | {"detector": number, "cameraAngle": float("nan")} for number in range(30)]
+    async with client_of(VisitDesk("LSSTCam", board)) as client:
+
+        async def post(message) -> dict[str, int]:
+            return (await client.post("/next_visit", content=json.dumps(message))).json()
+
+        answers = await asyncio.gather(*(post(one) for one in one_each))
+        assert [one["announced"] for one in answers] == [1] * 30
+        assert (await post(one_each))["known"] == 30
+        (state,) = (await client.get("/next_visits")).json()
+        assert state["visit"]["detectors"] == list(range(30))
+        await post(FROM_THE_SUMMIT | {"detector": 7, "duration": 99.0})  # said anew and otherwise
+        (state,) = (await client.get("/next_visits")).json()
+        assert (state["visit"]["detectors"], state["visit"]["duration"]) == ([7], 99.0)
+        assert (await post(FROM_THE_SUMMIT | {"duration": 99.0}))["announced"] == 1
+        assert (await client.get("/next_visits")).json()[0]["visit"]["detectors"] is None
+
+
+@dataclass
+class Child:
+    """A payload child that notes what it is told to make ready."""
+
+    told: asyncio.Queue[Preload] = field(default_factory=asyncio.Queue)
+
+    async def preload(self, preload: Preload) -> bool:
+        self.told.put_nowait(preload)
+        return False
+
+
+async def test_a_worker_makes_every_detector_of_a_fanned_out_visit_ready_once_and_lets_go_of_all(board) -> None:
+    child = Child()
+    idle = asyncio.Event()
+    idle.set()
+    spec = WorkerSpec(worker_id="w", pools=("main",))
+    preloader = Preloader(spec, load_camera("LSSTCam"), board, is_idle=idle, child=lambda: child)
+    desk = VisitDesk("LSSTCam", board)
+    await desk.announce(NextVisit.model_validate(FROM_THE_SUMMIT | {"detector": 3}))
+    work = asyncio.create_task(preloader.run())
+    try:
+        async with asyncio.timeout(60.0):
+            assert (await child.told.get()).detector == 3
+            for number in (94, 3, 5):
+                await desk.announce(NextVisit.model_validate(FROM_THE_SUMMIT | {"detector": number}))
+            assert {(await child.told.get()).detector for _ in range(2)} == {94, 5}
+            await desk.cancel(NextVisitCanceled.model_validate(CANCELED))
+            last = await child.told.get()
+            assert (last.is_release, last.group_id) == (True, GROUP)
+        assert child.told.empty()
+    finally:
+        work.cancel()
+        await asyncio.gather(work, return_exceptions=True)
+
+
 @pytest.mark.parametrize(
     ("change", "field"),
     [
@@ -112,8 +173,20 @@ async def test_the_summits_message_is_taken_in_every_wrapping_and_once(board) ->
         ({"nimages": -1}, "nimages"),
         ({"coordinateSystem": 9}, "coordinateSystem"),
         ({"duration": "long"}, "duration"),
+        ({"startTime": 1795143882000.0}, "startTime"),
+        ({"detector": "R22_S11"}, "detectors"),
     ],
-    ids=["empty group", "no group", "no numbers", "half a position", "negative", "unknown system", "no duration"],
+    ids=[
+        "empty group",
+        "no group",
+        "no numbers",
+        "half a position",
+        "negative",
+        "unknown system",
+        "no duration",
+        "milliseconds",
+        "a detector's name",
+    ],
 )
 async def test_a_message_that_makes_no_sense_is_refused_by_its_field(board, change, field) -> None:
     async with client_of(VisitDesk("LSSTCam", board)) as client:
@@ -177,7 +250,7 @@ def test_an_announcement_counts_until_it_should_have_been_over_for_a_while() -> 
     visit = NextVisit.model_validate(FROM_THE_SUMMIT | {"startTime": 1000.0 + 37.0})
     assert visit.life_s(now_s=900.0) == 100.0 + 35.0 + LINGER_S
     assert visit.life_s(now_s=2000.0) == 35.0 + LINGER_S
-    assert NextVisit(groupId="g", instrument="x", startTime=1e12).life_s(now_s=0.0) == 6 * 3600.0
+    assert NextVisit(groupId="g", instrument="x", startTime=4e9).life_s(now_s=0.0) == 6 * 3600.0
 
 
 def test_filters_are_named_or_told_by_their_band_and_none_is_any() -> None:
