@@ -1,0 +1,1 @@
+"""Subtract a template of the same sky, and find what has changed."""
