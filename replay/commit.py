@@ -25,10 +25,8 @@ from replay.faults import (
     ProcessFault,
     S3Outage,
     Slow,
-    faults_of,
     parse_fault,
 )
-from replay.recording import Recording
 from replay.witness import Heard, Milestone, Witness
 
 START_TIMEOUT_S = 120.0
@@ -51,22 +49,6 @@ class Bucket(Protocol):
     def wait_until_open(self, timeout_s: float) -> bool:
         """Wait until it answers; return whether it does."""
         ...
-
-
-def check_targets(night: Recording, *, n_workers: int) -> None:
-    """Refuse a night with a fault of a worker that its system will not have.
-
-    Raises
-    ------
-    ConfigurationError
-        Raised, naming the fault's field.
-    """
-    for _, fault in faults_of(night):
-        number = str(getattr(fault, "target", "")).removeprefix("worker-")
-        if number.isdecimal() and int(number) >= n_workers:
-            raise ConfigurationError(
-                f"fault {fault.kind}: target", f"worker-{number}: the system has {n_workers}, the first is worker-0"
-            )
 
 
 @dataclass

@@ -1,6 +1,6 @@
 """Faults as data: what goes wrong in a night on purpose, and when.
 
-Each is a `FaultEvent` of a recording, or a line of a YAML file beside it (`load_faults`). Three kinds of them, told apart
+Each is a `FaultEvent` of a recording, or a line of a YAML file beside it (`replay.fault_files`). Three kinds of them, told apart
 by what they touch:
 
 * raws (drop, delay, duplicate, truncate, corrupt): the night itself is changed before it is played (`spoil_night`), so that
@@ -13,10 +13,8 @@ With a probability, the seed of the recording and the place of the fault in it d
 
 import random
 from collections.abc import Iterable, Mapping
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self, get_args
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from rapid.errors import ConfigurationError
@@ -40,29 +38,44 @@ class _Fault(BaseModel):
     )
 
 
-class Kill(_Fault):
+class _BusyFault(_Fault):
+    """Something happens to a process, if need be while it has a job in hand."""
+
+    target: str = Field(pattern=ROLE, description="Name of a role's process, `worker-0`, or valkey.")
+    busy: bool = Field(default=False, description="Wait until it has a job in hand.")
+
+    @model_validator(mode="after")
+    def _has_jobs(self) -> Self:
+        if self.busy and not self.target.startswith("worker"):
+            raise ValueError(f"busy: only a worker has jobs, {self.target} has none")
+        return self
+
+
+class Kill(_BusyFault):
     """SIGKILL."""
 
     kind: Literal["kill"] = "kill"
-    target: str = Field(pattern=ROLE, description="Name of a role's process, `worker-0`, or valkey.")
     what: Literal["role", "all", "payload"] = Field(
         default="all",
         description="role: it alone; all: with what it started, as when a pod goes; payload: only what it started, as "
         "the kernel does when memory is short.",
     )
-    busy: bool = Field(default=False, description="Wait until it has a job in hand.")
+
+    @model_validator(mode="after")
+    def _has_payload(self) -> "Kill":
+        if self.what == "payload" and not self.target.startswith("worker"):
+            raise ValueError(f"what: only a worker has payloads, {self.target} has none")
+        return self
 
 
-class Freeze(_Fault):
+class Freeze(_BusyFault):
     """SIGSTOP to a role and what it started, SIGCONT later: a zombie that does not know it."""
 
     kind: Literal["freeze"] = "freeze"
-    target: str = Field(pattern=ROLE)
     for_s: float = Field(gt=0, le=MAX_S, description="Of real time [s].")
     what: Literal["all", "role"] = Field(
         default="all", description="role: it alone; its payload goes on, and its answer waits for the thaw."
     )
-    busy: bool = Field(default=False, description="Wait until it has a job in hand.")
     given_away: bool = Field(
         default=False,
         description="Only with a job in hand, and thawed once that was given to another worker: its report is surely "
@@ -229,6 +242,7 @@ Fault = Annotated[
     Field(discriminator="kind"),
 ]
 _FAULT: TypeAdapter[Fault] = TypeAdapter(Fault)
+KINDS = tuple(kind.model_fields["kind"].default for kind in get_args(ProcessFault | RawFault | PayloadFault))
 
 
 class Await(BaseModel):
@@ -254,19 +268,6 @@ class Await(BaseModel):
         return self.detector if self.until == "quarantined" else self.pipeline
 
 
-class _TimedFault(BaseModel):
-    """One line of a YAML file: a fault, and when."""
-
-    model_config = ConfigDict(extra="allow")
-
-    at_s: float = Field(ge=0, allow_inf_nan=False)
-
-    @model_validator(mode="after")
-    def _is_fault(self) -> "_TimedFault":
-        parse_fault(self.model_extra or {})
-        return self
-
-
 def parse_fault(facts: Mapping[str, Any]) -> Fault:
     """Read a fault.
 
@@ -279,9 +280,13 @@ def parse_fault(facts: Mapping[str, Any]) -> Fault:
         return _FAULT.validate_python(dict(facts))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        # The kind comes first in the place; a person wants the field.
-        where = ".".join(str(part) for part in first["loc"][1:]) or "kind"
-        raise ConfigurationError(f"fault {facts.get('kind', '')}: {where}", str(first["msg"])) from error
+        # The kind comes first in the place; a person wants the field. What a model says as a whole names its own.
+        where = ".".join(str(part) for part in first["loc"][1:]) or ("" if first["loc"] else "kind")
+        kind = facts.get("kind")
+        message = first["msg"].removeprefix("Value error, ") if kind in KINDS else f"is one of {', '.join(KINDS)}"
+        raise ConfigurationError(
+            ": ".join(part for part in (f"fault {kind or ''}".strip(), where) if part), message
+        ) from error
 
 
 def fault_event(at_s: float, fault: BaseModel) -> FaultEvent:
@@ -292,37 +297,6 @@ def fault_event(at_s: float, fault: BaseModel) -> FaultEvent:
 def is_power_cut(event: NightEvent) -> bool:
     """Whether an event takes the last writes from the board's server."""
     return isinstance(event, FaultEvent) and event.fault.get("kind") == "power_cut"
-
-
-def load_faults(path: Path) -> list[FaultEvent]:
-    """Read faults from YAML: a list, each with ``at_s``, ``kind`` and what its kind takes.
-
-    Raises
-    ------
-    ConfigurationError
-        Raised, naming the fault and its field.
-    """
-    try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8")) or []
-    except OSError as error:
-        raise ConfigurationError("faults", f"{path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigurationError("faults", f"{path} is not YAML: {error}") from error
-    if not isinstance(document, list):
-        raise ConfigurationError("faults", f"{path} is not a list of faults")
-    events = []
-    for place, facts in enumerate(document):
-        if not isinstance(facts, dict):
-            raise ConfigurationError(f"faults.{place}", "is not a fault: at_s, kind, ...")
-        try:
-            at_s = _TimedFault.model_validate({str(name): value for name, value in facts.items()}).at_s
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            raise ConfigurationError(f"faults.{place}: {'.'.join(map(str, first['loc']))}", first["msg"]) from error
-        except ConfigurationError as error:
-            raise ConfigurationError(f"faults.{place}", error.message) from error
-        events.append(fault_event(at_s, parse_fault({k: v for k, v in facts.items() if k != "at_s"})))
-    return events
 
 
 def with_faults(recording: Recording, faults: Iterable[FaultEvent]) -> Recording:

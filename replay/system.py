@@ -25,10 +25,11 @@ from rapid.wiring.roles import run_head
 from rapid.wiring.settings import RoleSettings, make_settings
 from rapid.wiring.supervisor import Supervisor
 from replay.clock import NightClock
-from replay.commit import Committer, check_targets
+from replay.commit import Committer
 from replay.delivered import Delivered
 from replay.door import DoorSource, HeadThread
 from replay.events import FaultEvent, RequestEvent
+from replay.fault_check import check_exposures, check_targets
 from replay.faults import FullDisk, Kill, ProcessFault, is_power_cut, spoil_night
 from replay.incident import parse_subject, slowest_jobs, wait_again
 from replay.invariants import NAMED_WITHIN_S, Accountant, Interruption, one_each
@@ -383,10 +384,14 @@ def replay_night(
     folder.mkdir(parents=True, exist_ok=True)
     camera = camera_file(recording, folder)
     adopt_camera(camera)
+    check_exposures(recording)
     night = spoil_night(recording)
     options = (options or SystemOptions()).under(recording.manifest.system)
-    check_targets(night, n_workers=options.n_workers or 1)
-    with surroundings(recording, folder), ReplaySystem(folder, camera, options) as system:
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(surroundings(recording, folder))
+        system = ReplaySystem(folder, camera, options)
+        check_targets(night, system.supervisor.role_names, has_bucket=system.gate is not None)
+        stack.enter_context(system)
         system.wait_until_up()
         door = system.door
         turnstile = Turnstile(

@@ -141,6 +141,11 @@ class Supervisor:
             raise StoreError(f"the display did not start; see {self.log_of('display')}")
         return role.first_line
 
+    @property
+    def role_names(self) -> tuple[str, ...]:
+        """Names of its roles' processes, whether they run or not."""
+        return tuple(role.name for role in self._roles)
+
     def processes(self) -> dict[str, int]:
         """Return the process id of every running role, and of the embedded Valkey."""
         running = {

@@ -66,7 +66,8 @@ def play(
 
     night = read_recording(recording)
     if faults is not None:
-        from replay.faults import load_faults, with_faults
+        from replay.fault_files import load_faults
+        from replay.faults import with_faults
 
         night = with_faults(night, load_faults(faults))
     if not any(isinstance(event, RawsEvent) for event in night.events):
@@ -126,8 +127,10 @@ def _known_camera(night: "Recording") -> Iterator[None]:
 def _as_faults_make_it(night: "Recording") -> "Recording":
     """Return a night with its faults of raws; those of processes need a system of ours, and are left out."""
     from replay.events import FaultEvent
+    from replay.fault_check import check_exposures
     from replay.faults import RawFault, faults_of, spoil_night
 
+    check_exposures(night)
     for _, fault in faults_of(night):
         if not isinstance(fault, RawFault):
             print(f"rapid: fault {fault.kind} is left out: it needs a system of its own, --system", file=sys.stderr)

@@ -3,16 +3,17 @@
 import pytest
 
 from rapid.errors import ConfigurationError
-from replay.commit import check_targets
 from replay.events import FaultEvent, RawsEvent
+from replay.fault_check import check_exposures, check_targets
+from replay.fault_files import load_faults
 from replay.faults import (
+    Await,
     Delay,
     Drop,
     Kill,
     PayloadFault,
     fault_event,
     faults_of,
-    load_faults,
     parse_fault,
     spoil_night,
     with_faults,
@@ -118,7 +119,7 @@ def test_only_faults_of_processes_stay_in_a_night(night):
 @pytest.mark.parametrize(
     ("facts", "complaint"),
     [
-        pytest.param({}, "kind", id="no kind"),
+        pytest.param({}, "fault: kind.*is one of kill, freeze", id="no kind"),
         pytest.param({"kind": "meteor"}, "kind", id="a kind that is none"),
         pytest.param({"kind": "kill"}, "target", id="nobody to kill"),
         pytest.param({"kind": "kill", "target": "king"}, "target", id="a role that is none"),
@@ -128,6 +129,10 @@ def test_only_faults_of_processes_stay_in_a_night(night):
         pytest.param({"kind": "drop", "detector": "R22_S11"}, "detector", id="a field that is none"),
         pytest.param({"kind": "payload", "does": "sing"}, "does", id="no such misbehaviour"),
         pytest.param({"kind": "power_cut"}, "lost_bytes", id="nothing that is lost"),
+        pytest.param({"kind": "kill", "target": "head", "busy": True}, "busy: only a worker", id="busy without jobs"),
+        pytest.param(
+            {"kind": "kill", "target": "gather", "what": "payload"}, "what: only a worker", id="no payload to kill"
+        ),
         pytest.param({"kind": "s3_outage"}, "for_s", id="a bucket away for how long"),
         pytest.param({"kind": "truncate", "after_quarantine": True}, "mended_after_s", id="mended, but never"),
         pytest.param(
@@ -149,8 +154,10 @@ def test_faults_are_read_from_a_file(tmp_path):
     path = tmp_path / "faults.yaml"
     path.write_text(
         "- {at_s: 3, kind: kill, target: worker-0}\n- {at_s: 5.5, kind: delay, by_s: 9, probability: 0.1}\n"
+        f"- {{at_s: 7, kind: await, exposure: {FIRST}, until: complete}}\n"
     )
-    first, second = load_faults(path)
+    first, second, third = load_faults(path)
+    assert Await.model_validate(third.fault) == Await(exposure=FIRST, until="complete")
     assert (first.at_s, parse_fault(first.fault)) == (3.0, Kill(target="worker-0"))
     assert (second.at_s, parse_fault(second.fault)) == (5.5, Delay(by_s=9, probability=0.1))
 
@@ -160,6 +167,7 @@ def test_faults_are_read_from_a_file(tmp_path):
     [
         pytest.param("kind: kill", "not a list", id="one fault alone"),
         pytest.param("- kill", "faults.0", id="a word"),
+        pytest.param("- {at_s: 1, kind: await, exposure: 3, until: never}", "faults.0: until", id="waiting for ever"),
         pytest.param("- {kind: drop}", "at_s", id="no time"),
         pytest.param("- {at_s: 1, kind: drop}\n- {at_s: 1, kind: kill, target: x}", "faults.1.*target", id="no role"),
         pytest.param("- {at_s: 1", "not YAML", id="no YAML"),
@@ -181,7 +189,41 @@ def test_a_fault_of_payloads_says_what_it_does():
 
 def test_a_fault_of_a_worker_that_is_not_there_is_refused(night):
     spoilt = with_faults(night, [fault_event(1.0, Kill(target="worker-2"))])
-    check_targets(spoilt, n_workers=3)
-    with pytest.raises(ConfigurationError, match=r"fault kill: target.*worker-2: the system has 2"):
-        check_targets(spoilt, n_workers=2)
-    check_targets(with_faults(night, [fault_event(1.0, Kill(target="gather"))]), n_workers=1)
+    check_targets(spoilt, ["head", "worker-2"], has_bucket=False)
+    with pytest.raises(
+        ConfigurationError, match=r"fault kill: target.*worker-2: the system has valkey, head, worker-0"
+    ):
+        check_targets(spoilt, ["head", "worker-0"], has_bucket=False)
+    check_targets(with_faults(night, [fault_event(1.0, Kill(target="valkey"))]), [], has_bucket=False)
+
+
+def test_an_outage_of_a_bucket_needs_one(night):
+    made = with_faults(night, [fault_event(1.0, parse_fault({"kind": "s3_outage", "for_s": 1}))])
+    check_targets(made, [], has_bucket=True)
+    with pytest.raises(ConfigurationError, match=r"s3_outage.*in no bucket"):
+        check_targets(made, [], has_bucket=False)
+
+
+@pytest.mark.parametrize(
+    ("at_s", "facts", "complaint"),
+    [
+        pytest.param(
+            0, {"kind": "drop", "exposures": [7]}, "fault drop: exposures.*no raw of 7", id="another exposure"
+        ),
+        pytest.param(900, {"kind": "drop"}, "fault drop: at_s.*from 900 s on", id="after the night"),
+        pytest.param(900, {"kind": "payload", "does": "fail"}, "fault payload: at_s", id="a payload after the night"),
+        pytest.param(40, {"kind": "drop", "exposures": [1]}, "fault drop: at_s", id="after its exposure"),
+        pytest.param(
+            0, {"kind": "power_cut", "lost_since": 2026112000003}, "power_cut: lost_since", id="a loss since another"
+        ),
+    ],
+)
+def test_a_fault_that_cannot_happen_is_refused(night, at_s, facts, complaint):
+    check_exposures(with_faults(night, [fault_event(0.0, Drop(exposures=(2,)))]))
+    with pytest.raises(ConfigurationError, match=complaint):
+        check_exposures(with_faults(night, [fault_event(at_s, parse_fault(facts))]))
+
+
+def test_waiting_for_an_exposure_that_does_not_come_is_refused(night):
+    with pytest.raises(ConfigurationError, match=r"await: exposure.*2026112000009"):
+        check_exposures(with_faults(night, [fault_event(1.0, Await(exposure=2026112000009))]))
