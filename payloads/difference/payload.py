@@ -15,17 +15,19 @@ from scipy.spatial import cKDTree
 from payloads.difference.detect import DifferenceSources, detect
 from payloads.difference.kernels import NOTHING
 from payloads.difference.planes import choose_factor, empty_planes, prepare_planes, warp_to_detector
-from payloads.difference.sky_map import SkyMap, sky_map_of, tiles_below
+from payloads.difference.sky_map import SkyMap, sky_map_of, sky_map_of_pointing, tiles_below
 from payloads.difference.store import TemplateStore
 from payloads.difference.subtract import Difference, StarList, subtract
 from payloads.difference.template_file import Template
-from payloads.difference.tiles import Tile
+from payloads.difference.tiles import Tile, tiles_around
 from payloads.keep.payload import facts_of
 from payloads.plugin import Frame, Metric, PayloadConfig, ProductFile
-from payloads.quality.astrometry import match_points, project
+from payloads.quality.astrometry import Pointing, match_points, project
+from payloads.quality.calibrate import FIELD_RADIUS_DEG
 from payloads.quality.measure import SIGMA_TO_FWHM
 from payloads.quality.photometry import MAGNITUDE
 from payloads.quality.standard import band_of
+from rapid.camera.models import Camera, Detector
 from rapid.errors import ConfigurationError, PayloadError, StoreError
 
 ENVIRONMENT = "RAPID_TEMPLATES"
@@ -101,6 +103,47 @@ class SubtractTemplate:
         if self._store is None and self._directory is not None:
             self._store = TemplateStore(self._directory, cache_mb=self.config.cache_mb)
         return self._store
+
+    def preload(
+        self,
+        sky: tuple[float, float],
+        bands: frozenset[str],
+        *,
+        camera: Camera | None = None,
+        detector: Detector | None = None,
+        angle_deg: float | None = None,
+    ) -> None:
+        """Read the templates of an announced field before its first exposure, as far as there is room for them.
+
+        Parameters
+        ----------
+        sky
+            Right ascension and declination of its centre, ICRS [deg].
+        bands
+            Those it may be taken in.
+        camera, detector
+            Whose templates; of the whole field, from its middle outward, if they are not told.
+        angle_deg
+            Of the camera on the sky; the templates of all angles if it is not known.
+        """
+        store = self.open_store()
+        if store is None:
+            return
+        tiles = announced_tiles(sky, camera, detector, angle_deg=angle_deg, margin_arcsec=self.config.max_offset_arcsec)
+        mine = self._loaded.setdefault((sky, bands), set())
+        for band in sorted(bands & set(store.bands())):
+            for tile in tiles:
+                if (band, tile) not in store.held and not store.has_room():
+                    return
+                if store.get(tile, band) is not None:
+                    mine.add((band, tile))
+
+    def let_go(self, sky: tuple[float, float], bands: frozenset[str]) -> None:
+        """Forget the templates that were read for a field and for no other."""
+        mine = self._loaded.pop((sky, bands), set())
+        others = {key for keys in self._loaded.values() for key in keys}
+        if self._store is not None:
+            self._store.let_go(mine - others)
 
     def run(self, frame: Frame) -> None:
         """Subtract the templates below the frame's image.
@@ -224,6 +267,29 @@ def _sky_map(frame: Frame) -> SkyMap:
     return sky_map_of(
         frame.camera, frame.detector, ra_deg=info.ra_deg, dec_deg=info.dec_deg, stars=frame.tables.get("stars")
     )
+
+
+def announced_tiles(
+    sky: tuple[float, float],
+    camera: Camera | None,
+    detector: Detector | None,
+    *,
+    angle_deg: float | None,
+    margin_arcsec: float,
+) -> list[Tile]:
+    """Return the tiles that an announced exposure will lie on.
+
+    Without a detector those of the whole field; without an angle those that it passes over as the camera turns.
+    """
+    if camera is None or detector is None:
+        return tiles_around(*sky, 0.0, FIELD_RADIUS_DEG)
+    if angle_deg is not None:
+        margin_px = margin_arcsec / (camera.plate_scale_arcsec_per_mm * detector.pixel_mm)
+        return tiles_below(sky_map_of_pointing(camera, detector, Pointing(*sky, angle_deg)), margin_px=margin_px)
+    scale_deg = camera.plate_scale_arcsec_per_mm / 3600.0
+    middle = math.hypot(detector.x_mm, detector.y_mm) * scale_deg
+    half = 0.5 * math.hypot(detector.width, detector.height) * detector.pixel_mm * scale_deg
+    return tiles_around(*sky, max(middle - half, 0.0), middle + half)
 
 
 def _templates_below(store: TemplateStore, sky_map: SkyMap, band: str) -> list[Template]:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from payloads.difference.tiles import Tile, tiles_of
-from payloads.quality.astrometry import Match, pixels_to_field_angle, project, unproject
+from payloads.quality.astrometry import Match, Pointing, pixels_to_field_angle, project, unproject
 from rapid.camera.geometry import focal_plane_to_detector
 from rapid.camera.models import Camera, Detector
 from rapid.errors import PayloadError
@@ -134,10 +134,14 @@ def sky_map_of(
     return SkyMap(camera, detector, ra_deg, dec_deg, matrix, found[2] - matrix @ middle)
 
 
-def tiles_below(sky_map: SkyMap) -> list[Tile]:
-    """Return the tiles that a detector overlaps."""
+def sky_map_of_pointing(camera: Camera, detector: Detector, pointing: Pointing) -> SkyMap:
+    """Return the sky map of a detector of a camera that looks somewhere."""
+    matrix = pointing.to_plane([1.0, 0.0], [0.0, 1.0]).T
+    return SkyMap(camera, detector, pointing.ra_deg, pointing.dec_deg, matrix, np.zeros(2))
+
+
+def tiles_below(sky_map: SkyMap, *, margin_px: float = 0.0) -> list[Tile]:
+    """Return the tiles that a detector overlaps, if it were so much larger on every side."""
     detector = sky_map.detector
-    x, y = np.meshgrid(
-        np.linspace(-0.5, detector.width - 0.5, N_GRID), np.linspace(-0.5, detector.height - 0.5, N_GRID)
-    )
-    return tiles_of(*sky_map.to_sky(x, y))
+    x, y = (np.linspace(-0.5 - margin_px, size - 0.5 + margin_px, N_GRID) for size in (detector.width, detector.height))
+    return tiles_of(*sky_map.to_sky(*np.meshgrid(x, y)))

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from payloads.quality.astrometry import project, unproject
+from payloads.quality.catalogue import separation_deg
 
 TILE_DEG = 0.25
 """A detector of LSSTCam is 0.22 degrees wide: it overlaps four tiles, rarely five or six."""
@@ -70,6 +71,21 @@ def tiles_of(ra_deg: ArrayLike, dec_deg: ArrayLike) -> list[Tile]:
     """Return the tiles of many positions, each once, in order."""
     places = zip(np.ravel(np.asarray(ra_deg)), np.ravel(np.asarray(dec_deg)), strict=True)
     return sorted({tile_of(float(ra), float(dec)) for ra, dec in places if math.isfinite(ra) and math.isfinite(dec)})
+
+
+def tiles_around(ra_deg: float, dec_deg: float, low_deg: float, high_deg: float) -> list[Tile]:
+    """Return the tiles that a ring about a position touches, and perhaps a few beside it; the nearest first."""
+    first = math.floor((dec_deg - high_deg + 90.0) / TILE_DEG)
+    last = math.floor((dec_deg + high_deg + 90.0) / TILE_DEG)
+    found: list[tuple[float, Tile]] = []
+    for zone in range(max(first, 0), min(last, N_ZONES - 1) + 1):
+        n_tiles = tiles_of_zone(zone)
+        numbers = np.arange(n_tiles)
+        centre_dec = (zone + 0.5) * TILE_DEG - 90.0
+        away = separation_deg(ra_deg, dec_deg, (numbers + 0.5) * 360.0 / n_tiles, np.full(n_tiles, centre_dec))
+        near = (away >= low_deg - TILE_DEG) & (away <= high_deg + TILE_DEG)
+        found += [(float(away[number]), Tile(zone, int(number))) for number in numbers[near]]
+    return [tile for _, tile in sorted(found)]
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,9 @@ MAX_TIME_S = 4.1e9
 UTC_TO_TAI_S = 37.0
 """Since 2017; a second more or less is nothing to a wait of minutes."""
 
+ROTATION_SKY = 2
+"""Of ``rotationSystem``: the angle is that of the camera on the sky, as headers have it."""
+
 
 class CoordinateSystem(IntEnum):
     """What ``position`` is in."""
@@ -52,6 +55,7 @@ class NextVisit(BaseModel):
         allow_inf_nan=False,
         description="TAI, s since 1970; 0 is unknown.",
     )
+    rotation_system: int = Field(default=1, alias="rotationSystem", description="What cameraAngle is in; 2 is the sky.")
     camera_angle: float | None = Field(default=None, alias="cameraAngle", description="deg")
     filters: str = Field(default="", max_length=500, description="Comma separated; empty is any.")
     dome: int = 0
@@ -100,6 +104,11 @@ class NextVisit(BaseModel):
     def sky(self) -> tuple[float, float] | None:
         """Announced right ascension and declination [deg]; None if it is no pointing on the sky."""
         return self.position if self.coordinate_system is CoordinateSystem.ICRS else None
+
+    @property
+    def sky_angle_deg(self) -> float | None:
+        """Announced position angle of the camera on the sky; None if it is not known."""
+        return self.camera_angle if self.sky is not None and self.rotation_system == ROTATION_SKY else None
 
     @property
     def physical_filters(self) -> tuple[str, ...]:

@@ -207,6 +207,7 @@ async def run_worker(settings: RoleSettings, stop: asyncio.Event | None = None) 
         products_url=settings.products,
         calibs_path=Path(settings.calibs),
         thresholds=checked_thresholds(settings),
+        templates=settings.templates.absolute() if settings.templates else None,
         warm=list(warm_pipelines(default_book(), camera=camera.name, pools=spec.pools)),
     )
     async with _board(settings) as board:

@@ -29,6 +29,9 @@ class RoleSettings(Settings):
     results_url: str = Field(default="", description="Results store; SQLite below `data` if empty.")
     products_url: str = Field(default="", description="Products store; a folder below `data` if empty.")
     calibs_path: Path | None = Field(default=None, description="Certified calibs; a folder below `data` if empty.")
+    templates: Path | None = Field(
+        default=None, description="Templates that payload difference subtracts, where its pipeline names no others."
+    )
     thresholds: Path | None = Field(
         default=None,
         description="A site's own thresholds of the verification of calibrations (YAML), beside the package's.",

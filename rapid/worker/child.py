@@ -89,6 +89,9 @@ class ChildWorker:
     """Runs jobs with stores that stay open between them."""
 
     def __init__(self, settings: ChildSettings) -> None:
+        if settings.templates is not None:
+            # Payloads know no settings of ours; what the environment says already is what they were told from.
+            os.environ["RAPID_TEMPLATES"] = str(settings.templates)
         self.products: ProductsStore = open_products(settings.products_url)
         self.results: ResultsStore = open_results(settings.results_url)
         self.calibs = CalibStore(settings.calibs_path, self.results)

@@ -21,6 +21,7 @@ class ChildSettings(BaseModel):
     products_url: str
     calibs_path: Path
     thresholds: Path | None = Field(default=None, description="A site's own thresholds of the verification.")
+    templates: Path | None = Field(default=None, description="Templates that images are subtracted from.")
     warm: list[str] = Field(default_factory=list, description="Pipelines whose payloads to load before the first job.")
 
 
@@ -39,6 +40,7 @@ class Preload(BaseModel):
     filters: tuple[str, ...] = Field(default=(), description="Filters or bands announced; none is any.")
     begin: datetime | None = Field(default=None, description="Announced begin, TAI.")
     sky: tuple[float, float] | None = Field(default=None, description="Announced pointing, ICRS [deg].")
+    angle_deg: float | None = Field(default=None, description="Announced angle of the camera on the sky.")
     step: int = 0
 
 

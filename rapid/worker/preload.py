@@ -223,4 +223,5 @@ def _preload(visit: NextVisit, camera: str, detector: int) -> Preload:
         filters=visit.physical_filters,
         begin=visit.begin,
         sky=visit.sky,
+        angle_deg=visit.sky_angle_deg,
     )

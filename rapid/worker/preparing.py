@@ -1,5 +1,6 @@
 """The payload child's part of a preload: load what an announced visit will need, one calib a step; let it go again."""
 
+import inspect
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -8,6 +9,7 @@ import structlog
 
 from payloads.plugin import Payload
 from rapid.calibs.store import PER_FILTER, CalibCache
+from rapid.camera.store import load_camera
 from rapid.errors import RapidError
 from rapid.exposure.translate import band_of
 from rapid.results.models import CalibRecord
@@ -31,6 +33,7 @@ class Preloads:
     payloads
         Returns the payloads that were built: one with a method ``preload(sky, bands)`` loads what it needs itself, and
         with a method ``let_go(sky, bands)`` is told when the last visit of that field has expired or was canceled.
+        A ``preload`` that has an argument ``angle_deg`` is told ``camera``, ``detector`` and ``angle_deg``, too.
     """
 
     def __init__(self, results: ResultsStore, cache: CalibCache, payloads: Callable[[], list[Payload]]) -> None:
@@ -79,16 +82,16 @@ class Preloads:
         self._fields[preload.group_id] = field
         while len(self._fields) > N_GROUPS:
             self._fields.pop(next(iter(self._fields)))
-        self._tell_payloads("preload", field)
+        self._tell_payloads("preload", field, preload)
 
-    def _tell_payloads(self, name: str, field: "_Field") -> None:
+    def _tell_payloads(self, name: str, field: "_Field", preload: Preload | None = None) -> None:
         """Call a method of those payloads that have it."""
         for payload in self._payloads():
             method: Any = getattr(payload, name, None)
             if method is None:
                 continue
             try:
-                method(*field)
+                method(*field, **_place_of(preload, method))
             except Exception as error:  # noqa: BLE001 - of somebody else's; the exposure will do without
                 log.warning("payload cannot preload", method=name, payload=type(payload).__name__, error=repr(error))
 
@@ -102,3 +105,11 @@ class Preloads:
                 continue
             chosen.setdefault((record.kind, name), record)
         return [chosen[key] for key in sorted(chosen)]
+
+
+def _place_of(preload: Preload | None, method: Callable[..., object]) -> dict[str, Any]:
+    """Return which detector is made ready, and how it lies on the sky, for a method that asks for it."""
+    if preload is None or "angle_deg" not in inspect.signature(method).parameters:
+        return {}
+    camera = load_camera(preload.camera)
+    return {"camera": camera, "detector": camera.by_id.get(preload.detector), "angle_deg": preload.angle_deg}
