@@ -89,7 +89,7 @@ def load_tolerances(path: Path) -> Tolerances:
         return Tolerances.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
     except OSError as error:
         raise ConfigurationError("tolerances", f"{path}: {error.strerror}") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigurationError("tolerances", f"{path} is not YAML: {error}") from error
     except ValidationError as error:
         first = error.errors()[0]
@@ -152,6 +152,9 @@ class CheckReport:
     has_numbers: bool = True
     """Whether metrics were compared."""
 
+    unused: tuple[str, ...] = ()
+    """Names of metrics in the tolerances that match none."""
+
     findings: list[Finding] = field(default_factory=list)
     differences: dict[str, MetricDifferences] = field(default_factory=dict)
     n_values: int = 0
@@ -186,16 +189,17 @@ def check(expected: Recording, found: Recording, tolerances: Tolerances | None =
     Raises
     ------
     ConfigurationError
-        Raised if they are of two cameras, or the expected one has no results.
+        Raised if they are of two cameras, or the expected one has no results, or none that the tolerances ask for.
     """
     if expected.manifest.camera != found.manifest.camera:
         raise ConfigurationError("camera", f"{expected.manifest.camera} and {found.manifest.camera} cannot be compared")
     if not expected.summaries and not expected.results:
         raise ConfigurationError("results.jsonl", "the expected recording has no results to compare with")
     rules = tolerances or Tolerances()
+    _check_names(expected, rules)
     # Other pixels give other numbers: by how much they may be off only the user can say.
     is_numeric = tolerances is not None or expected.manifest.is_exact
-    report = CheckReport(expected, found, has_numbers=is_numeric)
+    report = CheckReport(expected, found, has_numbers=is_numeric, unused=_unused(expected, rules))
     report.findings += _compare_exposures(expected, found, rules)
     _compare_summaries(report, rules)
     _compare_results(report, rules)
@@ -206,6 +210,26 @@ def check(expected: Recording, found: Recording, tolerances: Tolerances | None =
         Finding(Kind.INVARIANT, name, problem) for name, problems in report.invariants.items() for problem in problems
     ]
     return report
+
+
+def _check_names(expected: Recording, rules: Tolerances) -> None:
+    """Refuse tolerances that ask for what is not there: nothing would be compared, and all be well."""
+    known = {one.pipeline for one in (*expected.summaries, *expected.results)}
+    for name in rules.pipelines:
+        if name not in known:
+            raise ConfigurationError("pipelines", f"nothing of {name} is expected, but of {', '.join(sorted(known))}")
+    told = {name for summary in expected.summaries for name in summary.control}
+    for name in rules.control:
+        if name not in told:
+            raise ConfigurationError(
+                "control", f"no summary tells its {name}, but {', '.join(sorted(told)) or 'nothing'}"
+            )
+
+
+def _unused(expected: Recording, rules: Tolerances) -> tuple[str, ...]:
+    """Return the names of metrics in the tolerances that match none: misspelt, perhaps."""
+    metrics = {metric for one in (*expected.summaries, *expected.results) for metric in one.metrics}
+    return tuple(key for key in rules.metrics if not fnmatch.filter(metrics, key))
 
 
 def _is_prompt(one: SummaryFacts | ResultTable, rules: Tolerances) -> bool:

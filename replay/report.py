@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterable, Iterator
 
 from replay.check import CheckReport, Finding, MetricDifferences
+from replay.recording import PixelKind
 
 MAX_FINDINGS = 200
 MAX_PLOTS = 24
@@ -24,6 +25,14 @@ svg { width: 100%; height: auto; } svg text { font-size: 10px; fill: currentColo
 svg .axis { stroke: currentColor; stroke-opacity: .35; } svg .limit { stroke: var(--bad); stroke-dasharray: 4 3; }
 svg .dot { fill: var(--dot); fill-opacity: .6; } svg .out { fill: var(--bad); }
 """.strip()
+
+
+_OTHER_PIXELS = {
+    PixelKind.SEED: "a replay simulates its pixels anew, which are not the recorded ones",
+    PixelKind.BINNED: "of its pixels only means over squares were kept",
+    PixelKind.STAMPS: "of its pixels only the brightest sources were kept",
+    PixelKind.RICE: "a replay has other pixels than were recorded",
+}
 
 
 def render_text(report: CheckReport, *, limit: int = 40) -> str:
@@ -70,9 +79,11 @@ def _scope(report: CheckReport) -> str:
     title = f"{manifest.title}: " if manifest.title else ""
     values = f"{report.n_values} values compared"
     if not report.has_numbers:
-        values = "no values compared: it has other pixels than were recorded (with -t tolerances they are)"
+        values = f"no values compared: {_OTHER_PIXELS[manifest.pixels]} (with -t tolerances they are)"
     if report.latencies and not report.has_budget:
         values += "; latencies not compared: no loop was measured beside them"
+    if report.unused:
+        values += f"; no metric is called {', '.join(report.unused)}, as the tolerances say"
     return f"{title}{manifest.camera}, {len(exposures)} exposures, {values}"
 
 

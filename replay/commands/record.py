@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rapid.camera.models import Camera
     from rapid.wiring.settings import RoleSettings
     from replay.record import NightNotes
+    from replay.recording import Recording
 
 
 def record(
@@ -53,6 +54,8 @@ def record(
     settings = make_settings(**{name: value for name, value in given.items() if value is not None})
     if not settings.raws:
         raise ConfigurationError("raws", "say where raws arrive: --raws DIR")
+    if truth is not None and not truth.is_dir():
+        raise ConfigurationError("truth", f"{truth} is no folder")
     if out.exists() and not overwrite:
         raise ConfigurationError("out", f"{out} is there already; --overwrite replaces a recording")
     known = adopt_camera(settings.camera)
@@ -77,6 +80,18 @@ def record(
         f"{out}: {len(made.exposures)} exposures, {made.n_raws} raws, {len(made.results)} tables of results, "
         f"{made.manifest.duration_s:.0f} s, {size / 1000:.0f} kB"
     )
+    if not no_results and (open_ := _unfinished(made)):
+        print(
+            f"rapid: {len(open_)} of them had no complete summary: {', '.join(map(str, open_[:5]))}"
+            f"{' ...' if len(open_) > 5 else ''}. If the night goes on, record it again later",
+            file=sys.stderr,
+        )
+
+
+def _unfinished(made: "Recording") -> list[int]:
+    """Return the exposures of which more may come: raws of them arrived, and no complete summary is there."""
+    complete = {summary.exposure for summary in made.summaries if summary.is_complete}
+    return sorted(made.exposures.keys() - complete)
 
 
 def truth_beside(raws: str) -> Path | None:

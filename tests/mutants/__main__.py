@@ -146,6 +146,8 @@ def main() -> int:
     parser.add_argument("--thorough", action="store_true", help="all nights, not only those that each mutant names")
     arguments = parser.parse_args()
     mutants = [mutant for mutant in read_mutants() if arguments.only in mutant.name]
+    if not mutants:
+        parser.error(f"--only {arguments.only}: no mutant is called so")
     rows, survived = [], []
     with tempfile.TemporaryDirectory(prefix="rapid-mutants-") as scratch:
         trees = Path(scratch)

@@ -165,6 +165,34 @@ def test_a_mistake_in_the_tolerances_names_the_field(tmp_path, text, field):
     assert caught.value.field == field
 
 
+def test_tolerances_that_are_no_text_are_refused(tmp_path):
+    (tmp_path / "t.yaml").write_bytes(b"\xff\xfe\x01")
+    with pytest.raises(ConfigurationError, match=r"tolerances: .* is not YAML"):
+        load_tolerances(tmp_path / "t.yaml")
+
+
+@pytest.mark.parametrize(
+    ("rules", "complaint"),
+    [
+        pytest.param(
+            {"pipelines": ["quiklook"]}, "pipelines: nothing of quiklook is expected, but of quicklook", id="pipeline"
+        ),
+        pytest.param({"control": ["patern"]}, "control: no summary tells its patern, but pattern", id="control"),
+    ],
+)
+def test_tolerances_that_ask_for_what_is_not_there_are_refused(night, replayed, rules, complaint):
+    change(night, control={"pattern": "all"})
+    change(replayed, control={"pattern": "all"})
+    with pytest.raises(ConfigurationError, match=complaint):
+        check(night, replayed, Tolerances(**rules))
+
+
+def test_a_metric_that_no_result_has_is_told_of(night, replayed):
+    rules = Tolerances(metrics={"n_star": Tolerance(abs=5), "psf_*": Tolerance(rel=0.1)})
+    told = render_text(check(night, replayed, rules))
+    assert "no metric is called n_star, as the tolerances say" in told
+
+
 def test_nights_of_two_cameras_are_not_compared(night, replayed):
     with pytest.raises(ConfigurationError, match="camera"):
         check(night, replayed.with_manifest(camera="LATISS"))
