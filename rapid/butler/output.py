@@ -20,7 +20,7 @@ from rapid.butler.middleware import daf_butler
 from rapid.butler.repository import FORMATTERS, Repository, passing_errors
 from rapid.errors import NotFoundError
 from rapid.exposure.models import ExposureInfo
-from rapid.results.models import CalibRecord, DetectorResult, ExposureSummary
+from rapid.results.models import DetectorResult, ExposureSummary
 
 log = structlog.get_logger()
 
@@ -135,7 +135,7 @@ class ResultsShelf:
     """Puts results into a repository. Called from one thread."""
 
     def __init__(self, repository: Repository) -> None:
-        self._repository = repository
+        self.repository = self._repository = repository
         self._butler = repository.butler
         self._chained: set[str] = set()
 
@@ -155,12 +155,12 @@ class ResultsShelf:
             new = self._repository.register_exposures([info_of(summary)])
             self._repository.note_known(new)
             n_new = sum(self._put_some(summary, some, run) for some in self._by_size(pieces))
-            self._chain(collection_of(summary.camera, summary.run), run)
+            self.chain(collection_of(summary.camera, summary.run), run)
             defaults = f"{summary.camera}/rapid/defaults"
             # A campaign's results stand beside the night's, and take nobody's place: who wants them names their run.
             for child in (collection_of(summary.camera, PROMPT), f"{summary.camera}/raw/all"):
                 if ("run", child) in self._repository.known or self._exists(child):
-                    self._chain(defaults, child, last=True)
+                    self.chain(defaults, child, last=True)
         return n_new
 
     def _by_size(self, pieces: Sequence[Piece]) -> Iterator[list[tuple[Piece, bytes]]]:
@@ -188,7 +188,7 @@ class ResultsShelf:
                 data_id = {"instrument": summary.camera, "exposure": summary.exposure}
                 if piece.detector is not None:
                     data_id["detector"] = piece.detector
-                ref = self._ref(piece.dataset_type, piece.dimensions, piece.storage_class, data_id, run)
+                ref = self.ref_of(piece.dataset_type, piece.dimensions, piece.storage_class, data_id, run)
                 if self._has(ref, data):
                     continue
                 path = Path(folder) / f"{number}{piece.extension}"
@@ -199,9 +199,10 @@ class ResultsShelf:
                 self._butler.ingest(*datasets, transfer="move")
         return len(datasets)
 
-    def _ref(
+    def ref_of(
         self, name: str, dimensions: tuple[str, ...], storage_class: str, data_id: dict[str, Any], run: str, **more: Any
     ) -> Any:
+        """Return the reference of a dataset, its type registered; the same one for the same run and data id."""
         lsst = daf_butler()
         kind = self._repository.dataset_type(name, dimensions, storage_class, **more)
         return lsst.DatasetRef(
@@ -223,58 +224,13 @@ class ResultsShelf:
         self._butler.pruneDatasets([ref], disassociate=True, unstore=True, purge=True)
         return False
 
-    def put_calib(self, record: CalibRecord, data: bytes) -> bool:
-        """Put a certified calib, and certify it for its validity; return whether it is new."""
-        from astropy.time import Time
-
-        lsst = daf_butler()
-        per_filter = record.physical_filter is not None
-        dimensions = ("instrument", "detector", "physical_filter") if per_filter else ("instrument", "detector")
-        data_id: dict[str, Any] = {"instrument": record.camera, "detector": record.detector}
-        if per_filter:
-            data_id["physical_filter"] = record.physical_filter
-        run = f"{record.camera}/calib/rapid/{record.valid_from:%Y%m%dT%H%M%S}/v{record.version}"
-        certified = f"{record.camera}/calib/rapid"
-        with passing_errors():
-            self._repository.register_run(run)
-            ref = self._ref(f"rapid_{record.kind}", dimensions, "RapidImage", data_id, run, is_calib=True)
-            if self._butler._datastore.knows(ref):
-                return False
-            self._butler.collections.register(certified, lsst.CollectionType.CALIBRATION)
-            with tempfile.TemporaryDirectory(prefix="rapid-butler-") as folder:
-                path = Path(folder) / "calib.fits"
-                path.write_bytes(data)
-                dataset = lsst.FileDataset(path=str(path), refs=[ref], formatter=OUTPUT_FORMATTERS["RapidImage"])
-                self._butler.ingest(dataset, transfer="move")
-            begin, end = (
-                None if moment is None else Time(moment.replace(tzinfo=None), scale="tai")
-                for moment in (record.valid_from, record.valid_to)
-            )
-            registry = self._butler.registry
-            known = [
-                one.timespan
-                for one in registry.queryDatasetAssociations(
-                    ref.datasetType, collections=certified, collectionTypes={lsst.CollectionType.CALIBRATION}
-                )
-                if one.ref.dataId == ref.dataId and one.timespan is not None
-            ]
-            # The calib that begins last counts, in whatever order they come here: ours ends where a later one begins,
-            later = [other.begin for other in known if other.begin is not None and other.begin > begin]
-            span = lsst.Timespan(begin, min([moment for moment in (end, *later) if moment is not None], default=None))
-            if any(span.overlaps(other) for other in known):
-                # and an earlier one ends where ours begins.
-                registry.decertify(certified, ref.datasetType.name, span, dataIds=[ref.dataId])
-            registry.certify(certified, [ref], span)
-            self._chain(f"{record.camera}/rapid/defaults", certified, last=True)
-        return True
-
     def _exists(self, collection: str) -> bool:
         try:
             return bool(self._butler.collections.query(collection))
         except daf_butler().MissingCollectionError:
             return False
 
-    def _chain(self, name: str, child: str, *, last: bool = False) -> None:
+    def chain(self, name: str, child: str, *, last: bool = False) -> None:
         """Make a collection part of a chain, newest first."""
         if f"{name}>{child}" in self._chained:
             return

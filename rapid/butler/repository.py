@@ -86,6 +86,8 @@ class Repository:
 
     Attributes
     ----------
+    is_new
+        Whether it was made just now, by this process.
     known
         Dimension records that are there for sure, so that they are not offered again: element and key.
     """
@@ -93,6 +95,7 @@ class Repository:
     butler: Any
     camera: Camera
     settings: RepositorySettings
+    is_new: bool = False
     known: set[tuple[str, Any]] = field(default_factory=set)
     dataset_types: dict[str, Any] = field(default_factory=dict)
 
@@ -205,14 +208,13 @@ def open_repository(settings: RepositorySettings, camera: Camera) -> Repository:
         )
     root = str(path_of(settings.root).absolute()) if _is_local(settings.root) else settings.root
     with passing_errors():
-        if not lsst.Butler.has_repo_config(root):
-            _make(lsst, root, settings)
+        is_new = not lsst.Butler.has_repo_config(root) and _make(lsst, root, settings)
         butler = _open(lsst, root)
         for name in OWN_CLASSES:
             # A repository that others made does not define our storage classes.
             if name not in butler.storageClasses:
                 _define_storage_class(butler, name)
-        found = Repository(butler, camera, settings)
+        found = Repository(butler, camera, settings, is_new=is_new)
         found.register_camera()
     return found
 
@@ -243,7 +245,8 @@ def _open(lsst: Any, root: str, *, writeable: bool = True) -> Any:
         raise ConfigurationError("butler_repo", f"{root} is no Butler repository: {error}") from error
 
 
-def _make(lsst: Any, root: str, settings: RepositorySettings) -> None:
+def _make(lsst: Any, root: str, settings: RepositorySettings) -> bool:
+    """Make a repository; return whether it was us."""
     config = lsst.Config()
     config["storageClasses"] = STORAGE_CLASSES
     for name, formatter in FORMATTERS.items():
@@ -260,7 +263,7 @@ def _make(lsst: Any, root: str, settings: RepositorySettings) -> None:
         lsst.Butler.makeRepo(root, config=config, forceConfigRoot=not settings.database)
     except FileExistsError:
         log.info("another process made the repository", root=root)
-        return
+        return False
     except Exception as error:
         if _is_local(root):
             # Its configuration is written first: left behind, it would pass for a repository.
@@ -269,6 +272,7 @@ def _make(lsst: Any, root: str, settings: RepositorySettings) -> None:
             raise ConfigurationError("butler_db", f"cannot make the repository: {error}") from error
         raise
     log.info("Butler repository made", root=root)
+    return True
 
 
 def _define_storage_class(butler: Any, name: str) -> None:

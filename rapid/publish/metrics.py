@@ -29,6 +29,9 @@ class PublishMetrics:
             "rapid_publish_left_out", "Left out for want of room, to come again", names, registry=kept
         )
         self.waiting = Gauge("rapid_publish_waiting", "Waiting to be sent", names, registry=kept)
+        self.missing = Gauge(
+            "rapid_publish_missing", "Known from the results store to be missing there", names, registry=kept
+        )
         self.behind = Histogram(
             "rapid_publish_behind_seconds",
             "From a summary to its row and images in the bucket",

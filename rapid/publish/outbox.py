@@ -18,7 +18,7 @@ import heapq
 import itertools
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Protocol
@@ -52,6 +52,8 @@ class Parcel:
         Keys that can go once this one is sent.
     on_sent
         Called once it is there, also if it was there before.
+    on_given_up
+        Called when it becomes a dead letter.
     """
 
     key: str
@@ -61,6 +63,7 @@ class Parcel:
     content_type: str = "application/octet-stream"
     obsolete: tuple[str, ...] = ()
     on_sent: Callable[[], None] = lambda: None
+    on_given_up: Callable[[], None] = lambda: None
 
 
 class Destination(Protocol):
@@ -211,6 +214,15 @@ class Outbox:
         self._versions.pop(worst.parcel.key, None)
         self.is_incomplete = True
         self._metrics.left_out.labels(destination=self._destination.name).inc()
+
+    def holds(self, key: str) -> bool:
+        """Whether a parcel of a key waits, or is being sent."""
+        return key in self._waiting or key in self._busy
+
+    async def wait_until_gone(self, keys: Collection[str]) -> None:
+        """Wait until none of some keys waits any more, sent or given up; as long as it takes."""
+        while any(self.holds(key) for key in keys):
+            await self._wait_for_change()
 
     def wake(self) -> None:
         """Have `may_send` asked anew."""
@@ -393,6 +405,7 @@ class Outbox:
         self._versions.pop(key, None)  # offered again, from the stores or by a person, it gets another chance
         self._metrics.dead.labels(destination=self._destination.name).inc()
         log.error("not published", destination=self._destination.name, key=key, error=message)
+        waiting.parcel.on_given_up()
         self.on_change()
 
     def _note_depth(self) -> None:

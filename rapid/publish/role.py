@@ -25,10 +25,11 @@ from rapid.publish.lead import Lead, Turns
 from rapid.publish.metrics import PublishMetrics
 from rapid.publish.outbox import Outbox
 from rapid.publish.rubintv import RubinTVPublisher
-from rapid.publish.sinks import RowSink
+from rapid.publish.sinks import CatchingUpSink, RowSink
 from rapid.publish.status import DestinationStatus, PublishStatus, SentRow
 from rapid.publish.store import get_marks, put_marks, put_sent, put_status
 from rapid.publish.threads import in_thread
+from rapid.results.changes import UNNAMED
 from rapid.results.models import ExposureSummary
 from rapid.results.store import ResultsStore
 
@@ -56,9 +57,6 @@ N_TROUBLES = 20
 MARK_MARGIN = timedelta(minutes=10)
 """A sink that had everything may not have had what was gathered just before: its event could still be on the way."""
 
-UNNAMED = "request-"
-"""Begins the run of a request that nobody gave a name: asked for by the way, and kept by nobody."""
-
 _CHANGES_SUMMARY = frozenset({EventKind.SUMMARY_READY, EventKind.PRODUCTS_ADDED})
 
 
@@ -72,7 +70,8 @@ class Publisher:
     sinks
         Others that are told of summaries.
     campaign_sinks
-        Those of them that are told of campaigns' summaries, too: nights processed again under a name of their own.
+        Those of them that are told of campaigns' summaries, too: nights processed again under a name of their own. What
+        is stored already they find by themselves.
     n_nights
         Nights read at the start, the newest first.
     report_s
@@ -95,7 +94,7 @@ class Publisher:
         rubintv: RubinTVPublisher | None,
         outbox: Outbox | None,
         sinks: Sequence[RowSink] = (),
-        campaign_sinks: Sequence[RowSink] = (),
+        campaign_sinks: Sequence[CatchingUpSink] = (),
         run: str = "prompt",
         n_nights: int = 2,
         report_s: float = 120.0,
@@ -177,7 +176,8 @@ class Publisher:
     def _begin_turn(self) -> list[Coroutine[Any, Any, None]]:
         if self._outbox is not None:
             self._outbox.wake()
-        return [self._follow(), self._tell_reports(), self._tell_status(), self._look_again()]
+        steps = [self._follow(), self._tell_reports(), self._tell_status(), self._look_again()]
+        return steps + [sink.catch_up() for sink in self._campaign_sinks]
 
     async def _look_again(self) -> None:
         """Compare with the bucket once more: another role's last PUT may have ended after ours began."""
@@ -252,11 +252,7 @@ class Publisher:
         return len(summaries)
 
     def _summaries_of(self, day_obs: int) -> list[ExposureSummary]:
-        own = self._results.summaries(self._camera, day_obs=day_obs, limit=MAX_NIGHT, run=self._run)
-        if not self._campaign_sinks:
-            return own
-        others = self._results.summaries(self._camera, day_obs=day_obs, limit=MAX_NIGHT, run=None)
-        return own + [summary for summary in others if self._is_campaign(summary.run)]
+        return self._results.summaries(self._camera, day_obs=day_obs, limit=MAX_NIGHT, run=self._run)
 
     def _is_campaign(self, run: str) -> bool:
         """Whether results of a run go to the sinks that take more than the night's own: it has a name of its own."""
@@ -266,6 +262,9 @@ class Publisher:
         wanted: dict[BatchKey, str] = {}
         for event in events:
             self._as_of = event.event_id
+            if event.kind is EventKind.CALIB_CERTIFIED:
+                for sink in self._campaign_sinks:
+                    sink.look_again()
             if event.batch_id is None:
                 if event.kind is EventKind.PRODUCTS_ADDED:  # of a whole night: its movie
                     self._note_night(event.data.get("day_obs"))
@@ -309,9 +308,8 @@ class Publisher:
 
     def _take(self, summary: ExposureSummary, *, is_stored: bool = False) -> None:
         if summary.run != self._run:
-            for sink in self._campaign_sinks:
-                if not is_stored or self._is_news(sink.name, summary):
-                    sink.put(summary)
+            for other in self._campaign_sinks:
+                other.put(summary)
             return
         self._newest = max(self._newest or 0, summary.day_obs)
         try:
@@ -319,7 +317,7 @@ class Publisher:
                 self._changed_nights.add(summary.day_obs)
                 self._report_due.set()
             for sink in self._sinks:
-                if not is_stored or self._is_news(sink.name, summary):
+                if not is_stored or (sink not in self._campaign_sinks and self._is_news(sink.name, summary)):
                     sink.put(summary)
         except (ValueError, TypeError, AttributeError, KeyError) as error:
             log.exception("summary left out", exposure_id=summary.exposure, pipeline=summary.pipeline)

@@ -24,3 +24,15 @@ class RowSink(Protocol):
     def status(self) -> DestinationStatus:
         """How it stands."""
         ...
+
+
+class CatchingUpSink(RowSink, Protocol):
+    """One that is told of campaigns' summaries, too, and finds by itself what it was not told of."""
+
+    async def catch_up(self) -> None:
+        """Put what was missed, for ever; begun anew each time the right to publish is ours."""
+        ...
+
+    def look_again(self) -> None:
+        """Look now for what was missed."""
+        ...

@@ -31,6 +31,9 @@ class DestinationStatus(BaseModel):
     n_dead: int = Field(default=0, description="Given up, since the role began.")
     last_sent: datetime | None = None
     is_incomplete: bool = Field(default=False, description="Some were left out for want of room; they come later.")
+    n_behind: int = Field(
+        default=0, description="Known from the results store to be missing there, those that wait included."
+    )
     notes: list[str] = Field(default_factory=list, description="What else a person should know.")
     dead: list[DeadParcel] = Field(default_factory=list, description="The last that were given up.")
 

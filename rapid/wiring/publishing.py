@@ -132,10 +132,14 @@ def _make_butler(
         class_name=settings.butler_instrument,
     )
     destination = ButlerDestination(
-        lambda: open_repository(where, camera), results, open_products(settings.products), settings.calibs
+        lambda: open_repository(where, camera),
+        results,
+        open_products(settings.products),
+        settings.calibs,
+        root=settings.publish_butler,
     )
     age_s = settings.publish_max_age_s
-    return ButlerSink(destination, results, max_age_s=age_s, metrics=metrics, may_send=lead.is_held)
+    return ButlerSink(destination, results, camera=camera.name, max_age_s=age_s, metrics=metrics, may_send=lead.is_held)
 
 
 async def run_publish(settings: RoleSettings, stop: asyncio.Event | None = None) -> None:

@@ -3,6 +3,8 @@
 import asyncio
 import builtins
 import json
+import shutil
+from collections.abc import Callable
 from datetime import datetime
 
 import numpy as np
@@ -12,12 +14,14 @@ from lsst.daf.butler import Butler, CollectionType
 
 from payloads.keep.calibrated import write_calibrated
 from payloads.mask import SAT
+from rapid.butler.output import ResultsShelf
 from rapid.butler.repository import RepositorySettings, open_repository
-from rapid.calibs.store import CalibStore
+from rapid.calibs.store import CalibStore, Verified
 from rapid.camera.store import load_camera
 from rapid.errors import ConfigurationError, StoreError
 from rapid.products.naming import detector_key, summary_key
 from rapid.publish.butler import ButlerDestination, ButlerSink
+from rapid.results.models import CalibState
 from tests.support.records import make_result, make_summary
 
 CAMERA = load_camera("LSSTCam")
@@ -52,25 +56,68 @@ class Night:
                 raise StoreError("the database is away")
             return open_repository(where, CAMERA)
 
-        self.destination = ButlerDestination(open_it, results, products, tmp_path / "calibs")
-        self.sink = ButlerSink(self.destination, results, pause_s=0.01, pause_max_s=0.05)
+        self._open_it, self._folder = open_it, tmp_path / "calibs"
+        self.start()
 
-    def certify(self, kind: str, physical_filter: str | None = None, *, day: str = "2026-11-01") -> str:
+    def start(self) -> None:
+        """Begin as a role does that was away: with nothing but what is stored."""
+        root = str(self.repo)
+        self.destination = ButlerDestination(self._open_it, self.results, self.products, self._folder, root=root)
+        self.sink = ButlerSink(
+            self.destination, self.results, camera="LSSTCam", pause_s=0.01, pause_max_s=0.05, look_s=0.05
+        )
+
+    async def catch_up(self, until: Callable[[], bool] | None = None) -> list[str]:
+        """Have what was missed put; return the keys of what was sent, in order."""
+        sent: list[str] = []
+        send = self.destination.send
+        self.destination.send = lambda parcel, data: (sent.append(parcel.key), send(parcel, data))[1]
+        stop = asyncio.Event()
+        running = asyncio.create_task(self.sink._outbox.run(stop))
+        await asyncio.to_thread(self.destination.prepare, "LSSTCam")
+        while await self.sink._catch_up.step() and not (until and until()):
+            pass
+        stop.set()
+        await running
+        self.destination.send = send
+        return sent
+
+    def certify(
+        self,
+        kind: str,
+        physical_filter: str | None = None,
+        *,
+        day: str = "2026-11-01",
+        value: float = 2.0,
+        until: str | None = None,
+    ) -> str:
         return self.calibs.certify(
             kind=kind,
             camera="LSSTCam",
             detector=94,
-            image=np.full((4, 5), 2.0, np.float32),
+            image=np.full((4, 5), value, np.float32),
             valid_from=datetime.fromisoformat(f"{day}T00:00:00"),
+            valid_to=None if until is None else datetime.fromisoformat(f"{until}T00:00:00"),
             physical_filter=physical_filter,
             inputs=[1],
         ).calib_id
 
     def take(
-        self, seq_num: int, *, version: int = 1, value: float = 1.0, calibs=None, more=None, metrics=None, run="prompt"
+        self,
+        seq_num: int,
+        *,
+        version: int = 1,
+        value: float = 1.0,
+        calibs=None,
+        more=None,
+        metrics=None,
+        run="prompt",
+        is_told: bool = True,
+        day_obs: int = 20261120,
     ):
+        exposure = day_obs * 100_000 + seq_num
         result = make_result(
-            exposure=2026112000000 + seq_num, seq_num=seq_num, detector=94, detector_name="R22_S11", run=run
+            exposure=exposure, seq_num=seq_num, detector=94, detector_name="R22_S11", run=run, day_obs=day_obs
         )
         result.metrics = {"psf_fwhm_arcsec": value, "note": None, **(metrics or {})}
         result.provenance.calibs = calibs or {}
@@ -83,13 +130,13 @@ class Night:
             result.products[kind] = key = detector_key(result, kind=kind, extension=extension)
             self.products.put(key, data)
         self.results.put_result(result)
-        summary = make_summary(exposure=2026112000000 + seq_num, seq_num=seq_num, version=version, run=run)
+        summary = make_summary(seq_num, version, run=run, day_obs=day_obs)
         summary.info = {
             "camera": "LSSTCam",
             "exposure_id": summary.exposure,
-            "obs_id": f"MC_O_20261120_{seq_num:06d}",
+            "obs_id": f"MC_O_{day_obs}_{seq_num:06d}",
             "controller": "O",
-            "day_obs": 20261120,
+            "day_obs": day_obs,
             "seq_num": seq_num,
             "image_type": "science",
             "physical_filter": "r_57",
@@ -100,7 +147,8 @@ class Night:
         summary.products = {"mosaic": summary_key(summary, kind="mosaic", extension="jpg")}
         self.products.put(summary.products["mosaic"], b"\xff\xd8 mosaic %d" % version)
         self.results.put_summary(summary)
-        self.sink.put(summary)
+        if is_told:
+            self.sink.put(summary)
 
     async def send_all(self) -> None:
         stop = asyncio.Event()
@@ -251,6 +299,149 @@ async def test_a_product_that_is_gone_is_left_out_and_the_rest_is_put(night) -> 
     await night.send_all()
     with Butler.from_config(str(night.repo)) as butler:
         assert len(_binned(butler)) == 1
+
+
+async def test_what_came_while_nobody_published_is_put_newest_first_and_once(night) -> None:
+    for seq_num in (1, 3, 2):
+        night.take(seq_num, is_told=False)
+    night.take(5, run="newpsf", is_told=False)
+    night.take(6, run="newpsf", is_told=False, day_obs=20250317)
+    night.take(7, run="request-1-0", is_told=False)
+    assert night.sink.status.n_behind == 0
+    sent = await night.catch_up()
+    assert [key.removeprefix("LSSTCam/").removesuffix("/quicklook") for key in sent] == [
+        "prompt/20261120/3", "prompt/20261120/2", "prompt/20261120/1", "newpsf/20261120/5", "newpsf/20250317/6",
+    ]  # fmt: skip
+    assert night.sink.status.n_behind == 0
+    with Butler.from_config(str(night.repo)) as butler:
+        nights = {name: butler.collections.get_info(f"LSSTCam/rapid/{name}").children for name in ("prompt", "newpsf")}
+        assert not butler.collections.query("LSSTCam/rapid/request*")
+    assert nights == {
+        "prompt": (RUN,), "newpsf": ("LSSTCam/rapid/newpsf/20261120", "LSSTCam/rapid/newpsf/20250317"),
+    }  # fmt: skip
+    assert await night.catch_up() == []
+    night.destination.close()
+    night.start()
+    assert await night.catch_up() == [], "the next role knows what is there"
+    summary = night.results.latest_summary("LSSTCam", 2025031700006, pipeline="quicklook", run="newpsf")
+    night.results.add_to_summary(summary, n_afterburned=1)
+    assert await night.catch_up() == ["LSSTCam/newpsf/20250317/6/quicklook"]
+
+
+async def test_it_goes_on_where_it_was_broken_off_and_the_night_goes_first(night, monkeypatch) -> None:
+    monkeypatch.setattr("rapid.publish.catch_up.N_SLICE", 2)
+    for seq_num in range(1, 6):
+        night.take(seq_num, is_told=False, day_obs=20261119)
+    first = await night.catch_up(until=lambda: True)
+    assert [int(key.split("/")[3]) for key in first] == [5, 4]
+    assert night.sink.status.n_behind == 3
+    assert night.sink.status.notes == ["3 summaries of 1 night to be put"]
+    night.destination.close()
+    night.start()
+    night.take(9)  # of the night that goes on
+    rest = await night.catch_up()
+    assert [int(key.split("/")[3]) for key in rest] == [9, 3, 2, 1]
+
+
+async def test_what_the_repository_refuses_is_not_sent_over_and_over(night, monkeypatch) -> None:
+    night.take(1, is_told=False)
+    night.take(2, is_told=False)
+    put = ResultsShelf.put_exposure
+
+    def put_exposure(self, summary, pieces):
+        if summary.seq_num == 2:
+            raise ValueError("no such thing")
+        return put(self, summary, pieces)
+
+    monkeypatch.setattr(ResultsShelf, "put_exposure", put_exposure)
+    sent = await night.catch_up()
+    assert [int(key.split("/")[3]) for key in sent].count(1) == 1
+    assert night.sink.status.n_dead == 1
+    assert night.sink.status.n_behind == 1
+    assert "1 of them given up" in night.sink.status.notes[0]
+    assert await night.catch_up() == []
+    monkeypatch.undo()
+    night.destination.close()
+    night.start()
+    assert len(await night.catch_up()) == 1
+
+
+async def test_a_repository_that_is_made_anew_gets_everything_again(night) -> None:
+    night.take(1, is_told=False)
+    await night.catch_up()
+    night.destination.close()
+    shutil.rmtree(night.repo)
+    night.start()
+    assert await night.catch_up() == ["LSSTCam/prompt/20261120/1/quicklook"]
+
+
+def _spans(night, kind: str = "bias") -> list[tuple[str, str, str]]:
+    """Return run, begin and end of all that is certified, in order of time."""
+    with Butler.from_config(str(night.repo)) as butler:
+        associations = butler.registry.queryDatasetAssociations(
+            f"rapid_{kind}", collections="LSSTCam/calib/rapid", collectionTypes={CollectionType.CALIBRATION}
+        )
+        return sorted(
+            (
+                one.timespan.begin.tai.isot[:10],
+                "" if one.timespan.end is None else one.timespan.end.tai.isot[:10],
+                one.ref.run.removeprefix("LSSTCam/calib/rapid/"),
+            )
+            for one in associations
+        )
+
+
+async def test_calibs_certified_and_withdrawn_by_hand_reach_the_calibration_collection(night) -> None:
+    first = night.certify("bias")
+    night.certify("bias", day="2026-11-10", until="2026-11-12", value=3.0)
+    night.certify("flat", "r_57")
+    await night.catch_up()
+    one, two = "20261101T000000/v1", "20261110T000000/v1"
+    assert _spans(night) == [
+        ("2026-11-01", "2026-11-10", one),
+        ("2026-11-10", "2026-11-12", two),
+        ("2026-11-12", "", one),
+    ]
+    assert _spans(night, "flat") == [("2026-11-01", "", one)]
+    with Butler.from_config(str(night.repo)) as butler:
+        assert "LSSTCam/calib/rapid" in butler.collections.get_info("LSSTCam/rapid/defaults").children
+    assert await night.catch_up() == []
+
+    night.results.set_calib_state("LSSTCam", first, CalibState.WITHDRAWN, author="me", reason="bad")
+    assert await night.catch_up() == ["LSSTCam/calib/bias/94/"]
+    assert _spans(night) == [("2026-11-10", "2026-11-12", two)]
+    assert _spans(night, "flat") == [("2026-11-01", "", one)]
+    # Meanwhile nobody publishes: another calib takes its place, and in the end it comes back.
+    night.destination.close()
+    night.certify("bias", value=4.0)
+    night.results.set_calib_state("LSSTCam", first, CalibState.CERTIFIED, author="me")
+    night.start()
+    await night.catch_up()
+    newer = "20261101T000000/v2"
+    assert _spans(night) == [
+        ("2026-11-01", "2026-11-10", newer), ("2026-11-10", "2026-11-12", two), ("2026-11-12", "", newer),
+    ]  # fmt: skip
+
+
+async def test_a_calib_that_was_withdrawn_is_not_certified_by_a_result_that_used_it(night) -> None:
+    bad = night.certify("bias")
+    night.results.set_calib_state("LSSTCam", bad, CalibState.WITHDRAWN, author="me", reason="bad")
+    night.take(1, calibs={"bias": bad}, is_told=False)
+    await night.catch_up()
+    assert _spans(night) == []
+    with Butler.from_config(str(night.repo)) as butler:
+        (ref,) = butler.query_datasets("rapid_bias", collections="LSSTCam/calib/rapid/20261101T000000/v1")
+        assert butler.get(ref)[0].data[0, 0] == 2.0, "what it was made with is there"
+
+
+async def test_what_was_never_certified_is_not_put(night) -> None:
+    night.calibs.certify(
+        kind="bias", camera="LSSTCam", detector=94, image=np.full((4, 5), 2.0, np.float32),
+        valid_from=datetime(2026, 11, 1), verified=Verified("failed", False, ("noise",), {}),  # noqa: DTZ001 - TAI has no zone
+    )  # fmt: skip
+    await night.catch_up()
+    with Butler.from_config(str(night.repo)) as butler:
+        assert not butler.registry.queryDatasetTypes("rapid_bias")
 
 
 def test_without_the_extra_it_is_said_what_to_install(monkeypatch) -> None:

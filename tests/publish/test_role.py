@@ -365,9 +365,27 @@ def test_a_restart_tells_a_sink_only_what_it_may_have_missed(valkey, board, resu
     asyncio.run(scenario())
 
 
+class FindsByItself(Rows):
+    """One that catches up with what it was not told of."""
+
+    name = "every"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun, self.asked = asyncio.Event(), asyncio.Event()
+        self.n_looks = 0
+
+    async def catch_up(self) -> None:
+        self.begun.set()
+        await asyncio.Event().wait()
+
+    def look_again(self) -> None:
+        self.n_looks += 1
+        self.asked.set()
+
+
 def test_a_campaigns_results_go_to_who_takes_them_and_into_no_table(valkey, board, results, products, tmp_path):
-    own, every = Rows(), Rows()
-    every.name = "every"
+    own, every = Rows(), FindsByItself()
 
     def tell_run(run: str, seq_num: int) -> None:
         store(results, products, seq_num, run=run)
@@ -378,13 +396,17 @@ def test_a_campaigns_results_go_to_who_takes_them_and_into_no_table(valkey, boar
         store(results, products, 3, run="newpsf")
         more = {"sinks": (own, every), "campaign_sinks": (every,)}
         async with running(valkey.url, str(tmp_path / "bucket"), results, products, **more) as stage:
-            assert (own.told, every.told) == ([], [3])
+            await asyncio.wait_for(every.begun.wait(), LONG_S)
+            assert (own.told, every.told) == ([], []), "what is stored it finds by itself"
             tell_run("newpsf", 4)
             tell_run("request-17-0", 5)
             tell_run("prompt", 12)
             await stage.place.wait_for(lambda: "12" in stage.table())
             assert set(stage.table()) == {"12"}
-            assert (own.told, every.told) == ([12], [3, 4, 12])
+            assert (own.told, every.told) == ([12], [4, 12])
+            assert every.n_looks == 0
+            board.publish(EventKind.CALIB_CERTIFIED, data={"calib_id": "x"})
+            await asyncio.wait_for(every.asked.wait(), LONG_S)
 
     asyncio.run(scenario())
 
