@@ -75,7 +75,9 @@ class GuiderTrend:
 
 
 def times_of(stamps: list[Stamp]) -> NDArray[np.float64] | None:
-    """Return when stamps were taken, seconds after the first; None if any of them does not say."""
+    """Return when stamps were taken, seconds after the first; None if any of them does not say, or not as the others do."""
+    if len({type(stamp.time) is str for stamp in stamps}) > 1:
+        return None  # one clock counts days, the other has a date
     seconds = []
     for stamp in stamps:
         if isinstance(stamp.time, str):
@@ -87,7 +89,8 @@ def times_of(stamps: list[Stamp]) -> NDArray[np.float64] | None:
             seconds.append(float(stamp.time) * DAY_S)
         else:
             return None
-    return np.array(seconds) - seconds[0]
+    at = np.array(seconds)
+    return at - at[0] if np.isfinite(at).all() else None
 
 
 def _table(stars: list[StarPosition | None], time_s: NDArray[np.float64] | None, scale: float) -> dict[str, list[Any]]:

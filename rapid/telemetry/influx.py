@@ -3,11 +3,13 @@
 import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Annotated
 
 import numpy as np
 import urllib3
 from astropy.time import Time
 from numpy.typing import NDArray
+from pydantic import BaseModel, Field, ValidationError
 
 from rapid.errors import RapidError, Retry
 from rapid.telemetry.models import AxisSeries, TelemetryConfig, TimeScale
@@ -21,6 +23,22 @@ class TelemetryError(RapidError):
 
     code = "telemetry_failed"
     retry = Retry.LATER
+
+
+class _SeriesAnswer(BaseModel):
+    values: list[Annotated[list[int | float | None], Field(min_length=2)]] = []
+
+
+class _Result(BaseModel):
+    series: list[_SeriesAnswer] = []
+    error: str = ""
+
+
+class _Answer(BaseModel):
+    """What an InfluxDB answers to a query, as far as it is read."""
+
+    results: list[_Result] = []
+    error: str = ""
 
 
 @dataclass(frozen=True)
@@ -74,6 +92,8 @@ class TelemetryReader:
         # Differences of nanoseconds as integers: as floats they would be off by a tenth of a microsecond.
         times_s = [(int(row[0] or 0) - first) / 1e9 for row in rows]
         self._check(axis, times_s, (last - first) / 1e9)
+        if any(len(row) != 1 + len(names) for row in rows):
+            raise TelemetryError(f"{axis.measurement}: {config.url} answers otherwise than it was asked")
         numbers = np.array([[np.nan if value is None else float(value) for value in row[1:]] for row in rows])
         demand = numbers[:, 1] if len(names) == 2 and np.isfinite(numbers[:, 1]).all() else None
         return Series(np.array(times_s), numbers[:, 0], demand)
@@ -103,12 +123,17 @@ class TelemetryReader:
             raise TelemetryError(f"{config.url} does not answer: {type(error).__name__}") from error
         except ValueError as error:
             raise TelemetryError(f"{config.url} answers what is no JSON ({answer.status})") from error
-        found = document.get("results", [{}]) if isinstance(document, dict) else [{}]
-        problem = (document.get("error") if isinstance(document, dict) else None) or (found or [{}])[0].get("error")
+        try:
+            found = _Answer.model_validate(document)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            where = ".".join(map(str, first["loc"])) or "the answer"
+            raise TelemetryError(f"{config.url} answers otherwise than an InfluxDB: {where}: {first['msg']}") from None
+        problem = found.error or next((one.error for one in found.results if one.error), "")
         if answer.status >= 400 or problem:
-            raise TelemetryError(f"{config.url}: {answer.status}: {str(problem or 'refused')[:200]}")
-        series = (found or [{}])[0].get("series", [])
-        return list(series[0]["values"]) if series else []
+            raise TelemetryError(f"{config.url}: {answer.status}: {(problem or 'refused')[:200]}")
+        series = found.results[0].series if found.results else []
+        return series[0].values if series else []
 
 
 def _quoted(name: str) -> str:

@@ -161,6 +161,21 @@ async def test_what_never_comes_is_given_up_visibly(serving, changes):
     assert sink.status.error
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"", b"null", b"[]", b'{"results": null}', b'{"results": [null]}', b'{"results": [{"series": [{"values": 7}]}]}',
+        b'{"results": [{"series": [{"values": [[0, "east", 1.0]]}]}]}', b'{"results": [{"error": "no such database"}]}',
+        b'{"results": [{"series": [{"values": [[0], [1]]}]}]}', b'{"results": [{"series": []}]}', b"<html>",
+    ],
+)  # fmt: skip
+def test_an_answer_that_makes_no_sense_is_no_more_than_no_answer(recorder, body):
+    recorder.answer = lambda _call: (200, body, {})
+    config = TelemetryConfig(url=recorder.url)
+    with pytest.raises(TelemetryError):
+        measure_mount(TelemetryReader(config), config, BEGIN, END)
+
+
 def test_a_gap_in_the_series_is_told(influx):
     begin = BEGIN + timedelta(hours=2)
     write(influx, begin=begin, axes=("elevation", "rotation"))

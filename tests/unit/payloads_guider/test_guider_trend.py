@@ -10,8 +10,9 @@ import pytest
 from typer.testing import CliRunner
 
 from payloads.guider.kernels import find_star, measure_star
-from payloads.guider.payload import GuiderTrend
+from payloads.guider.payload import GuiderTrend, times_of
 from payloads.plugin import Frame
+from payloads.raw.guider import Stamp
 from rapid.camera.store import load_camera
 from rapid.cli import app
 from rapid.errors import CorruptRawError, PayloadError
@@ -129,6 +130,15 @@ def test_stamps_that_do_not_say_when_have_no_slopes():
     metrics = run(make_guider_raw(make_stamps(x, y), said=False)).metrics
     assert metrics["guider_drift_x_arcsec_per_min"] is None
     assert metrics["guider_jitter_x_arcsec"] is not None
+
+
+@pytest.mark.parametrize(
+    "times",
+    [[61000.0, "2026-11-21T03:00:00", 61000.1], [61000.0, float("inf"), 61000.1], [61000.0, None, 61000.1]],
+    ids=["two clocks", "never", "one does not say"],
+)
+def test_times_that_make_no_series_are_none(times):
+    assert times_of([Stamp(np.zeros((2, 2), dtype=np.float32), time) for time in times]) is None
 
 
 def test_a_star_that_is_not_there_is_not_measured():
