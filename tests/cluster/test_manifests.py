@@ -171,6 +171,38 @@ def test_ingest_comes_with_its_component_alone_and_takes_in_what_the_heads_watch
     assert {name for name, pod in pods.items() if name not in {name for name, _ in pods_of(plain)}} == {"rapid-ingest"}
 
 
+def test_displays_find_the_raws_and_publish_can_write_products(objects):
+    settings = next(item["data"] for item in objects if item["kind"] == "ConfigMap" and "RAPID_RAWS" in item["data"])
+    pods = dict(pods_of(objects))
+    for name in ("rapid-display", "rapid-publish"):
+        [container] = pods[name]["containers"]
+        assert {"configMapRef": {"name": _settings_name(objects)}} in container["envFrom"], name
+        if settings["RAPID_RAWS"].startswith("s3://"):
+            assert {"secretRef": {"name": "rapid-s3", "optional": True}} in container["envFrom"], name
+            continue
+        mounts = {mount["mountPath"]: mount for mount in container["volumeMounts"]}
+        assert mounts[settings["RAPID_RAWS"]].get("readOnly") is True, name
+        assert not mounts[settings["RAPID_PRODUCTS_URL"]].get("readOnly"), name
+
+
+def _settings_name(objects) -> str:
+    return next(
+        item["metadata"]["name"] for item in objects if item["kind"] == "ConfigMap" and "RAPID_RAWS" in item["data"]
+    )
+
+
+def test_publish_alone_reaches_the_telemetry(objects):
+    policies = [item for item in objects if item["kind"] == "NetworkPolicy"]
+    open_to = {
+        item["spec"]["podSelector"]["matchLabels"].get("app.kubernetes.io/component")
+        for item in policies
+        for rule in item["spec"].get("egress", [])
+        for port in rule.get("ports", [])
+        if port["port"] == 8086
+    }
+    assert open_to == {"publish"}
+
+
 SIZES = re.compile(r"^\| `(rapid-[a-z-]+)` \|((?: [^|]*\|){5})$", re.MULTILINE)
 
 
