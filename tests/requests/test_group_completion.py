@@ -184,6 +184,35 @@ async def test_a_head_that_dies_while_a_group_is_waited_for_leaves_it_to_the_nex
     assert len((await request.wait(WAIT_S)).exposures) == 3
 
 
+async def test_a_group_that_is_cancelled_while_it_is_waited_for_never_begins(stage):
+    await stage.settle_in()
+    request = await stage.client.request(group="pair-1", when_whole=True, **ANEW)
+    await stage.take(1, **GROUP, group_index=1)
+    await lacks(stage, request, "2 exposures")
+    await request.cancel()
+    await stage.state_of(request, "cancelled")
+    another = await stage.client.request(exposures=[exposure(2)], when_whole=True, reuse=False, run="another")
+    for index in (2, 3):
+        await stage.take(index, **GROUP, group_index=index)
+    await stage.state_of(another, "running")  # the desk has looked at what came
+    assert [job for job in await stage.work() if job.startswith("together")] == []
+
+
+async def test_what_came_before_it_was_asked_for_and_twice_counts_once(stage):
+    await stage.settle_in()
+    for index in (1, 2, 3, 2):
+        await stage.take(index, **GROUP, group_index=index)
+    await stage.work()  # the night's own are done
+    ids = [exposure(3), exposure(1), exposure(2), exposure(1)]
+    by_list = await stage.client.request(exposures=ids, when_whole=True, **ANEW)
+    by_group = await stage.client.request(group="pair-1", when_whole=True)
+    assert [one.n_finished for one in (await by_group.wait(WAIT_S)).exposures] == [9, 9, 9]  # nothing is done again
+    await stage.state_of(by_list, "running")
+    done = [job for job in await stage.work() if job.startswith("together")]
+    assert len(done) == len(set(done)) == 27
+    assert sorted(one.exposure_id for one in (await by_list.wait(WAIT_S)).exposures) == sorted(set(ids))
+
+
 async def test_the_deadline_says_what_it_waited_for(stage):
     await stage.settle_in()
     request = await stage.client.request(exposures=[exposure(1), exposure(2)], when_whole=True, deadline_s=30)
