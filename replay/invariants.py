@@ -8,7 +8,7 @@ import io
 import json
 import math
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -184,9 +184,9 @@ class Accountant:
         for exposure_id in self._delivered.raws.keys() - self._may_be_forgotten():
             if exposure_id not in batches:
                 yield f"exposure {exposure_id} is not on the board"
-        for states in batches.values():
+        for exposure_id, states in batches.items():
             for state in states:
-                yield from _unsettled_batch(state)
+                yield from unsettled_batch(state, self._delivered.raws.get(exposure_id, {}))
         status = self._board.status()
         for name in ("running", "delayed", "gathers_due", "gathers_running"):
             if getattr(status, name):
@@ -339,8 +339,22 @@ class Accountant:
             yield f"{key} cannot be read: {error}"
 
 
-def _unsettled_batch(state: BatchState) -> Iterator[str]:
-    waiting = sorted(number for number, status in state.detectors.items() if status.state not in SETTLED)
+def unsettled_batch(state: BatchState, came: Container[int]) -> Iterator[str]:
+    """Tell what a batch still waits for.
+
+    Parameters
+    ----------
+    came
+        Detectors whose raws were delivered. For one that never comes a batch waits for ever, and that is well once it was
+        gathered without it.
+    """
+    was_gathered = state.version > 0 and not state.gathering
+    waiting = sorted(
+        number
+        for number, status in state.detectors.items()
+        if status.state not in SETTLED
+        and not (was_gathered and status.state is DetectorState.WAITING and number not in came)
+    )
     if waiting:
         yield f"{state.key.id} waits for detectors {waiting}"
     if state.gathering or state.changed or state.version == 0:
