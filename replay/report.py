@@ -7,6 +7,9 @@ from collections.abc import Iterable, Iterator
 from replay.check import CheckReport, Finding, MetricDifferences
 from replay.recording import PixelKind
 
+N_FIRST = 12
+"""Findings before the pictures; what is missing is among them, values follow by the hundred."""
+
 MAX_FINDINGS = 200
 MAX_PLOTS = 24
 WIDTH, HEIGHT, MARGIN = 360, 130, 26
@@ -132,14 +135,10 @@ def _body(report: CheckReport, title: str) -> Iterator[str]:
     yield f"<p>{html.escape(_scope(report))}</p>"
     if report.expected.manifest.story:
         yield f"<p>{html.escape(report.expected.manifest.story)}</p>"
-    if report.findings:
+    findings = _sorted(report.findings)
+    if findings:
         yield "<h2>Findings</h2>"
-        yield from _table(
-            ("what", "where", "how"),
-            ([one.kind.value, one.where, one.message] for one in _sorted(report.findings)[:MAX_FINDINGS]),
-        )
-        if len(report.findings) > MAX_FINDINGS:
-            yield f"<p>and {len(report.findings) - MAX_FINDINGS} more</p>"
+        yield from _finding_table(findings[:N_FIRST])
     if report.invariants:
         yield "<h2>Invariants</h2>"
         yield from _table(
@@ -158,6 +157,15 @@ def _body(report: CheckReport, title: str) -> Iterator[str]:
         yield from (_metric_plot(one) for one in _worst_first(report.differences.values())[:MAX_PLOTS])
         yield "</div>"
         yield from _metric_table(report)
+    if len(findings) > N_FIRST:
+        yield "<h2>More findings</h2>"
+        yield from _finding_table(findings[N_FIRST:MAX_FINDINGS])
+    if len(findings) > MAX_FINDINGS:
+        yield f"<p>and {len(findings) - MAX_FINDINGS} more</p>"
+
+
+def _finding_table(findings: Iterable[Finding]) -> Iterator[str]:
+    yield from _table(("what", "where", "how"), ([one.kind.value, one.where, one.message] for one in findings))
 
 
 def _problems(n: int) -> str:
