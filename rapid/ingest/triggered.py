@@ -5,6 +5,7 @@ is the safety net. The repository is the truth: a message only says where to loo
 """
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -29,6 +30,8 @@ log = structlog.get_logger()
 SCHEME = "butler:"
 SWEEP_S = 60.0
 RETRY_S = 2.0
+RETRY_MAX_S = 16.0
+"""Longest pause before files that a server did not give are asked for again; it doubles."""
 N_LOOKS = 8
 KINDS = ("raw", "guider_raw")
 
@@ -94,11 +97,16 @@ class ButlerSource:
         looks = ThreadPoolExecutor(N_LOOKS, thread_name_prefix="look")
         after = "0-0"
         sweep_at = loop.time()
+        unread: list[str] = []
+        retry_at, retry_s = math.inf, RETRY_S
         try:
             while True:
                 try:
                     exposures: list[int] | None = None
-                    if loop.time() >= sweep_at:
+                    is_retry = loop.time() >= retry_at
+                    if is_retry:
+                        retry_at = math.inf
+                    elif loop.time() >= sweep_at:
                         # The stream's end first: what comes in between is seen twice, never not at all.
                         after = await self._board.connection.run(store.last_ingested_id(self._board.prefix))
                     else:
@@ -106,19 +114,29 @@ class ButlerSource:
                             store.follow_ingested(
                                 self._board.prefix,
                                 after,
-                                timeout_s=min(max(sweep_at - loop.time(), 0.001), store.BLOCK_S),
+                                timeout_s=min(max(min(sweep_at, retry_at) - loop.time(), 0.001), store.BLOCK_S),
                             )
                         )
                         if not messages:
                             continue
                         after = messages[-1][0]
                         exposures = sorted({message.exposure_id for _, message in messages}, reverse=True)
-                    uris = await loop.run_in_executor(thread, self._query, exposures)
-                    if exposures is None:
-                        sweep_at = loop.time() + self._sweep_s
-                    for arrival in await self._look([uri for uri in uris if uri not in seen], looks):
+                    if is_retry:
+                        uris, unread = unread, []
+                    else:
+                        uris = await loop.run_in_executor(thread, self._query, exposures)
+                        if exposures is None:
+                            sweep_at = loop.time() + self._sweep_s
+                    arrivals, missed = await self._look([uri for uri in uris if uri not in seen], looks)
+                    for arrival in arrivals:
                         seen.add(arrival.uri)
                         yield arrival
+                    if missed:
+                        # One that its server does not give holds up no other.
+                        log.warning("raws cannot be read for now", n=len(missed), uri=missed[0])
+                        unread = list(dict.fromkeys([*unread, *missed]))
+                        retry_s = min(2.0 * retry_s, RETRY_MAX_S) if is_retry else RETRY_S
+                        retry_at = loop.time() + retry_s
                 except (StoreError, ConfigurationError) as error:
                     # Before the first raw is ingested there is no repository.
                     log.warning("the repository is not read for now", error=error.message)
@@ -129,16 +147,20 @@ class ButlerSource:
             thread.shutdown(wait=False)
             looks.shutdown(wait=False, cancel_futures=True)
 
-    async def _look(self, uris: Sequence[str], looks: ThreadPoolExecutor) -> list[Arrival]:
+    async def _look(self, uris: Sequence[str], looks: ThreadPoolExecutor) -> tuple[list[Arrival], list[str]]:
+        """Return what arrived, and which of the files were not given by their server."""
         loop = asyncio.get_running_loop()
         found: list[Arrival] = []
+        missed: list[str] = []
         for begin in range(0, len(uris), 500):
             some = uris[begin : begin + 500]
             answers = await asyncio.gather(*(loop.run_in_executor(looks, self._look_at, uri) for uri in some))
-            found += [answer for answer in answers if answer is not None]
-        return found
+            found += [answer for answer in answers if answer is not None and not isinstance(answer, str)]
+            missed += [answer for answer in answers if isinstance(answer, str)]
+        return found, missed
 
-    def _look_at(self, uri: str) -> Arrival | None:
+    def _look_at(self, uri: str) -> Arrival | str | None:
+        """Return what arrived; the URI if its server does not answer; None if there is nothing to tell."""
         try:
             header, size = look_at_raw(uri, self._camera)
         except RawError as error:
@@ -146,6 +168,9 @@ class ButlerSource:
         except NotFoundError:
             log.warning("a raw of the repository is gone", uri=uri)
             return None
+        except StoreError as error:
+            log.info("a raw of the repository cannot be read for now", uri=uri, error=error.message)
+            return uri
         return self._door.admit(header, Content(uri, size, str(size)))
 
     def _query(self, exposures: Iterable[int] | None) -> list[str]:
