@@ -69,7 +69,8 @@ def pipeline(
             print(f"      {key}: {json.dumps(value)}")
     if found.after is not None:
         payloads = ", ".join(step.payload for step in found.afterburner)
-        print(f"  once the exposure is gathered, as backlog: {payloads} (rapid pipeline {found.after.name})")
+        runs = ", of the night's own run alone" if found.after_runs == "night" else ""
+        print(f"  once the exposure is gathered, as backlog{runs}: {payloads} (rapid pipeline {found.after.name})")
 
 
 def _facts_of(pipeline: "Pipeline", book: "PipelineBook") -> dict[str, Any]:

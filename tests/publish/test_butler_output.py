@@ -21,6 +21,7 @@ from rapid.camera.store import load_camera
 from rapid.errors import ConfigurationError, StoreError
 from rapid.products.naming import detector_key, summary_key
 from rapid.publish.butler import ButlerDestination, ButlerSink
+from rapid.results.changes import Changes
 from rapid.results.models import CalibState
 from tests.support.records import make_result, make_summary
 
@@ -341,6 +342,24 @@ async def test_it_goes_on_where_it_was_broken_off_and_the_night_goes_first(night
     night.take(9)  # of the night that goes on
     rest = await night.catch_up()
     assert [int(key.split("/")[3]) for key in rest] == [9, 3, 2, 1]
+
+
+async def test_what_nobody_told_of_is_found_all_the_same(night) -> None:
+    stop = asyncio.Event()
+    running = asyncio.create_task(night.sink._outbox.run(stop))
+    looking = asyncio.create_task(night.sink.catch_up())
+    changes, place = Changes(night.results.engine), night.destination.place
+    for seq_num in (1, 2):
+        night.take(seq_num, is_told=False)
+        night.sink.look_again()
+        async with asyncio.timeout(5 * LONG_S):
+            while changes.n_due(place, "LSSTCam"):
+                await asyncio.wait({running, looking}, timeout=0.05)
+    looking.cancel()
+    stop.set()
+    await asyncio.gather(running, looking, return_exceptions=True)
+    with Butler.from_config(str(night.repo)) as butler:
+        assert len(_binned(butler)) == 2
 
 
 async def test_what_the_repository_refuses_is_not_sent_over_and_over(night, monkeypatch) -> None:
