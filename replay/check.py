@@ -214,7 +214,7 @@ def check(expected: Recording, found: Recording, tolerances: Tolerances | None =
 
 def _check_names(expected: Recording, rules: Tolerances) -> None:
     """Refuse tolerances that ask for what is not there: nothing would be compared, and all be well."""
-    known = {one.pipeline for one in (*expected.summaries, *expected.results)}
+    known = {one.pipeline for one in expected.summaries} | {one.pipeline for one in expected.results}
     for name in rules.pipelines:
         if name not in known:
             raise ConfigurationError("pipelines", f"nothing of {name} is expected, but of {', '.join(sorted(known))}")
@@ -228,7 +228,8 @@ def _check_names(expected: Recording, rules: Tolerances) -> None:
 
 def _unused(expected: Recording, rules: Tolerances) -> tuple[str, ...]:
     """Return the names of metrics in the tolerances that match none: misspelt, perhaps."""
-    metrics = {metric for one in (*expected.summaries, *expected.results) for metric in one.metrics}
+    metrics = {metric for one in expected.summaries for metric in one.metrics}
+    metrics |= {metric for one in expected.results for metric in one.metrics}
     return tuple(key for key in rules.metrics if not fnmatch.filter(metrics, key))
 
 

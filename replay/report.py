@@ -12,7 +12,9 @@ N_FIRST = 12
 
 MAX_FINDINGS = 200
 MAX_PLOTS = 24
-WIDTH, HEIGHT, MARGIN = 360, 130, 26
+WIDTH, HEIGHT, MARGIN = 360, 130, 34
+TEXT_PX = 11
+"""Height of a line of text in a plot."""
 
 STYLE = """
 :root { color-scheme: light dark; --good: #1a7f37; --bad: #b42318; --line: #8884; --dot: #2f6fab; }
@@ -231,8 +233,18 @@ def _metric_plot(one: MetricDifferences) -> str:
         f"<figure><figcaption>{html.escape(one.metric)}: difference over what is allowed</figcaption>"
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{html.escape(one.metric)}">'
         f'<line class="axis" x1="{MARGIN}" x2="{WIDTH}" y1="{middle}" y2="{middle}"/>{limits}'
-        f'<text x="2" y="{middle + 3}">0</text><text x="2" y="{middle - scale + 3:.1f}">+1</text>'
-        f'<text x="2" y="{middle + scale + 3:.1f}">-1</text>{dots}</svg></figure>'
+        f'<text x="2" y="{middle + 3}">0</text>{_marks(top, middle, scale)}{dots}</svg></figure>'
+    )
+
+
+def _marks(top: float, middle: float, scale: float) -> str:
+    """Return the numbers beside a plot: what is allowed, or how far the farthest is off if that leaves no room for it."""
+    worst = top / 1.1
+    mark = 1.0 if scale >= TEXT_PX else worst
+    said = "1" if scale >= TEXT_PX else f"{worst:.2g}"
+    return "".join(
+        f'<text x="2" y="{middle - sign * mark * scale + 3:.1f}">{"+" if sign > 0 else "-"}{said}</text>'
+        for sign in (1, -1)
     )
 
 

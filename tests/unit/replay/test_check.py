@@ -165,6 +165,12 @@ def test_a_mistake_in_the_tolerances_names_the_field(tmp_path, text, field):
     assert caught.value.field == field
 
 
+@pytest.mark.parametrize(("factor", "said"), [(1.005, ">+1<"), (1.5, ">+5e+02<")], ids=["near", "far off"])
+def test_a_plot_says_how_far_a_value_is_off(night, replayed, factor, said):
+    change_metric(replayed, "psf_fwhm_arcsec", (0.8 * factor, 0.9))
+    assert said in render_html(check(night, replayed))
+
+
 def test_tolerances_that_are_no_text_are_refused(tmp_path):
     (tmp_path / "t.yaml").write_bytes(b"\xff\xfe\x01")
     with pytest.raises(ConfigurationError, match=r"tolerances: .* is not YAML"):
