@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from rapid.camera.models import Camera, Detector
+from rapid.errors import PayloadError
 from rapid.exposure.models import ExposureInfo
 
 Metric = float | int | str | bool | None
@@ -139,6 +140,23 @@ class Frame:
     """For a payload that combines exposures: calls that load the other frames, one at a time."""
     excluded_amps: Mapping[str, str] = field(default_factory=dict)
     """Amps that were switched off when this was taken, with the reason: masked, and not measured."""
+
+    @property
+    def gain(self) -> float:
+        """Electrons per unit of the image: of its amps the median, if no payload has applied theirs."""
+        return 1.0 if self.unit == "electron" else float(np.median([amp.gain for amp in self.detector.amps]))
+
+    def assembled(self, payload: str) -> NDArray[np.float32]:
+        """Return the image, for a payload that cannot do without it.
+
+        Raises
+        ------
+        PayloadError
+            Raised if no payload has assembled the image yet.
+        """
+        if self.image is None:
+            raise PayloadError(f"{payload} needs an assembled image: put isr or assemble before it in the pipeline")
+        return self.image
 
 
 class Payload(Protocol):

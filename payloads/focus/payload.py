@@ -7,7 +7,6 @@ import numpy as np
 from payloads.focus.donut import DonutSettings, donut_columns, donut_metrics, measure_donuts
 from payloads.plugin import Frame, PayloadConfig
 from payloads.quality.sky import Workspace
-from rapid.errors import PayloadError
 
 
 class DonutQuickLook:
@@ -33,19 +32,14 @@ class DonutQuickLook:
         PayloadError
             Raised if no payload has assembled the image yet.
         """
-        if frame.image is None:
-            raise PayloadError("donut needs an assembled image: put isr or assemble before it in the pipeline")
-        gain = 1.0
-        if frame.unit != "electron":
-            gain = float(np.median([amp.gain for amp in frame.detector.amps]))
-        frame.image = np.ascontiguousarray(frame.image, dtype=np.float32)
+        frame.image = np.ascontiguousarray(frame.assembled("donut"), dtype=np.float32)
         found = measure_donuts(
             frame.image,
             frame.mask,
             camera=frame.camera,
             detector=frame.detector,
             info=frame.info,
-            gain=gain,
+            gain=frame.gain,
             settings=self.config,
             workspace=self._workspace,
         )
@@ -53,8 +47,8 @@ class DonutQuickLook:
         frame.metrics.update(donut_metrics(found))
         frame.metrics.update(
             {
-                "sky_level_e": None if sky.level is None else sky.level * gain,
-                "sky_noise_e": None if sky.noise is None else sky.noise * gain,
+                "sky_level_e": None if sky.level is None else sky.level * frame.gain,
+                "sky_noise_e": None if sky.noise is None else sky.noise * frame.gain,
                 "n_saturated_px": sky.n_saturated_px,
                 "n_bad_px": sky.n_bad_px,
             }

@@ -113,13 +113,11 @@ class Wavefront:
             Raised without an assembled image, a known defocus, a band, optics of the camera, or the packages danish
             and batoid.
         """
-        if frame.image is None:
-            raise PayloadError("wavefront needs an assembled image: put isr or assemble before it in the pipeline")
+        assembled = frame.assembled("wavefront")
         band = band_of(frame.info.band, frame.info.physical_filter)
         if band is None:
             raise PayloadError("a wavefront needs to know the filter", physical_filter=frame.info.physical_filter)
-        gain = 1.0 if frame.unit == "electron" else float(np.median([amp.gain for amp in frame.detector.amps]))
-        image = np.ascontiguousarray(frame.image, dtype=np.float32) * np.float32(gain)
+        image = np.ascontiguousarray(assembled, dtype=np.float32) * np.float32(frame.gain)
         found = measure_donuts(
             image,
             frame.mask,

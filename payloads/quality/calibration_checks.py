@@ -14,7 +14,6 @@ from payloads.mask import NOT_FOR_STATISTICS
 from payloads.plugin import Frame, Metric, PayloadConfig
 from payloads.quality.calibration_sums import NO_MASK, RegionStatistics, count_above, measure_region
 from payloads.quality.residuals import add_residuals
-from rapid.errors import PayloadError
 from rapid.exposure.models import ImageType
 
 
@@ -62,14 +61,13 @@ class CalibrationStatistics:
         PayloadError
             Raised if no payload has assembled the image yet.
         """
-        if frame.image is None:
-            raise PayloadError("calib_stats needs an assembled image: put isr or assemble before it in the pipeline")
+        image = frame.assembled("calib_stats")
         rows: dict[str, dict[str, Metric]] = {}
         for amp in frame.detector.amps:
             gain = 1.0 if frame.unit == "electron" else amp.gain
             box = (amp.trimmed.x0, amp.trimmed.y0, amp.trimmed.x1, amp.trimmed.y1)
             found = measure_region(
-                frame.image, frame.mask, box, clip_sigma=self.config.clip_sigma, n_iterations=self.config.n_iterations
+                image, frame.mask, box, clip_sigma=self.config.clip_sigma, n_iterations=self.config.n_iterations
             )
             row = rows[amp.name] = _amp_row(found, gain)
             kind = frame.info.image_type
@@ -92,7 +90,7 @@ class CalibrationStatistics:
         add_residuals(frame, rows, clip_sigma=self.config.clip_sigma, n_iterations=self.config.n_iterations)
         for name, row in rows.items():
             frame.amps.setdefault(name, {}).update(row)
-        frame.metrics.update(_detector_metrics(frame.info.image_type, rows, frame.image.size))
+        frame.metrics.update(_detector_metrics(frame.info.image_type, rows, image.size))
 
     def _dark(
         self, frame: Frame, found: RegionStatistics | None, gain: float, box: tuple[int, int, int, int]

@@ -14,10 +14,8 @@ from pydantic import Field, model_validator
 
 from payloads.plugin import Frame, Metric, PayloadConfig
 from payloads.quality.measure import Settings, measure_quality
-from payloads.quality.payload import frame_gain
 from payloads.quality.sky import Workspace
 from payloads.quality.stars import REJECT
-from rapid.errors import PayloadError
 
 FRACTIONS = (0.5, 0.8, 0.95)
 """Parts of the light whose radii are reported: the core, the shoulders, the wings."""
@@ -134,12 +132,8 @@ class EncircledEnergy:
         PayloadError
             Raised if no payload has assembled the image yet.
         """
-        if frame.image is None:
-            raise PayloadError(
-                "encircled_energy needs an assembled image: isr or assemble has to be the pipeline's first step"
-            )
+        image = np.ascontiguousarray(frame.assembled("encircled_energy"), dtype=np.float32)
         scale = frame.camera.plate_scale_arcsec_per_mm * frame.detector.pixel_mm
-        image = np.ascontiguousarray(frame.image, dtype=np.float32)
         found = self._curves(frame, image, scale)
         curves = np.array([growth for _, _, growth in found])
         radii = {part: np.array([radius_of(growth, part) for growth in curves]) * scale for part in FRACTIONS}
@@ -178,7 +172,7 @@ class EncircledEnergy:
             image,
             frame.mask,
             pixel_scale_arcsec=scale,
-            gain=frame_gain(frame),
+            gain=frame.gain,
             settings=Settings(n_max_stars=4 * told.n_max_stars),
             workspace=self._workspace,
         )

@@ -16,7 +16,6 @@ from payloads.quality.photometry import MAGNITUDE
 from payloads.quality.sky import Workspace, choose_bin_factor, measure_sky
 from payloads.quality.standard import band_of, standardise_fwhm
 from payloads.quality.zero_point import PACKAGED, load_reference_values
-from rapid.errors import PayloadError
 
 PSF_METRICS = (
     "psf_fwhm_arcsec",
@@ -65,11 +64,6 @@ class QualityConfig(PayloadConfig):
         default=60.0, gt=0, le=600, description="How far the header's pointing may be off."
     )
     donut: DonutSettings = Field(default=DonutSettings(), description="Used when stars are donuts.")
-
-
-def frame_gain(frame: Frame) -> float:
-    """Return electron per unit of the frame's image: 1, or the median nominal gain if it still is in ADU."""
-    return 1.0 if frame.unit == "electron" else float(np.median([amp.gain for amp in frame.detector.amps]))
 
 
 class ImageQuality:
@@ -125,9 +119,7 @@ class ImageQuality:
         frame.metrics["quality_mode"] = mode.value
         if mode is Mode.SKIP:
             return
-        if frame.image is None:
-            raise PayloadError("quality needs an assembled image: put isr or assemble before it in the pipeline")
-        frame.image = np.ascontiguousarray(frame.image, dtype=np.float32)
+        frame.image = np.ascontiguousarray(frame.assembled("quality"), dtype=np.float32)
         if mode is Mode.PHOTO:
             self._measure_stars(frame, frame.image)
         else:
@@ -139,7 +131,7 @@ class ImageQuality:
                 camera=frame.camera,
                 detector=frame.detector,
                 info=frame.info,
-                gain=frame_gain(frame),
+                gain=frame.gain,
                 settings=self.config.donut,
             )
             frame.metrics.update(donut_metrics(donuts))
@@ -149,13 +141,13 @@ class ImageQuality:
         scale = frame.camera.plate_scale_arcsec_per_mm * frame.detector.pixel_mm
         factor = self.config.bin_factor or choose_bin_factor(scale, *image.shape)
         sky = measure_sky(image, frame.mask, factor=factor, workspace=self._workspace)
-        gain = frame_gain(frame)
+        gain = frame.gain
         frame.metrics.update(_sky_metrics(sky.level, sky.noise, sky.gradient, gain))
         frame.metrics.update({"n_saturated_px": sky.n_saturated_px, "n_bad_px": sky.n_bad_px})
 
     def _measure_stars(self, frame: Frame, image: Any) -> None:
         scale = frame.camera.plate_scale_arcsec_per_mm * frame.detector.pixel_mm
-        gain = frame_gain(frame)
+        gain = frame.gain
         quality = measure_quality(
             image,
             frame.mask,

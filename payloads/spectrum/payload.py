@@ -7,7 +7,6 @@ from pydantic import Field, field_validator
 
 from payloads.plugin import Frame, PayloadConfig
 from payloads.spectrum.kernels import extract, find_trace, find_zero_order, wavelengths_of
-from rapid.errors import PayloadError
 
 
 class SpectrumQuickLook:
@@ -58,10 +57,8 @@ class SpectrumQuickLook:
         PayloadError
             Raised if no payload has assembled the image yet.
         """
-        if frame.image is None:
-            raise PayloadError("spectrum needs an assembled image: put isr or assemble before it in the pipeline")
-        config = self.config
-        image = frame.image if config.dispersion == "y" else np.ascontiguousarray(frame.image.T)
+        config, assembled = self.config, frame.assembled("spectrum")
+        image = assembled if config.dispersion == "y" else np.ascontiguousarray(assembled.T)
         unit = "e" if frame.unit == "electron" else "adu"
         names = (f"spectrum_flux_max_{unit}", "spectrum_snr_median", "spectrum_trace_px", "spectrum_tilt",
                  "spectrum_fwhm_px", f"spectrum_background_{unit}", "spectrum_zero_order_px")  # fmt: skip

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from quality_images import make_frame
 
 from payloads.quality.encircled import EncircledEnergy, EncircledEnergyConfig, measure_growth, radius_of
 from rapid.errors import PayloadError
@@ -62,10 +63,7 @@ def test_light_that_cannot_be_summed_gives_no_curve():
 
 
 def test_the_payload_refuses_a_frame_without_image_and_a_configuration_that_contradicts_itself():
-    class Bare:
-        image = None
-
-    with pytest.raises(PayloadError, match="first step"):
-        EncircledEnergy(EncircledEnergyConfig()).run(Bare())
+    with pytest.raises(PayloadError, match="encircled_energy needs an assembled image: put isr"):
+        EncircledEnergy(EncircledEnergyConfig()).run(make_frame(None))
     with pytest.raises(ValueError, match="min_stars is above n_max_stars"):
         EncircledEnergyConfig(n_max_stars=2, min_stars=3)
