@@ -70,6 +70,7 @@ def summarise(gather: GatherJob, *, run: str) -> ExposureSummary:
         image_type=gather.image_type,
         version=gather.version,
         reason=gather.reason,
+        token=gather.token,
         n_finished=len(gather.finished),
         n_expected=len(wanted | gather.finished),
         is_complete=is_complete,

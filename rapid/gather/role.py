@@ -212,9 +212,10 @@ class Gatherer:
             software_version=rapid.__version__,
             host=socket.gethostname(),
         )
+        # The row first: it is refused to a gather whose lease went to another, and with it the document.
+        self._results.put_summary(summary)
         key = summary_key(summary, kind="summary", extension="json")
         self._products.put(key, summary.model_dump_json().encode(), content_type="application/json")
-        self._results.put_summary(summary)
         if summary.version > 1 or any(result.provenance.afterburner for result in found):
             # Read anew: it may have come to the version before this one meanwhile. The first comes before all of it.
             summary = add_afterburner(summary, self._results, self._products) or summary

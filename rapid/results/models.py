@@ -169,6 +169,9 @@ class ExposureSummary(BaseModel):
     image_type: str
     version: int = Field(ge=1, description="1 for the gather, 2.. for re-gathers.")
     reason: GatherReason
+    token: int = Field(
+        default=0, ge=0, description="Of the gather that made it: of two that made one version the later stands (I3)."
+    )
     n_finished: int
     n_expected: int
     is_complete: bool = Field(description="Every expected, not excluded detector finished.")

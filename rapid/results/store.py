@@ -12,7 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
-from rapid.errors import StoreError
+from rapid.errors import LeaseLostError, StoreError
 from rapid.results import schema
 from rapid.results.afterburner import OutdatedError, join_results, keep_joined
 from rapid.results.changes_schema import note_change
@@ -166,7 +166,13 @@ class ResultsStore(CalibRegistry):
     # Exposure summaries
 
     def put_summary(self, summary: ExposureSummary) -> None:
-        """Write one version of a summary and make it the newest if no later version exists."""
+        """Write one version of a summary and make it the newest if no later version exists.
+
+        Raises
+        ------
+        LeaseLostError
+            Raised if another gather, which began later, has written this version: who was silent for so long is late (I3).
+        """
         t = schema.exposure_summary
         row = {
             "run": summary.run,
@@ -196,6 +202,11 @@ class ResultsStore(CalibRegistry):
             with self._begin() as connection:
                 # Two versions written at once must not both end as the newest. SQLite has one writer anyway.
                 self._lock(connection, summary.exposure)
+                written = sa.select(t.c.document).where(same & (t.c.version == summary.version))
+                before = connection.execute(written).scalar_one_or_none()
+                if before is not None and before.get("token", 0) > summary.token:
+                    what = f"summary {summary.version} of {summary.pipeline} of exposure {summary.exposure}"
+                    raise LeaseLostError(f"the lease on {what} was given to another", what=what)
                 connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=updates), [row])
                 top = connection.execute(sa.select(sa.func.max(t.c.version)).where(same)).scalar_one()
                 connection.execute(t.update().where(same).values(newest=(t.c.version == top)))

@@ -15,7 +15,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
-from rapid.errors import ConfigurationError, StoreError
+from rapid.errors import ConfigurationError, LeaseLostError, StoreError
 from rapid.results import engine as engine_module
 from rapid.results import schema
 from rapid.results.models import CalibRecord, DetectorState, DetectorStatus, QuarantineRecord
@@ -103,6 +103,16 @@ def test_two_versions_written_at_once_leave_one_newest(results):
     t = schema.exposure_summary.c
     with results.engine.connect() as connection:
         assert connection.execute(sa.select(t.version).where(t.newest)).scalars().all() == [16]
+
+
+def test_a_gather_that_was_silent_too_long_does_not_overwrite_the_summary_of_the_one_after_it(results):
+    results.put_summary(make_summary(version=1, n_finished=9, token=1_800_000_000_000_002))
+    with pytest.raises(LeaseLostError, match="summary 1 of quicklook"):
+        results.put_summary(make_summary(version=1, n_finished=7, token=1_800_000_000_000_001))
+    assert results.latest_summary("LSSTCam", EXPOSURE).n_finished == 9
+    results.put_summary(make_summary(version=1, n_finished=10, token=1_800_000_000_000_002))  # said again
+    results.put_summary(make_summary(version=2, n_finished=11, token=1))  # versions are fenced one by one
+    assert [s.n_finished for s in results.summary_versions("LSSTCam", EXPOSURE)] == [11, 10]
 
 
 def test_a_night_is_listed_newest_first_in_pages(results):
