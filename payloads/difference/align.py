@@ -22,7 +22,7 @@ from rapid.camera.models import Camera, Detector
 RADIUS_ARCSEC = 30.0
 """How far two headers' pointings may be apart."""
 SAME_ARCSEC = 1.0
-MANY_STARS = 20
+MANY_STARS = 10
 """With so many known stars on a detector, one that cannot be matched to them is not where it says."""
 MIN_SCALE_STARS = 5
 

@@ -213,7 +213,8 @@ def _put(
     image, variance, quality, counts = planes
     stars, fwhm = measure_stars(image, quality, geometry)
     if fwhm is None:
-        return replace(nothing, fraction=fraction, reason="no PSF: too few stars")
+        # A corner of a tile may have no star at all: it is worth having, and its images know how wide one would be.
+        stars, fwhm = stars_of_inputs(layers, geometry)
     first = layers[0][0]
     template = Template(
         tile=tile,
@@ -237,6 +238,23 @@ def _put(
     }
     version, is_new = store.put(tile, band, template_bytes(template, variance=variance, counts=counts, facts=facts))
     return replace(nothing, version=version, is_new=is_new, fraction=fraction, fwhm_arcsec=fwhm)
+
+
+def stars_of_inputs(layers: list[list[Aligned]], geometry: TileGeometry) -> tuple[NDArray[np.float64], float]:
+    """Return the stars on a tile, and the median width, as the exposure with most of them has it; as `measure_stars`."""
+    found = np.zeros((0, 3))
+    for layer in layers:
+        rows = [np.zeros((0, 3))]
+        for one in layer:
+            x, y, flux = one.contribution.stars.T
+            ra, dec = one.sky_map.to_sky(x, y)
+            x_px, y_px = geometry.to_px(ra, dec)
+            inside = (x_px >= 0) & (y_px >= 0) & (x_px <= geometry.width - 1) & (y_px <= geometry.height - 1)
+            rows.append(np.column_stack((ra, dec, flux * one.scale))[inside])
+        table = np.concatenate(rows)
+        found = table if len(table) > len(found) else found
+    widths = [one.contribution.fwhm_arcsec for layer in layers for one in layer]
+    return found[np.argsort(-found[:, 2], kind="stable")], float(np.median(widths))
 
 
 def measure_stars(

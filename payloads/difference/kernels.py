@@ -14,6 +14,8 @@ GOOD, BAD, SATURATED, NOTHING = 0, 1, 2, 3
 N_TABLE = 4096
 """Sub-pixel shifts whose Lanczos weights are kept: nearer than a sixteenth of a per cent of a star's steepest slope."""
 N_TAPS = 6
+QUICK = {"contract", "reassoc", "arcp", "nsz"}
+"""Sums in any order, so that they are vectorised; but NaN is still NaN: places that are none are told by it."""
 
 
 def lanczos_table() -> NDArray[np.float32]:
@@ -115,7 +117,7 @@ def fill_holes(image: NDArray[np.float32], quality: NDArray[np.uint8], reach: in
             image[y, x] = value
 
 
-@njit(cache=True, nogil=True, fastmath=True)
+@njit(cache=True, nogil=True, fastmath=QUICK)
 def warp(
     image: NDArray[np.float32],
     variance: NDArray[np.float32],
@@ -192,7 +194,7 @@ def warp(
                     out_quality[y, x] = worst
 
 
-@njit(cache=True, nogil=True, fastmath=True)
+@njit(cache=True, nogil=True, fastmath=QUICK)
 def convolve_separable(
     image: NDArray[np.float32],
     along_y: NDArray[np.float32],

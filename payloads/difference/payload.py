@@ -13,8 +13,16 @@ from pydantic import Field
 from scipy.spatial import cKDTree
 
 from payloads.difference.detect import DifferenceSources, detect
-from payloads.difference.kernels import NOTHING
-from payloads.difference.planes import choose_factor, empty_planes, prepare_planes, warp_to_detector
+from payloads.difference.kernels import LANCZOS, NOTHING, warp
+from payloads.difference.match import smooth
+from payloads.difference.planes import (
+    NODE_STEP_PX,
+    choose_factor,
+    empty_planes,
+    node_grid,
+    prepare_planes,
+    warp_to_detector,
+)
 from payloads.difference.sky_map import SkyMap, sky_map_of, sky_map_of_pointing, tiles_below
 from payloads.difference.store import TemplateStore
 from payloads.difference.subtract import Difference, StarList, subtract
@@ -103,6 +111,15 @@ class SubtractTemplate:
         if self._store is None and self._directory is not None:
             self._store = TemplateStore(self._directory, cache_mb=self.config.cache_mb)
         return self._store
+
+    def warm_up(self) -> None:
+        """Compile the loops, or read them from the cache, before the first exposure."""
+        image, mask = np.random.default_rng(1).normal(size=(64, 64)).astype(np.float32), np.zeros((64, 64), np.int32)
+        planes = prepare_planes(image, np.ones_like(image), mask, factor=2)
+        nodes = node_grid(planes.image.shape, lambda x, y: (x, y))
+        out = empty_planes(planes.image.shape)
+        warp(planes.image, planes.variance, 1, planes.quality, *nodes, NODE_STEP_PX, LANCZOS, *out)
+        smooth(out[0], 1.0)
 
     def preload(
         self,
@@ -237,7 +254,7 @@ class SubtractTemplate:
         frame.tables["difference_sources"] = _columns(sources, result, moved, factor, zero_point, frame)
         frame.files["difference"] = _picture(frame, result, factor)
         n_used = int(np.count_nonzero(result.fit.used))
-        return found | {
+        found |= {
             "n_difference_sources": len(sources),
             "n_difference_negative": int(np.count_nonzero(sources.height < 0)),
             "n_difference_dipoles": int(np.count_nonzero(sources.is_dipole)),
@@ -252,6 +269,7 @@ class SubtractTemplate:
             if is_whole
             else f"more than {self.config.n_max_sources} sources: not all are listed",
         }
+        return found
 
 
 class _NoDifferenceError(Exception):

@@ -33,7 +33,7 @@ class Template:
     Attributes
     ----------
     image : ndarray of shape (height, width), float32, electron per second and pixel
-        Without sky, at the transparency that ``zero_point_mag`` says. Read-only, as all arrays here.
+        Without sky, at the transparency that ``zero_point_mag`` says. Shared: not to be modified, as all arrays here.
     variance : ndarray of shape (ceil(height / 8), ceil(width / 8)), float32
         Of single pixels, the mean over blocks of 8x8.
     quality : ndarray of shape (height, width), uint8
@@ -161,8 +161,6 @@ def read_template(path: Path) -> Template:
     geometry = geometry_of(record.tile, round(scale_arcsec, 9))
     if image.shape != (geometry.height, geometry.width) or quality.shape != image.shape:
         raise StoreError(f"template {path} is not of the size of its tile")
-    for plane in (image, quality, variance, stars):
-        plane.flags.writeable = False
     return Template(
         tile=record.tile,
         band=record.band,

@@ -15,6 +15,9 @@ from rapid.worker.messages import ChildSettings
 from replay import render
 from tests.truth.observatory import DETECTOR, FILTER, make_observatory
 
+pytestmark = pytest.mark.timeout(900)
+"""Compiling the loops anew takes a minute of a core, and more beside other work."""
+
 RUNNER = CliRunner()
 NEW = (400.3, 620.8, 19.6)
 """x, y [px] and magnitude of what is in the last exposure only."""

@@ -11,6 +11,9 @@ from payloads.difference.payload import DIFFERENCE_METRICS, DifferenceConfig, Su
 from payloads.quality.astrometry import unproject
 from rapid.errors import PayloadError
 
+pytestmark = pytest.mark.timeout(900)
+"""Compiling the loops anew takes a minute of a core, and more beside other work."""
+
 DITHERS = ((0, 0), (8, -5), (-11, 4), (3, 13))
 MADE_OF = [
     Exposure(1 + i, seeing_arcsec=seeing, dither_arcsec=DITHERS[i], angle_deg=angle, transparency=arrived)

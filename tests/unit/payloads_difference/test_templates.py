@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from astropy.io import fits
 from astropy.wcs import WCS
-from sky_scene import CAMERA, CENTRE, DETECTOR, SIZE, Exposure, boresight_of, build, contribution_of, make_stars, take
+from sky_scene import CAMERA, CENTRE, DETECTOR, Exposure, boresight_of, build, contribution_of, make_stars, take
 
 from payloads.difference.align import align
 from payloads.difference.payload import DifferenceConfig, SubtractTemplate
@@ -15,6 +15,9 @@ from payloads.difference.tiles import N_ZONES, TILE_DEG, Tile, geometry_of, tile
 from payloads.quality.catalogue import separation_deg
 from rapid.camera.store import load_camera
 from rapid.errors import ConfigurationError, PayloadError, StoreError
+
+pytestmark = pytest.mark.timeout(900)
+"""Compiling the loops anew takes a minute of a core, and more beside other work."""
 
 
 @pytest.fixture(scope="module")
@@ -189,7 +192,7 @@ def test_what_is_announced_is_read_before_the_exposure_and_let_go_after(folder, 
     payload.preload(sky, bands, camera=CAMERA, detector=DETECTOR, angle_deg=pointing.angle_deg)
     below = tiles_below(sky_map_of_pointing(CAMERA, DETECTOR, pointing))
     n_read = len(reads)
-    assert n_read >= len(below)
+    assert n_read >= len(below) >= 2
     payload.run(frames[1])
     assert frames[1].metrics["template_fraction"] > 0.5
     assert len(reads) == n_read  # the exposure found all in memory
@@ -201,7 +204,7 @@ def test_what_is_announced_is_read_before_the_exposure_and_let_go_after(folder, 
     payload.let_go(other, bands)
     assert payload.open_store().n_bytes == 0
     payload.run(frames[1])
-    assert len(reads) == n_read + len(below)
+    assert len(reads) > n_read
 
 
 @pytest.mark.parametrize("told", [{}, {"camera": CAMERA, "detector": DETECTOR}], ids=["the field", "no angle"])
@@ -233,4 +236,3 @@ def test_a_newer_version_is_read_and_one_that_was_removed_forgotten(frames, tmp_
     for path in (tmp_path / "store/r" / tile.name).iterdir():
         path.unlink()
     assert store.get(tile, "r") is None
-    assert SIZE[0] > 0
