@@ -34,11 +34,11 @@ def test_calibs_are_mapped_for_an_announced_visit_before_its_first_raw(roles):
         NextVisit(groupId="g", instrument="SmallCam9", filters="r_57", startTime=1577923200.0, detector=detector)
         for detector in (90, 91)  # as a fan-out service tells
     ]
-    roles.wait_for(lambda event: event.kind.value == "worker_joined")
+    roles.wait_for(lambda event: event.kind.value == "worker_joined", timeout_s=180.0)
     assert not any(path.exists() for path in mapped)
     for visit in visits:
         roles.board.connection.run(store.announce(roles.board.prefix, visit, life_s=600, now_ms=1))
-    deadline = time.monotonic() + 100
+    deadline = time.monotonic() + 180
     while not all(path.exists() for path in mapped) and time.monotonic() < deadline:
         roles.board.events("$", timeout_s=0.1)  # a wait that nothing ends
     assert all(path.exists() for path in mapped), (roles.folder / "worker-0.log").read_text()[-2000:]
