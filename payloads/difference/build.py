@@ -169,9 +169,10 @@ def _build(
         out_quality, counts = np.full(shape, NOTHING, np.uint8), np.zeros(shape, np.uint8)
         for row in range(0, shape[0], STRIP_ROWS):
             rows = slice(row, min(row + STRIP_ROWS, shape[0]))
-            strip = (np.ascontiguousarray(plane[:, rows]) for plane in (values, variances, quality))
             combine(
-                *strip,
+                np.ascontiguousarray(values[:, rows]),
+                np.ascontiguousarray(variances[:, rows]),
+                np.ascontiguousarray(quality[:, rows]),
                 weights,
                 CLIP_SIGMA,
                 CLIP_FRACTION,

@@ -142,10 +142,9 @@ def detect(
         for one in found[order[:n_max]]:
             px, py = int(one["xpeak"]), int(one["ypeak"])
             flipped = difference[max(py - 1, 0) : py + 2, max(px - 1, 0) : px + 2] * np.float32(sign)
-            x, y, height = peak_near(flipped, px - max(px - 1, 0), py - max(py - 1, 0))
-            x, y = x + max(px - 1, 0), y + max(py - 1, 0)
-            error = float(noise[py, px])
-            rows.append((x, y, sign * height, error, height / error))
+            at_x, at_y, peak = peak_near(flipped, px - max(px - 1, 0), py - max(py - 1, 0))
+            scatter = float(noise[py, px])
+            rows.append((at_x + max(px - 1, 0), at_y + max(py - 1, 0), sign * peak, scatter, peak / scatter))
     table = np.array(rows, np.float64).reshape(-1, 5)
     table = table[np.argsort(-table[:, 4], kind="stable")][:n_max]
     shapes = np.array(

@@ -117,9 +117,9 @@ class SubtractTemplate:
         image, mask = np.random.default_rng(1).normal(size=(64, 64)).astype(np.float32), np.zeros((64, 64), np.int32)
         planes = prepare_planes(image, np.ones_like(image), mask, factor=2)
         nodes = node_grid(planes.image.shape, lambda x, y: (x, y))
-        out = empty_planes(planes.image.shape)
-        warp(planes.image, planes.variance, 1, planes.quality, *nodes, NODE_STEP_PX, LANCZOS, *out)
-        smooth(out[0], 1.0)
+        out, variance, quality = empty_planes(planes.image.shape)
+        warp(planes.image, planes.variance, 1, planes.quality, *nodes, NODE_STEP_PX, LANCZOS, out, variance, quality)
+        smooth(out, 1.0)
 
     def preload(
         self,
@@ -372,7 +372,7 @@ def _zero_point(frame: Frame, templates: list[Template], result: Difference) -> 
     known = [template.zero_point_mag for template in templates if template.zero_point_mag is not None]
     if len(known) < len(templates) or not time_s:
         return None
-    return float(np.median(known)) + MAGNITUDE * math.log(result.fit.scale / time_s)
+    return float(np.median(np.array(known, np.float64)) + MAGNITUDE * math.log(result.fit.scale / time_s))
 
 
 def _columns(

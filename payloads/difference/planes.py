@@ -142,7 +142,8 @@ def warp_to_tile(
         return (x_px - (factor - 1) / 2) / factor, (y_px - (factor - 1) / 2) / factor
 
     nodes = node_grid((geometry.height, geometry.width), place)
-    warp(planes.image, planes.variance, 1, planes.quality, *nodes, NODE_STEP_PX, LANCZOS, *out)
+    image, variance, quality = out
+    warp(planes.image, planes.variance, 1, planes.quality, *nodes, NODE_STEP_PX, LANCZOS, image, variance, quality)
 
 
 def warp_to_detector(
@@ -158,4 +159,16 @@ def warp_to_detector(
         return template.geometry.to_px(*sky)
 
     nodes = node_grid(out[0].shape, place)
-    warp(template.image, template.variance, BLOCK_PX, template.quality, *nodes, NODE_STEP_PX, LANCZOS, *out)
+    image, variance, quality = out
+    warp(
+        template.image,
+        template.variance,
+        BLOCK_PX,
+        template.quality,
+        *nodes,
+        NODE_STEP_PX,
+        LANCZOS,
+        image,
+        variance,
+        quality,
+    )
