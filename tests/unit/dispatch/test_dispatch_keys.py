@@ -33,6 +33,7 @@ def test_every_key_in_the_functions_is_in_the_table() -> None:
         "publish_sent",
         "ingested",
         "visit",
+        "visit_detectors",
         "visits",
         "visits_recent",
     }
