@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from payloads.difference import store
 from rapid.cli import app
 from rapid.dispatch.models import BatchKey, Job, Priority
 from rapid.errors import ConfigurationError
+from rapid.pipeline.store import load_pipeline
 from rapid.results.store import open_results
 from rapid.worker.child import ChildWorker
-from rapid.worker.messages import ChildSettings
+from rapid.worker.messages import ChildSettings, Preload
 from replay import render
 from tests.truth.observatory import DETECTOR, FILTER, make_observatory
 
@@ -116,6 +118,14 @@ def with_something_new(monkeypatch):
     monkeypatch.setattr(render, "catalogue", catalogue)
 
 
+def noted_reads(monkeypatch):
+    """Return a list that the files of templates are put into as they are read."""
+    seen = []
+    read = store.read_template
+    monkeypatch.setattr(store, "read_template", lambda path: (seen.append(path), read(path))[1])
+    return seen
+
+
 def test_a_night_becomes_templates_and_the_next_exposure_shows_what_is_new(night, monkeypatch) -> None:
     for exposure in night.exposures[:3]:
         assert "calibrated" in night.process(exposure, "kept").products
@@ -124,7 +134,17 @@ def test_a_night_becomes_templates_and_the_next_exposure_shows_what_is_new(night
     assert "of them new" in said
     assert "as it was" in night.build("-e", night.ids(0, 2), "--detectors", "R22_S11", "--band", "r")
     with_something_new(monkeypatch)
+    payload = night.worker.runner.payloads_of(load_pipeline("difference"))[-1]
+    reads = noted_reads(monkeypatch)
+    sky = (night.exposures[3].ra_deg, night.exposures[3].dec_deg)
+    announced = Preload(group_id="g", camera="TruthCam", detector=DETECTOR, filters=(FILTER,), sky=sky)
+    assert not night.worker.preloads.take(announced)
+    n_read = len(reads)
+    assert n_read >= 1
     result = night.process(night.exposures[3], "difference")
+    assert len(reads) == n_read  # all were in memory
+    night.worker.preloads.take(Preload(group_id="g", is_release=True))
+    assert payload.open_store().n_bytes == 0
     assert result.metrics["template_fraction"] > 0.9, result.metrics["difference_note"]
     assert result.metrics["template_n_exposures"] == 3
     assert "difference" in result.products
