@@ -1,7 +1,7 @@
 """Read from the stores what came of a night, as a recording keeps it."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from rapid.results.models import DetectorResult, DetectorState, ExposureSummary, Scalar
 from rapid.results.store import ResultsStore
@@ -9,6 +9,10 @@ from replay.recording import ResultTable, SummaryFacts
 
 DIGITS = 7
 """Significant digits that are kept: more than any tolerance asks for, half of what a float prints."""
+
+
+OPEN = frozenset({DetectorState.WAITING, DetectorState.QUEUED, DetectorState.RUNNING})
+MANY = 100_000
 
 
 def rounded(value: Scalar) -> Scalar:
@@ -35,7 +39,12 @@ def result_tables(results: Iterable[DetectorResult]) -> Iterator[ResultTable]:
         )
 
 
-def summary_facts(versions: Iterable[ExposureSummary], last_raw_s: float | None = None) -> Iterator[SummaryFacts]:
+def summary_facts(
+    versions: Iterable[ExposureSummary],
+    last_raw_s: float | None = None,
+    *,
+    failed: Collection[tuple[str, str, int]] = (),
+) -> Iterator[SummaryFacts]:
     """Yield what became of one exposure, for each pipeline and run.
 
     Parameters
@@ -44,6 +53,8 @@ def summary_facts(versions: Iterable[ExposureSummary], last_raw_s: float | None 
         All versions of its summaries.
     last_raw_s
         When its last raw arrived, seconds since the Unix epoch.
+    failed
+        Run, pipeline and detector of jobs that failed for good.
     """
     by_batch: dict[tuple[str, str], list[ExposureSummary]] = {}
     for summary in versions:
@@ -65,18 +76,22 @@ def summary_facts(versions: Iterable[ExposureSummary], last_raw_s: float | None 
             n_finished=newest.n_finished,
             n_expected=newest.n_expected,
             is_complete=newest.is_complete,
-            not_finished=_not_finished(newest),
+            not_finished=_not_finished(newest, failed),
             metrics={name: rounded(value) for name, value in sorted(newest.metrics.items())},
             control=dict(newest.control),
             latency_s=latency_s,
         )
 
 
-def _not_finished(summary: ExposureSummary) -> dict[str, tuple[int, ...]]:
+def _not_finished(summary: ExposureSummary, failed: Collection[tuple[str, str, int]]) -> dict[str, tuple[int, ...]]:
     found: dict[str, list[int]] = {}
     for detector, status in sorted(summary.detectors.items()):
-        if status.state is not DetectorState.FINISHED:
-            found.setdefault(status.state.value, []).append(detector)
+        state = status.state
+        # A job that failed after the last summary changes no picture, so none is made of it: what became of it is known.
+        if state in OPEN and (summary.run, summary.pipeline, detector) in failed:
+            state = DetectorState.FAILED
+        if state is not DetectorState.FINISHED:
+            found.setdefault(state.value, []).append(detector)
     return {state: tuple(detectors) for state, detectors in found.items()}
 
 
@@ -88,5 +103,10 @@ def read_outcome(
     summaries: list[SummaryFacts] = []
     for exposure in sorted(exposures):
         tables += result_tables(results.results(exposure, camera=camera))
-        summaries += summary_facts(results.summary_versions(camera, exposure), (last_raw_s or {}).get(exposure))
+        failed = {
+            (str(row["job_id"]).partition(".")[0], row["pipeline"], row["detector"])
+            for row in results.failures(camera, exposure=exposure, limit=MANY)
+        }
+        versions = results.summary_versions(camera, exposure)
+        summaries += summary_facts(versions, (last_raw_s or {}).get(exposure), failed=failed)
     return tables, summaries

@@ -86,6 +86,9 @@ def play(
         options = SystemOptions(n_workers=workers, straight=straight, raws=_bucket(to, notify, redis))
         _play_in_system(night, system, clock, options, out=out, seed=seed, max_gap_s=max_gap, control=control)
         return
+    for name, value in (("straight", straight), ("out", out), ("workers", workers)):
+        if value:
+            raise ConfigurationError(name, "is of a system of its own: --system DIR")
     if not to:
         raise ConfigurationError("to", "say where raws go: --to DIR, --to s3://..., or --system DIR")
     from replay.play import Player
