@@ -192,12 +192,17 @@ def total(cost: dict[str, list[float]]) -> list[float]:
     return [float(sum(values)) for values in zip(*cost.values(), strict=True)]
 
 
-def n_complete(summaries: Iterable[SummaryFacts], n_detectors: int) -> int:
-    """Count exposures of which every detector is finished; wavefront and science detectors have summaries of their own."""
+def incomplete(summaries: Iterable[SummaryFacts], n_detectors: int) -> dict[int, list[str]]:
+    """Return what is told of exposures of which not every detector is finished; each pipeline has a summary of its own."""
     finished: Counter[int] = Counter()
-    for summary in summaries:
-        finished[summary.exposure] += summary.n_finished if summary.is_complete else 0
-    return sum(n == n_detectors for n in finished.values())
+    told: dict[int, list[str]] = {}
+    for one in summaries:
+        finished[one.exposure] += one.n_finished if one.is_complete else 0
+        states = ", ".join(f"{len(detectors)} {state}" for state, detectors in one.not_finished.items())
+        told.setdefault(one.exposure, []).append(
+            f"{one.pipeline} v{one.n_versions}: {one.n_finished} of {one.n_expected} finished, {states or 'none open'}"
+        )
+    return {exposure: told[exposure] for exposure, n in finished.items() if n != n_detectors}
 
 
 def main() -> int:
@@ -250,6 +255,7 @@ def main() -> int:
     each = each_cost(sampler.cpu_s)
     cost = Trend.of(total(each))
     memory = {name: Trend.of(values) for name, values in sampler.memory.items()}
+    open_ = incomplete(found.summaries, n_detectors)
     report = {
         "exposures": arguments.exposures,
         "detectors": n_detectors,
@@ -257,7 +263,8 @@ def main() -> int:
         "cores": os.cpu_count(),
         "pipelines": "packaged" if arguments.science else "light",
         "total_s": round(total_s, 1),
-        "n_complete": n_complete(found.summaries, n_detectors),
+        "n_complete": arguments.exposures - len(open_),
+        "incomplete": open_,
         "exposure_core_s": {"early": round(cost.early, 3), "late": round(cost.late, 3)},
         "exposure_wall_s": round(float(np.median(wall_s)), 3),
         "memory_mb": {

@@ -7,11 +7,12 @@ import math
 import statistics
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import datetime
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from rapid.results.models import DetectorState, ExposureSummary
+from rapid.results.models import DetectorState, ExposureSummary, Scalar
 
 ROLLED = (
     "psf_fwhm_arcsec_median",
@@ -69,30 +70,61 @@ def roll_up(camera: str, day_obs: int, summaries: Iterable[ExposureSummary], *, 
     summaries
         The newest of each pipeline. Of an exposure with several, that of most detectors counts, and builds do not.
     """
-    main: dict[int, ExposureSummary] = {}
+    main: dict[int, _Taken] = {}
     for summary in summaries:
         known = main.get(summary.exposure)
         if not summary.pipeline.startswith("build_") and (known is None or summary.n_expected > known.n_expected):
-            main[summary.exposure] = summary
+            main[summary.exposure] = _Taken.of(summary)
     found = [main[exposure] for exposure in sorted(main)]
-    sky = [summary for summary in found if summary.image_type in SKY_TYPES]
-    begins = sorted(str(begin) for summary in found if (begin := _time_of(summary)) is not None)
+    sky = [taken for taken in found if taken.image_type in SKY_TYPES]
+    begins = sorted(taken.begin for taken in found if taken.begin is not None)
     return NightRollup(
         camera=camera,
         day_obs=day_obs,
         run=run,
         n_exposures=len(found),
-        n_complete=sum(summary.is_complete and summary.n_finished > 0 for summary in found),
-        n_partial=sum(not summary.is_complete and summary.n_finished > 0 for summary in found),
-        n_failed=sum(summary.n_finished == 0 for summary in found),
-        n_by_type=dict(sorted(Counter(summary.image_type for summary in found).items())),
-        n_by_filter=dict(sorted(Counter(str(s.info.get("physical_filter") or "none") for s in sky).items())),
-        open_shutter_s=round(sum(_seconds_of(summary) for summary in sky), 3),
+        n_complete=sum(taken.is_complete and taken.n_finished > 0 for taken in found),
+        n_partial=sum(not taken.is_complete and taken.n_finished > 0 for taken in found),
+        n_failed=sum(taken.n_finished == 0 for taken in found),
+        n_by_type=dict(sorted(Counter(taken.image_type for taken in found).items())),
+        n_by_filter=dict(sorted(Counter(taken.physical_filter for taken in sky).items())),
+        open_shutter_s=round(sum(taken.seconds for taken in sky), 3),
         first_begin=begins[0] if begins else None,
         last_begin=begins[-1] if begins else None,
-        missing_by_reason=_missing(found),
-        metrics={key: spread for key in ROLLED if (spread := _spread(s.metrics.get(key) for s in sky)) is not None},
+        missing_by_reason=dict(sum((taken.missing for taken in found), Counter()).most_common(20)),
+        metrics={
+            key: spread for at, key in enumerate(ROLLED) if (spread := _spread(taken.rolled[at] for taken in sky))
+        },
     )
+
+
+@dataclass(frozen=True)
+class _Taken:
+    """What is kept of a summary while a night is added up: a hundredth of it."""
+
+    n_expected: int
+    n_finished: int
+    is_complete: bool
+    image_type: str
+    physical_filter: str
+    seconds: float
+    begin: str | None
+    missing: Counter[str]
+    rolled: tuple[Scalar, ...]
+
+    @classmethod
+    def of(cls, summary: ExposureSummary) -> "_Taken":
+        return cls(
+            n_expected=summary.n_expected,
+            n_finished=summary.n_finished,
+            is_complete=summary.is_complete,
+            image_type=summary.image_type,
+            physical_filter=str(summary.info.get("physical_filter") or "none"),
+            seconds=_seconds_of(summary),
+            begin=_time_of(summary),
+            missing=_missing(summary),
+            rolled=tuple(summary.metrics.get(key) for key in ROLLED),
+        )
 
 
 def _time_of(summary: ExposureSummary) -> str | None:
@@ -105,15 +137,11 @@ def _seconds_of(summary: ExposureSummary) -> float:
     return float(seconds) if isinstance(seconds, int | float) and math.isfinite(seconds) else 0.0
 
 
-def _missing(summaries: Iterable[ExposureSummary]) -> dict[str, int]:
+def _missing(summary: ExposureSummary) -> Counter[str]:
     wanted = {DetectorState.FINISHED, DetectorState.EXCLUDED, DetectorState.SUPERSEDED}
-    reasons = Counter(
-        status.reason or status.state.value
-        for summary in summaries
-        for status in summary.detectors.values()
-        if status.state not in wanted
+    return Counter(
+        status.reason or status.state.value for status in summary.detectors.values() if status.state not in wanted
     )
-    return dict(reasons.most_common(20))
 
 
 def _spread(values: Iterable[object]) -> Spread | None:

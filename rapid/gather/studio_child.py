@@ -8,6 +8,7 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import structlog
@@ -38,19 +39,28 @@ from rapid.line_process import answer_lines
 from rapid.products.naming import night_key, summary_key
 from rapid.products.store import ProductsStore, open_products
 from rapid.results.models import ExposureSummary, Scalar
+from rapid.results.night import each_summary
 from rapid.results.store import ResultsStore, open_results
 
 log = structlog.get_logger()
 
 NICENESS = 10
 """Plots wait for exposures, never the other way round."""
-MAX_NIGHT = 10_000
 PLOTS, PLOTS_AFTER = "plots_s", "plots_after_s"
 """Timings added to a summary: how long its plots took, and how long after it was out they were begun [s]."""
 
 
 def _utc(moment: datetime) -> datetime:
     return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class _Shot:
+    """A frame of the night's movie."""
+
+    mosaic: str
+    words: str
+    n_expected: int
 
 
 class Artist:
@@ -128,26 +138,31 @@ class Artist:
     # -- the night ---------------------------------------------------------------------------------
 
     def _add_up(self, task: NightTask) -> dict[str, str]:
-        summaries = self._results.summaries(task.camera, day_obs=task.day_obs, run=task.run, limit=MAX_NIGHT)
-        rollup = roll_up(task.camera, task.day_obs, summaries, run=task.run)
+        shots: dict[int, _Shot] = {}
+
+        def each() -> Iterator[ExposureSummary]:
+            for summary in each_summary(self._results, task.camera, day_obs=task.day_obs, run=task.run):
+                known = shots.get(summary.exposure)  # of several pipelines, that of most detectors
+                if "mosaic" in summary.products and (known is None or summary.n_expected >= known.n_expected):
+                    shots[summary.exposure] = _Shot(summary.products["mosaic"], words_of(summary), summary.n_expected)
+                yield summary
+
+        rollup = roll_up(task.camera, task.day_obs, each(), run=task.run)
         made = {
             "rollup": self._put_night(task, "rollup", "json", rollup.model_dump_json().encode(), "application/json")
         }
         if task.with_movie:
-            made |= self._make_movie(task, summaries)
+            made |= self._make_movie(task, shots)
         return made
 
-    def _make_movie(self, task: NightTask, summaries: list[ExposureSummary]) -> dict[str, str]:
-        shown = sorted((s for s in summaries if "mosaic" in s.products), key=lambda s: (s.exposure, s.n_expected))
-        newest = {summary.exposure: summary for summary in shown}  # of several pipelines, that of most detectors
-        chosen = list(newest.values())[-MAX_FRAMES:]
+    def _make_movie(self, task: NightTask, shots: Mapping[int, "_Shot"]) -> dict[str, str]:
         exposures: dict[str, int] = {}
-        for summary in chosen:
-            key = summary.products["mosaic"]
-            if key not in self._frames and (frame := self._frame(key, summary)) is not None:
+        for exposure in sorted(shots)[-MAX_FRAMES:]:
+            key, words = shots[exposure].mosaic, shots[exposure].words
+            if key not in self._frames and (frame := self._frame(key, words)) is not None:
                 self._frames.put(key, frame)
             if key in self._frames:
-                exposures[key] = summary.exposure
+                exposures[key] = exposure
         self._frames.keep_only(exposures)  # those of other nights, and of older versions, are let go
         if not exposures:
             return {}
@@ -159,9 +174,9 @@ class Artist:
             "movie_info": self._put_night(task, "movie", "json", info.model_dump_json().encode(), "application/json"),
         }
 
-    def _frame(self, key: str, summary: ExposureSummary) -> bytes | None:
+    def _frame(self, key: str, words: str) -> bytes | None:
         try:
-            return keep_frame(make_frame(self._products.get(key), words=words_of(summary)))
+            return keep_frame(make_frame(self._products.get(key), words=words))
         except (RapidError, ValueError) as error:
             log.warning("frame left out of the movie", key=key, error=str(error))
             return None

@@ -267,6 +267,7 @@ def test_a_dead_letter_of_a_forgotten_batch_cannot_be_retried(board: Board) -> N
     board.post(spec_of(1, [0], ttl_ms=60_000))
     job = board.claim(worker())
     board.fail(job, {"code": "bad", "retry": "never"})
+    board.complete_gather(board.next_gather("g", timeout_s=5.0), {})
     board.advance_clock(60_001)
     board.tick()
     with pytest.raises(RefusedError):
@@ -281,6 +282,8 @@ def test_a_batch_is_remembered_as_long_as_the_board_does_unless_it_says_otherwis
     board.post(spec_of(2, [0], ttl_ms=90_000))
     for _ in range(2):
         board.complete(board.claim(worker()), {})
+    for _ in range(2):
+        board.complete_gather(board.next_gather("g", timeout_s=5.0), {})
     board.advance_clock(60_001)
     board.tick()
     assert [key.exposure_id for key in board.recent(9)] == [key_of(2).exposure_id]
@@ -301,6 +304,21 @@ def test_a_job_that_waits_is_remembered_until_it_leaves_the_backlog(make_board: 
     board.advance_clock(100_001)
     board.tick()
     assert {status.state for status in board.state(key_of(1)).detectors.values()} >= {DetectorState.SUPERSEDED}
+    board.complete_gather(board.next_gather("g", timeout_s=5.0), {})
+    board.advance_clock(60_001)
+    board.tick()
+    assert board.recent(9) == []
+
+
+def test_what_waits_for_its_gather_is_remembered_once_more_as_long_and_not_for_ever(
+    make_board: Callable[..., Board],
+) -> None:
+    board = make_board(memory_ms=60_000)
+    board.post(spec_of(1, [0]))
+    board.complete(board.claim(worker()), {})
+    board.advance_clock(60_001)
+    board.tick()
+    assert [key.exposure_id for key in board.recent(9)] == [key_of(1).exposure_id]
     board.advance_clock(60_001)
     board.tick()
     assert board.recent(9) == []

@@ -19,6 +19,7 @@ from rapid.errors import ConfigurationError, LeaseLostError, StoreError
 from rapid.results import engine as engine_module
 from rapid.results import schema
 from rapid.results.models import CalibRecord, DetectorState, DetectorStatus, QuarantineRecord
+from rapid.results.night import each_summary
 from rapid.results.store import open_results
 from tests.support.records import WHEN, make_result, make_summary
 
@@ -125,6 +126,18 @@ def test_a_night_is_listed_newest_first_in_pages(results):
     assert [s.seq_num for s in rest] == [4, 3, 2, 1]
     assert results.nights("LSSTCam") == [(20261121, 1), (20261120, 7)]
     assert results.nights("LATISS") == []
+
+
+@pytest.mark.parametrize("page", [1, 2, 3, 5, 100])
+def test_a_night_is_read_summary_by_summary_and_none_is_left_out_where_a_page_ends(results, page):
+    for seq_num in range(1, 6):
+        for pipeline in ("quicklook", "donut", "wavefront")[: 1 + seq_num % 3]:
+            results.put_summary(make_summary(seq_num, pipeline=pipeline))
+    results.put_summary(make_summary(1, day_obs=20261121))
+    night = list(each_summary(results, "LSSTCam", day_obs=20261120, page=page))
+    assert night == results.summaries("LSSTCam", day_obs=20261120)
+    assert len(night) == 11
+    assert list(each_summary(results, "LATISS", day_obs=20261120, page=page)) == []
 
 
 def test_the_complete_batches_of_a_night_are_those_whose_newest_version_is_complete(results):
