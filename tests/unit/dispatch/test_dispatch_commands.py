@@ -18,7 +18,9 @@ KEY = BatchKey(exposure_id=2026112000012, pipeline="quicklook")
 
 @pytest.fixture
 def say() -> BoardCommands:
-    return BoardCommands("LSSTCam", boot="b", lease_ms=10_000, grace_ms=1_500, backlog_age_ms=1_000_000, memory_ms=2_000_000)
+    return BoardCommands(
+        "LSSTCam", boot="b", lease_ms=10_000, grace_ms=1_500, backlog_age_ms=1_000_000, memory_ms=2_000_000
+    )
 
 
 def first_command(talk) -> Command:
