@@ -40,8 +40,8 @@ from replay.targets import RawTarget
 
 MB = 1 << 20
 LEAST_EXPOSURES = 50
-RAWS_KEPT = 30
-"""Exposures; ten times as many as are in flight."""
+RAWS_KEPT = 300
+"""Exposures, 9 GB. A job that a busy machine's worker lost waits until no newer one does: that may be many exposures later."""
 
 GROWTH_SHARE, GROWTH_MB = 0.10, 15.0
 """Allocators and caches move the memory of a role by some per cent; a leak of 100 kB an exposure is 60 MB in a long night."""

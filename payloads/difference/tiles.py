@@ -48,7 +48,7 @@ def tiles_of_zone(zone: int) -> int:
     Examples
     --------
     >>> tiles_of_zone(360), tiles_of_zone(240), tiles_of_zone(0)
-    (1440, 1250, 7)
+    (1440, 1251, 7)
     """
     nearest_deg = min(abs(zone * TILE_DEG - 90.0), abs((zone + 1) * TILE_DEG - 90.0))
     return math.ceil(360.0 * math.cos(math.radians(nearest_deg)) / TILE_DEG)
