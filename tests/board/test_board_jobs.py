@@ -310,20 +310,6 @@ def test_a_job_that_waits_is_remembered_until_it_leaves_the_backlog(make_board: 
     assert board.recent(9) == []
 
 
-def test_what_waits_for_its_gather_is_remembered_once_more_as_long_and_not_for_ever(
-    make_board: Callable[..., Board],
-) -> None:
-    board = make_board(memory_ms=60_000)
-    board.post(spec_of(1, [0]))
-    board.complete(board.claim(worker()), {})
-    board.advance_clock(60_001)
-    board.tick()
-    assert [key.exposure_id for key in board.recent(9)] == [key_of(1).exposure_id]
-    board.advance_clock(60_001)
-    board.tick()
-    assert board.recent(9) == []
-
-
 def test_a_released_job_goes_back_with_its_attempt_not_counted(board: Board) -> None:
     board.post(spec_of(1, [0], max_attempts=1))
     for _ in range(5):

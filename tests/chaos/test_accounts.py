@@ -105,6 +105,7 @@ def truncate_raw(night: SmallNight) -> None:
 
 
 def expect_more(night: SmallNight) -> None:
+    night.delivered.raws[EXPOSURE][2] = Delivery("/raws/2.fits", SHA, is_whole=True)
     night.board.expect(BatchKey(exposure_id=EXPOSURE, pipeline="quicklook"), [0, 1, 2])
 
 

@@ -43,16 +43,11 @@ local on_timer = {
   end,
   X = expire_backlog,
   B = function(c, batch)
-    -- What still waits for a worker is remembered until it leaves the backlog, and what waits for its gather once more
-    -- as long: not for ever, if nobody gathers.
-    local key = c.P .. 'batch:' .. batch
-    local f = redis.call('HMGET', key, 'ttl_ms', 'gathering', 'spared')
+    -- What still waits for a worker is remembered until it leaves the backlog.
     local leaves_ms = redis.call('ZSCORE', c.P .. 'timers', 'X' .. batch)
     if leaves_ms and (redis.call('SCARD', c.P .. 'unsettled:' .. batch) > 0 or awaits_more(c, batch)) then
-      redis.call('ZADD', c.P .. 'timers', leaves_ms + f[1], 'B' .. batch)
-    elseif not f[3] and (f[2] == '1' or redis.call('ZSCORE', c.P .. 'gathers', batch)) then
-      redis.call('HSET', key, 'spared', 1)
-      redis.call('ZADD', c.P .. 'timers', c.now + f[1], 'B' .. batch)
+      local ttl_ms = redis.call('HGET', c.P .. 'batch:' .. batch, 'ttl_ms')
+      redis.call('ZADD', c.P .. 'timers', leaves_ms + ttl_ms, 'B' .. batch)
     else
       forget(c, batch)
     end

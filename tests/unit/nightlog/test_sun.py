@@ -1,5 +1,6 @@
 """Twilight at a site, against astropy's ephemeris of the sun."""
 
+import contextlib
 from datetime import UTC, datetime, timedelta
 
 import astropy.units as u
@@ -15,7 +16,10 @@ PACHON = {"latitude_deg": -30.244639, "longitude_deg": -70.749417}
 
 def true_altitude_deg(moment: datetime) -> float:
     place = EarthLocation.from_geodetic(PACHON["longitude_deg"] * u.deg, PACHON["latitude_deg"] * u.deg, 2650 * u.m)
-    with iers.conf.set_temp("auto_download", False), iers.conf.set_temp("iers_degraded_accuracy", "ignore"):
+    told = {"auto_download": False, "auto_max_age": None, "iers_degraded_accuracy": "ignore"}
+    with contextlib.ExitStack() as settings:
+        for name, value in told.items():
+            settings.enter_context(iers.conf.set_temp(name, value))
         time = Time(moment.replace(tzinfo=None), scale="utc")
         return float(get_sun(time).transform_to(AltAz(obstime=time, location=place)).alt.deg)
 
