@@ -5,22 +5,22 @@ each, in the same run, so that a slow or busy machine does not fail a night that
 """
 
 import fnmatch
-import json
 import math
 import statistics
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rapid.errors import ConfigurationError
-from rapid.requests.models import RequestSpec
+from rapid.requests.models import PROMPT
 from rapid.results.models import Scalar
-from replay.events import RequestEvent
+from replay.asked import AskedTwice, Runs, comparable_runs, pair_requests
+from replay.dead_letters import not_again
 from replay.recording import Recording, ResultTable, SummaryFacts
 
 
@@ -110,6 +110,7 @@ class Kind(StrEnum):
     METRIC = "other value"
     VERSIONS = "versions"
     REQUEST = "request"
+    FAILURE = "other failure"
     LATENCY = "latency"
     INVARIANT = "invariant"
 
@@ -157,6 +158,7 @@ class CheckReport:
 
     findings: list[Finding] = field(default_factory=list)
     differences: dict[str, MetricDifferences] = field(default_factory=dict)
+    runs: Runs = field(default_factory=lambda: comparable_runs(()))
     n_values: int = 0
     latencies: list[tuple[str, float, float]] = field(default_factory=list)
     """By exposure, seconds from the last raw to the summary, then and now."""
@@ -181,6 +183,9 @@ class CheckReport:
 
 
 Batch = tuple[int, str, str]
+"""Exposure, name of the run, pipeline."""
+
+T = TypeVar("T", SummaryFacts, ResultTable)
 
 
 def check(expected: Recording, found: Recording, tolerances: Tolerances | None = None) -> CheckReport:
@@ -200,10 +205,13 @@ def check(expected: Recording, found: Recording, tolerances: Tolerances | None =
     # Other pixels give other numbers: by how much they may be off only the user can say.
     is_numeric = tolerances is not None or expected.manifest.is_exact
     report = CheckReport(expected, found, has_numbers=is_numeric, unused=_unused(expected, rules))
-    report.findings += _compare_exposures(expected, found, rules)
+    pairs = pair_requests(expected.events, found.events)
+    report.runs = comparable_runs(pairs)
+    report.findings += _compare_exposures(report, rules)
     _compare_summaries(report, rules)
     _compare_results(report, rules)
-    report.findings += _compare_requests(expected, found)
+    report.findings += _compare_requests(pairs)
+    report.findings += _compare_incidents(expected, found)
     _compare_latencies(report, rules)
     report.invariants = dict(found.manifest.invariants)
     report.findings += [
@@ -233,34 +241,43 @@ def _unused(expected: Recording, rules: Tolerances) -> tuple[str, ...]:
     return tuple(key for key in rules.metrics if not fnmatch.filter(metrics, key))
 
 
-def _is_prompt(one: SummaryFacts | ResultTable, rules: Tolerances) -> bool:
-    # Runs of requests have names made from their ids: another one every time.
-    return one.run == "prompt" and (not rules.pipelines or one.pipeline in rules.pipelines)
+def _summaries(report: CheckReport, rules: Tolerances) -> tuple[dict[Batch, SummaryFacts], dict[Batch, SummaryFacts]]:
+    """Return the summaries that are compared, then and now."""
+    then = _by_batch(report.expected.summaries, report.runs.then, rules)
+    return then, _by_batch(report.found.summaries, report.runs.now, rules)
 
 
-def _summaries(recording: Recording, rules: Tolerances) -> dict[Batch, SummaryFacts]:
-    return {(s.exposure, s.run, s.pipeline): s for s in recording.summaries if _is_prompt(s, rules)}
+def _tables(report: CheckReport, rules: Tolerances) -> tuple[dict[Batch, ResultTable], dict[Batch, ResultTable]]:
+    """Return the tables of results that are compared, then and now."""
+    then = _by_batch(report.expected.results, report.runs.then, rules)
+    return then, _by_batch(report.found.results, report.runs.now, rules)
 
 
-def _tables(recording: Recording, rules: Tolerances) -> dict[Batch, ResultTable]:
-    return {(t.exposure, t.run, t.pipeline): t for t in recording.results if _is_prompt(t, rules)}
+def _by_batch(found: Iterable[T], runs: Mapping[str, str], rules: Tolerances) -> dict[Batch, T]:
+    return {
+        (one.exposure, runs[one.run], one.pipeline): one
+        for one in found
+        if one.run in runs and (not rules.pipelines or one.pipeline in rules.pipelines)
+    }
 
 
 def _name(batch: Batch) -> str:
-    return f"{batch[0]} {batch[2]}"
+    exposure, run, pipeline = batch
+    return f"{exposure} {pipeline}" if run == PROMPT else f"{exposure} {pipeline} of {run}"
 
 
-def _compare_exposures(expected: Recording, found: Recording, rules: Tolerances) -> Iterator[Finding]:
-    then, now = set(_summaries(expected, rules)), set(_summaries(found, rules))
-    for batch in sorted(then - now):
+def _compare_exposures(report: CheckReport, rules: Tolerances) -> Iterator[Finding]:
+    then, now = _summaries(report, rules)
+    for batch in sorted(then.keys() - now.keys()):
         yield Finding(Kind.MISSING_EXPOSURE, _name(batch), "has no summary")
-    if not rules.extra:
-        for batch in sorted(now - then):
+    # Of an incident only what it is about was kept.
+    if not rules.extra and report.expected.manifest.incident is None:
+        for batch in sorted(now.keys() - then.keys()):
             yield Finding(Kind.EXTRA_EXPOSURE, _name(batch), "had no summary then")
 
 
 def _compare_summaries(report: CheckReport, rules: Tolerances) -> None:
-    then, now = _summaries(report.expected, rules), _summaries(report.found, rules)
+    then, now = _summaries(report, rules)
     for batch in sorted(then.keys() & now.keys()):
         old, new = then[batch], now[batch]
         where = _name(batch)
@@ -289,7 +306,7 @@ def _listed(detectors: Iterable[int]) -> str:
 
 
 def _compare_results(report: CheckReport, rules: Tolerances) -> None:
-    then, now = _tables(report.expected, rules), _tables(report.found, rules)
+    then, now = _tables(report, rules)
     for batch in sorted(then):
         old, new = then[batch], now.get(batch)
         where = _name(batch)
@@ -346,40 +363,30 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _compare_requests(expected: Recording, found: Recording) -> Iterator[Finding]:
-    # Ids are another night's own: what was asked for, and how often before, tells which request it is.
-    def ends(recording: Recording) -> dict[tuple[str, int], tuple[str, str]]:
-        seen: dict[str, int] = {}
-        ended: dict[tuple[str, int], tuple[str, str]] = {}
-        for event in recording.events:
-            if isinstance(event, RequestEvent):
-                what = _asked(event.spec)
-                seen[what] = seen.get(what, 0) + 1
-                ended[what, seen[what]] = (event.request_id, event.ended)
-        return ended
-
-    now = ends(found)
-    for key, (request, ended) in ends(expected).items():
-        _, after = now.get(key, ("", ""))
-        if ended and after != ended:
-            yield Finding(Kind.REQUEST, request, f"ended as {after or 'nothing'} instead of {ended}")
+def _compare_requests(pairs: Iterable[AskedTwice]) -> Iterator[Finding]:
+    for then, now in pairs:
+        after = now.ended if now is not None else ""
+        if then.ended and after != then.ended:
+            message = f"ended as {after or 'nothing'} instead of {then.ended}"
+            yield Finding(Kind.REQUEST, then.request_id, message)
 
 
-def _asked(spec: Mapping[str, Any]) -> str:
-    """Return what was asked for in one spelling: 3000 seconds are 3000.0."""
-    try:
-        known = RequestSpec.model_validate_json(json.dumps(spec)).model_dump(mode="json", exclude_defaults=True)
-    except ValidationError:
-        known = dict(spec)  # of a release that knew other requests
-    return json.dumps(known, sort_keys=True)
+def _compare_incidents(expected: Recording, found: Recording) -> Iterator[Finding]:
+    then, now = expected.manifest.incident, found.manifest.incident
+    if then is not None and now is not None and then.subject == now.subject:
+        for job, problem in not_again(then.errors, now.errors):
+            yield Finding(Kind.FAILURE, job, problem)
 
 
 def _compare_latencies(report: CheckReport, rules: Tolerances) -> None:
-    then, now = _summaries(report.expected, rules), _summaries(report.found, rules)
+    then, now = _summaries(report, rules)
     pairs = [
         (_name(batch), old, new)
         for batch in sorted(then.keys() & now.keys())
-        if (old := then[batch].latency_s) is not None and (new := now[batch].latency_s) is not None
+        # A request's may come long after the raws.
+        if batch[1] == PROMPT
+        and (old := then[batch].latency_s) is not None
+        and (new := now[batch].latency_s) is not None
     ]
     report.latencies = pairs
     loop_then, loop_now = report.expected.manifest.loop_s, report.found.manifest.loop_s

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
+from rapid.next_visit.models import LINGER_S, MAX_LIFE_S, NextVisit
 from rapid.results.models import Scalar
 
 
@@ -63,6 +64,7 @@ class RequestEvent(_Event):
     by: str = ""
     door: str = ""
     ended: str = Field(default="", description="How it ended, to compare with.")
+    run: str = Field(default="", description="Under which its results are stored; another one in each replay.")
 
 
 class CancelEvent(_Event):
@@ -71,6 +73,21 @@ class CancelEvent(_Event):
     kind: Literal["cancel"] = "cancel"
     request_id: str
     by: str = ""
+
+
+class VisitEvent(_Event):
+    """Exposures were announced."""
+
+    kind: Literal["visit"] = "visit"
+    visit: NextVisit = Field(description="What was announced; its start_time is the recorded night's.")
+    life_s: float = Field(default=LINGER_S, gt=0, le=MAX_LIFE_S, description="How long it counts [s].")
+
+
+class VisitCanceledEvent(_Event):
+    """An announcement was taken back."""
+
+    kind: Literal["visit_canceled"] = "visit_canceled"
+    group: str = Field(min_length=1, max_length=200)
 
 
 class ExclusionEvent(_Event):
@@ -102,7 +119,16 @@ class FaultEvent(_Event):
 
 
 NightEvent = Annotated[
-    RawsEvent | SidecarEvent | ControlEvent | RequestEvent | CancelEvent | ExclusionEvent | NoteEvent | FaultEvent,
+    RawsEvent
+    | SidecarEvent
+    | ControlEvent
+    | RequestEvent
+    | CancelEvent
+    | VisitEvent
+    | VisitCanceledEvent
+    | ExclusionEvent
+    | NoteEvent
+    | FaultEvent,
     Field(discriminator="kind"),
 ]
 

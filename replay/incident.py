@@ -5,86 +5,38 @@ control state that the exposure was dispatched under, knows the pipeline that ra
 is compared with: the same failure is a replay that is well.
 """
 
-import re
 import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from rapid.camera.models import Camera
-from rapid.dispatch.models import BatchKey
-from rapid.errors import ConfigurationError, NotFoundError
-from rapid.pipeline.models import Pipeline
+from rapid.errors import NotFoundError
+from rapid.pipeline.models import Pipeline, base_of
 from rapid.pipeline.store import default_book, packaged_book
+from rapid.requests.archive import RequestArchive
+from rapid.requests.models import RequestRecord
 from rapid.results.control_log import ControlLog
 from rapid.results.models import DetectorResult, ExposureSummary
 from rapid.results.store import ResultsStore
+from replay.asked import asked_again
+from replay.dead_letters import dead_letters, errors_of
+from replay.delivered import Delivered
 from replay.events import ControlEvent, NightEvent, RawsEvent, SidecarEvent
 from replay.queueing import JobRun, Span, count_workers, find_queue, has_waited, own_s
 from replay.record import NightNotes, Recorder, control_difference
 from replay.recording import MAX_WORKERS, Incident, NightSystem, Recording, ResultTable, SlowJob, SummaryFacts, Wait
 from replay.seen import Seen, SeenRaw, SeenSensors, day_of, look_through
+from replay.subject import Subject, parse_subject
 
-EXPOSURE = re.compile(r"[0-9]{9,16}")
 MANY = 100_000
-MAX_TEXT = 4000
-"""Of a message or traceback: a recording is small."""
-
-BUILD = "build_"
 
 WHOLE = frozenset({"total_s", "cpu_s", "worker_s"})
 """Timings of a job that are of no step."""
 
 N_SLOWEST = 5
-
-
-@dataclass(frozen=True)
-class Subject:
-    """What an incident is about.
-
-    Attributes
-    ----------
-    detector
-        None for a gather, or for an exposure as a whole.
-    """
-
-    name: str
-    exposure: int
-    run: str = "prompt"
-    pipeline: str | None = None
-    detector: int | None = None
-
-
-def parse_subject(text: str) -> Subject:
-    """Read what an incident is about: an exposure id, a batch id, or a job's id as dead letters have it.
-
-    Raises
-    ------
-    ConfigurationError
-        Raised for anything else.
-    """
-    if EXPOSURE.fullmatch(text):
-        return Subject(text, int(text))
-    batch, last = text, ""
-    if text.count(".") == 3:
-        batch, _, last = text.rpartition(".")
-    try:
-        key = BatchKey.parse(batch)
-    except ValueError as error:
-        raise ConfigurationError(
-            "incident",
-            f"{text!r} is neither an exposure, 2026112000017, nor a job, prompt.2026112000017.quicklook.094, nor its batch",
-        ) from error
-    if last and last != "gather" and not last.isdecimal():
-        raise ConfigurationError("incident", f"{text!r}: {last!r} is no detector number")
-    return Subject(text, key.exposure_id, key.run, key.pipeline, int(last) if last.isdecimal() else None)
-
-
-def _is_build(subject: Subject) -> bool:
-    return subject.pipeline is not None and subject.pipeline.startswith(BUILD)
 
 
 def record_incident(
@@ -119,36 +71,38 @@ def record_incident(
     subject = parse_subject(text)
     if subject.detector is not None and subject.detector not in camera.by_id:
         raise NotFoundError("detector", str(subject.detector), f"{camera.name} has none such")
-    failures = [
-        row
-        for row in results.failures(camera.name, exposure=subject.exposure, limit=MANY)
-        if subject.pipeline in {None, row["pipeline"]} and subject.detector in {None, row["detector"]}
-    ]
+    failures = dead_letters(results, camera.name, subject)
     ended = [
         result
         for result in results.results(subject.exposure, camera=camera.name, detector=subject.detector)
-        if subject.pipeline in {None, result.pipeline} and (subject.pipeline is None or result.run == subject.run)
+        if subject.is_of(result.pipeline) and (subject.pipeline is None or result.run == subject.run)
     ]
     versions = results.summary_versions(camera.name, subject.exposure)
     if not failures and not ended and not versions:
         raise NotFoundError("incident", text, f"the results store of {camera.name} knows nothing of it")
+    request = _request(subject, camera, results) if subject.is_asked_for else None
     every = list(look_through(raws, camera=camera, day_obs=day_of(subject.exposure)))
     wait = None if alone or subject.detector is not None else _wait(subject.exposure, camera, results, every)
     others = wait.others if wait is not None else ()
+    if request is not None and request.spec is not None and request.spec.combine is not None:
+        others = tuple({*others, *request.members} - {subject.exposure})
     seen = _seen(subject, camera, raws, every, others)
     # What was in force is told by the exposure itself: the board's clock may have been moved since.
     night = Recorder(camera, results).record(seen, truth=truth, title=f"incident {text}", is_timed=False)
     night.events = list(_events(night.events, _control(camera, results, versions, seen)))
+    if request is not None:
+        name = camera.by_id[subject.detector].name if subject.detector is not None else ""
+        night.events.append(asked_again(request, subject.exposure, name, at_s=night.manifest.duration_s))
     incident = Incident(
         subject=text,
         pipeline=subject.pipeline or (failures[0]["pipeline"] if failures else ended[0].pipeline if ended else ""),
-        errors=[_error(row) for row in failures[:20]],
+        errors=errors_of(failures),
         calibs=_calibs(subject, ended, camera, results, seen),
         seconds=_seconds(versions, subject, ended),
         slowest=slowest_jobs(ended),
         wait=wait,
     )
-    system = NightSystem(pipelines=_definitions(incident.pipeline, seen))
+    system = NightSystem(pipelines=_definitions(incident.pipeline, seen, is_chosen=request is None))
     if wait is not None:
         # As fast as possible is as many at once.
         system = system.model_copy(update={"n_workers": wait.n_workers, "max_open": len(others) + 1})
@@ -164,11 +118,21 @@ def record_incident(
     return found, seen
 
 
+def _request(subject: Subject, camera: Camera, results: ResultsStore) -> RequestRecord:
+    """Return the request that a run was of."""
+    record = RequestArchive(results.engine).by_run(camera.name, subject.run)
+    if record is None or record.spec is None:
+        raise NotFoundError(
+            "request", subject.run, f"the results store of {camera.name} no longer tells what was asked for"
+        )
+    return record
+
+
 def _seen(subject: Subject, camera: Camera, raws: str, every: Sequence[Seen], others: Sequence[int]) -> NightNotes:
     """Return what lies in the raw store of the incident: one raw, an exposure's, those that a build combines; and others."""
     wanted = {subject.exposure, *others}
     name = None if subject.detector is None else camera.by_id[subject.detector].name
-    if _is_build(subject):
+    if subject.is_build:
         groups = {one.exposure: one.info.group_id for one in every if isinstance(one, SeenRaw) and one.info is not None}
         group = groups.get(subject.exposure)
         wanted |= {exposure for exposure, other in groups.items() if group is not None and other == group}
@@ -229,6 +193,27 @@ def wait_again(was: Wait, ended: Iterable[DetectorResult], last_raw_s: float) ->
     return was.model_copy(update={"took_s": round(max(took_s, 0.0), 3), "alone_s": round(alone_s, 3)})
 
 
+def incident_again(
+    was: Incident, camera: str, results: ResultsStore, delivered: Delivered, *, run: str = ""
+) -> Incident:
+    """Return what came of an incident in a replay, beside what it was.
+
+    Parameters
+    ----------
+    run
+        That of its request, if it has one: another than then.
+    """
+    subject = parse_subject(was.subject)
+    ended = [one for exposure in delivered.raws for one in results.results(exposure, camera=camera)]
+    now: dict[str, Any] = {"slowest": slowest_jobs(ended)}
+    now["errors"] = errors_of(dead_letters(results, camera, subject, run=run))
+    if was.wait is not None:
+        mine = [one for one in ended if one.exposure == subject.exposure]
+        now["wait"] = wait_again(was.wait, mine, delivered.last_raw_s.get(subject.exposure, 0.0))
+        now["slowest"] = slowest_jobs(mine)
+    return was.model_copy(update=now)
+
+
 def _control(
     camera: Camera, results: ResultsStore, versions: Iterable[ExposureSummary], seen: NightNotes
 ) -> ControlEvent | None:
@@ -251,16 +236,6 @@ def _events(events: Sequence[NightEvent], control: ControlEvent | None) -> Itera
     for event in events:
         if isinstance(event, RawsEvent | SidecarEvent) or event.kind == "exclusion":
             yield event
-
-
-def _error(row: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "job_id": row["job_id"],
-        "attempts": row["attempts"],
-        "code": row["code"],
-        "message": row["message"][:MAX_TEXT],
-        "traceback": str(row["document"].get("traceback", ""))[-MAX_TEXT:],
-    }
 
 
 def _calibs(
@@ -333,22 +308,23 @@ def _story(text: str, incident: Incident) -> str:
     )
 
 
-def _definitions(name: str, seen: NightNotes) -> str:
+def _definitions(name: str, seen: NightNotes, *, is_chosen: bool) -> str:
     """Return the definition of the pipeline that ran, if it is not the packaged one, and the rule that chooses it."""
+    name = base_of(name) or name  # an afterburner is a part of it
     pipeline: Pipeline | None = default_book().get(name) if name else None
     if pipeline is None or pipeline == packaged_book().get(name):
         return ""
     document: dict[str, Any] = {"pipelines": [pipeline.model_dump(mode="json")]}
     types = sorted({raw.info.image_type.value for raw in seen.raws if raw.info is not None})
-    if pipeline.builds is None and types:
+    if is_chosen and pipeline.builds is None and types:
         document["rules"] = [{"pipeline": name, "image_types": types}]
     return yaml.safe_dump(document, sort_keys=False)
 
 
 def _table(table: ResultTable, subject: Subject) -> ResultTable | None:
-    if table.exposure != subject.exposure and not _is_build(subject):
+    if table.exposure != subject.exposure and not subject.is_build:
         return None  # it only stood in the way
-    if subject.pipeline not in {None, table.pipeline}:
+    if not subject.is_of(table.pipeline) or (subject.is_asked_for and table.run != subject.run):
         return None
     if subject.detector is None:
         return table
@@ -364,9 +340,11 @@ def _table(table: ResultTable, subject: Subject) -> ResultTable | None:
 
 
 def _summary(summary: SummaryFacts, subject: Subject) -> SummaryFacts | None:
-    if summary.exposure != subject.exposure and not _is_build(subject):
+    if subject.is_asked_for and summary.run != subject.run:
+        return None  # nor are its numbers those of the night's own processing
+    if summary.exposure != subject.exposure and not subject.is_build:
         return summary.model_copy(update={"metrics": {}, "latency_s": None})
-    if subject.pipeline not in {None, summary.pipeline}:
+    if not subject.is_of(summary.pipeline):
         return None
     if subject.detector is None:
         return summary

@@ -16,8 +16,9 @@ from pathlib import Path
 from astropy.io import fits
 
 from rapid.dispatch.board import Board
-from rapid.dispatch.models import BatchState
+from rapid.dispatch.models import BatchKey, BatchState
 from rapid.errors import NotFoundError
+from rapid.pipeline.models import AFTER, base_of
 from rapid.products.directory import DirectoryStore
 from rapid.results.models import DetectorResult, DetectorState, ExposureSummary
 from rapid.results.store import ResultsStore
@@ -231,27 +232,51 @@ class Accountant:
                 continue
             known.add((key.exposure_id, key.pipeline))
             n_finished += len(state.finished)
-            stored = self._results.finished_detectors(self._camera, key.exposure_id, run=key.run)
-            odd = sorted(state.finished ^ stored.get(key.pipeline, frozenset()))
+            odd = sorted(state.finished ^ self._stored(key))
             if odd:
                 yield f"{key.id}: board and results store differ about detectors {odd}"
         for exposure_id in sorted(self._may_be_forgotten()):
             for pipeline, stored_detectors in self._results.finished_detectors(self._camera, exposure_id).items():
                 n_finished += len(stored_detectors) if (exposure_id, pipeline) not in known else 0
+                summary = self._results.latest_summary(self._camera, exposure_id, pipeline=pipeline)
+                if summary is not None and (exposure_id, pipeline + AFTER) not in known:
+                    n_finished += summary.n_afterburned
         counted = self._board.status().counters.get("finished", 0)
         if counted > n_finished or (counted < n_finished and not may_forget):
             yield f"{counted} completions were counted, {n_finished} detectors are finished"
 
+    def _stored(self, key: BatchKey) -> frozenset[int]:
+        """Return the detectors of a batch that have a result; those to whose results an afterburner has added."""
+        base = base_of(key.pipeline)
+        if base is None:
+            stored = self._results.finished_detectors(self._camera, key.exposure_id, run=key.run)
+            return stored.get(key.pipeline, frozenset())
+        found = self._results.results(key.exposure_id, camera=self._camera, run=key.run, pipeline=base)
+        return frozenset(result.detector for result in found if result.provenance.afterburner is not None)
+
     def wrong_summaries(self) -> Iterator[str]:
-        """I4, I10: each batch has summaries with versions 1 to n, the last of which shows everything."""
+        """I4, I10: each batch has summaries with versions 1 to n, the last of which shows everything.
+
+        That of an afterburner has none: what it found joins the summary of the batch that it follows.
+        """
         for states in self._batches().values():
             for state in states:
+                if (base := base_of(state.key.pipeline)) is not None:
+                    yield from self._wrong_afterburner(state, base)
+                    continue
                 mine = [
                     summary
                     for summary in self._results.summary_versions(self._camera, state.key.exposure_id)
                     if summary.pipeline == state.key.pipeline and summary.run == state.key.run
                 ]
                 yield from _wrong_versions(state, sorted(mine, key=lambda summary: summary.version))
+
+    def _wrong_afterburner(self, state: BatchState, base: str) -> Iterator[str]:
+        key = state.key
+        summary = self._results.latest_summary(self._camera, key.exposure_id, pipeline=base, run=key.run)
+        n_told = summary.n_afterburned if summary is not None else 0
+        if n_told != len(state.finished):
+            yield f"{key.id} has finished {len(state.finished)} detectors, the summary of {base} tells of {n_told}"
 
     def unnamed_plots(self, *, until_s: float = math.inf) -> list[str]:
         """Return the keys of plots and tables that belong to no row, though no gather was interrupted.

@@ -8,6 +8,8 @@ from datetime import UTC, datetime
 from rapid.camera.models import Camera
 from rapid.dispatch.board import AsyncBoard
 from rapid.errors import StoreError
+from rapid.next_visit import store as visits
+from replay.announced import seen_visits
 from replay.record import NightNotes
 from replay.seen import follow
 
@@ -61,15 +63,16 @@ class LiveRecorder:
         tasks = [asyncio.create_task(self._follow_raws()), asyncio.create_task(stop.wait())]
         if self._idle_s:
             tasks.append(asyncio.create_task(self._wait_until_idle()))
-        events = asyncio.create_task(self._follow_board()) if self._board is not None else None
+        heard = [] if self._board is None else [self._follow_board(self._board), self._follow_visits(self._board)]
+        hearing = [asyncio.create_task(one) for one in heard]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
         finally:
-            for task in (*tasks, *([events] if events else [])):
+            for task in (*tasks, *hearing):
                 task.cancel()
-            await asyncio.gather(*tasks, *([events] if events else []), return_exceptions=True)
+            await asyncio.gather(*tasks, *hearing, return_exceptions=True)
         return self.notes
 
     async def _follow_raws(self) -> None:
@@ -88,16 +91,23 @@ class LiveRecorder:
             except TimeoutError:
                 return
 
-    async def _follow_board(self) -> None:
-        if self._board is None:
-            return
+    async def _follow_visits(self, board: AsyncBoard) -> None:
+        last = "0-0"
+        while True:
+            with contextlib.suppress(StoreError):
+                news = await board.connection.run(visits.follow(board.prefix, last, timeout_s=EVENTS_WAIT_S))
+                if news:
+                    last = news[-1].entry_id
+                    self.notes.visits += seen_visits(news)
+
+    async def _follow_board(self, board: AsyncBoard) -> None:
         last = "0"
         while True:
             with contextlib.suppress(StoreError):  # it may be away, and come back: its stream is kept
                 if last == "0":
-                    time = await self._board.time()
+                    time = await board.time()
                     self.notes.times.note(datetime.now(UTC).timestamp() * 1000, time.now_ms)
-                events = await self._board.events(last, timeout_s=EVENTS_WAIT_S)
+                events = await board.events(last, timeout_s=EVENTS_WAIT_S)
                 if events:
                     last = events[-1].event_id
                     self.notes.hear(events)

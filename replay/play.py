@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
+from pydantic import ValidationError
+
 from rapid.errors import RapidError
 from replay.clock import NightClock, Playing
 from replay.delivered import Delivered, Delivery
@@ -24,6 +26,8 @@ from replay.events import (
     RawsEvent,
     RequestEvent,
     SidecarEvent,
+    VisitCanceledEvent,
+    VisitEvent,
 )
 from replay.recording import Recording
 from replay.regenerate import Raw, Regenerator
@@ -127,7 +131,8 @@ class Player:
     target
         Takes raws and side-cars.
     door
-        Takes control changes, requests and exclusions, and the clock's rate; they are left out without one.
+        Takes control changes, requests, announcements and exclusions, and the clock's rate; they are left out without
+        one.
     clock
         Says when.
     seed
@@ -288,7 +293,7 @@ class Player:
         elif self._door is not None:
             try:
                 self._ask(event, self._door)
-            except RapidError as error:
+            except (RapidError, ValidationError) as error:
                 # The recorded system took it: that this one does not is for the report.
                 self.progress.problems.append(f"{event.kind} at {event.at_s:g} s: {error}")
 
@@ -299,6 +304,10 @@ class Player:
             door.ask(event)
         elif isinstance(event, CancelEvent):
             door.cancel(event)
+        elif isinstance(event, VisitEvent):
+            door.announce(event)
+        elif isinstance(event, VisitCanceledEvent):
+            door.cancel_visit(event)
         elif isinstance(event, ExclusionEvent):
             door.exclude(event)
 

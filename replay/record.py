@@ -23,6 +23,7 @@ from rapid.requests.archive import RequestArchive
 from rapid.requests.models import RequestState
 from rapid.results.control_log import ControlLog
 from rapid.results.store import ResultsStore
+from replay.announced import LEAD_S, SeenVisit, visit_events, visits_of_night
 from replay.events import (
     CancelEvent,
     ControlEvent,
@@ -69,6 +70,7 @@ class NightNotes:
     raws: list[SeenRaw] = field(default_factory=list)
     sensors: list[SeenSensors] = field(default_factory=list)
     notes: list[Event] = field(default_factory=list)
+    visits: list[SeenVisit] = field(default_factory=list)
     times: NightTime = field(default_factory=NightTime)
     """Of the board's clock, if it was heard."""
 
@@ -140,6 +142,8 @@ class Recorder:
         first_s, last_s = min(times_s), max(times_s)
         if is_timed:
             self._check_times(times, first_s, {raw.exposure for raw in seen.raws})
+        visits = visits_of_night(seen.visits, first_s, last_s)
+        first_s = min([first_s, *(one.at_s for one in visits if one.at_s >= first_s - LEAD_S)])
         begin_s = times.board_s(first_s)
         ids = {raw.exposure for raw in seen.raws}
         tables, summaries = read_outcome(self._results, self._camera.name, ids, last_raw_s=seen.last_raw_s)
@@ -148,6 +152,7 @@ class Recorder:
             *self._controls(begin_s),
             *self._requests(begin_s, {day_of(exposure) for exposure in ids}, times),
             *self._exclusions(first_s, last_s, times),
+            *visit_events(visits, times, begin_s),
             *self._notes(seen.notes, begin_s),
         ]
         events.sort(key=lambda event: event.at_s)
@@ -273,6 +278,7 @@ class Recorder:
                 by=record.asked_by,
                 door=record.source,
                 ended=record.state.value if record.state.is_final else "",
+                run=record.run,
             )
             if record.state is RequestState.CANCELLED and record.finished_ms is not None:
                 at_s = self._at(record.finished_ms, begin_s)

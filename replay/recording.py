@@ -34,7 +34,7 @@ from replay.headers import NightHeaders
 from replay.plan import PlannedExposure
 
 FORMAT: Literal["rapid-recording"] = "rapid-recording"
-VERSION = 1
+VERSION = 2
 MANIFEST = "recording.json"
 PIXELS = "pixels"
 FILES = {MANIFEST, "events.jsonl", "headers.txt", "exposures.jsonl", "results.jsonl", "summaries.jsonl", PIXELS}
@@ -364,7 +364,10 @@ def _texts(recording: Recording) -> Iterator[tuple[str, str]]:
     def lines(models: Iterable[BaseModel]) -> str:
         return "".join(model.model_dump_json(exclude_defaults=True) + "\n" for model in models)
 
-    manifest = recording.manifest.model_copy(update={"header_order": tuple(recording.headers.order)})
+    # Read from an earlier version it may have got what that version did not know.
+    manifest = recording.manifest.model_copy(
+        update={"version": VERSION, "header_order": tuple(recording.headers.order)}
+    )
     yield MANIFEST, manifest.model_dump_json(indent=1) + "\n"
     # The kind of an event is a default, and must be said all the same.
     yield (

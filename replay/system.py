@@ -4,7 +4,7 @@ import contextlib
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,7 +31,7 @@ from replay.door import DoorSource, HeadThread
 from replay.events import FaultEvent, RequestEvent
 from replay.fault_check import check_exposures, check_targets
 from replay.faults import FullDisk, Kill, ProcessFault, is_power_cut, spoil_night
-from replay.incident import parse_subject, slowest_jobs, wait_again
+from replay.incident import incident_again
 from replay.invariants import NAMED_WITHIN_S, Accountant, Interruption, one_each
 from replay.outcome import read_outcome
 from replay.pace import measure_loop_s
@@ -263,12 +263,17 @@ class ReplaySystem:
         self._wait(lambda: not accountant.unnamed_plots(until_s=until_s), timeout_s=NAMED_WITHIN_S)
         return until_s
 
-    def wait_until_settled(self, delivered: Delivered, *, stall_s: float = STALL_S) -> list[str]:
+    def wait_until_settled(self, delivered: Delivered, door: SystemDoor, *, stall_s: float = STALL_S) -> list[str]:
         """Wait until nothing is to come any more; return what is still open when nothing has moved for so long."""
         accountant = self.accountant(delivered)
-        if self._wait(lambda: not any(accountant.unsettled()), timeout_s=None, stall_s=stall_s):
+
+        def unsettled() -> Iterator[str]:
+            yield from door.unsettled()
+            yield from accountant.unsettled()
+
+        if self._wait(lambda: not any(unsettled()), timeout_s=None, stall_s=stall_s):
             return []
-        return one_each(accountant.unsettled())
+        return one_each(unsettled())
 
     def _wait(self, condition: Callable[[], bool], *, timeout_s: float | None, stall_s: float | None = None) -> bool:
         """Wait for a condition, looked at whenever the board tells something and every second besides."""
@@ -306,7 +311,7 @@ class ReplaySystem:
             forgot_ms=FORGOT_MS if any(is_power_cut(event) for event in recording.events) else 0,
             plots_until_s=self._wait_for_plots(accountant),
         )
-        ended = door.ended() if door is not None else {}
+        asked = door.asked() if door is not None else {}
         found = recording.with_manifest(
             # The slower of the two: what else ran on the machine meanwhile belongs to the latencies too.
             loop_s=max(self._loops),
@@ -318,20 +323,13 @@ class ReplaySystem:
             },
         )
         if (was := recording.manifest.incident) is not None:
-            again = [
-                one for exposure in delivered.raws for one in self.results.results(exposure, camera=self.camera.name)
-            ]
-            now: dict[str, Any] = {"slowest": slowest_jobs(again)}
-            if was.wait is not None:
-                subject = parse_subject(was.subject).exposure
-                mine = [one for one in again if one.exposure == subject]
-                now["wait"] = wait_again(was.wait, mine, delivered.last_raw_s.get(subject, 0.0))
-                now["slowest"] = slowest_jobs(mine)
-            found = found.with_manifest(incident=was.model_copy(update=now).model_dump())
+            run = next((record.run for record in asked.values()), "")
+            again = incident_again(was, self.camera.name, self.results, delivered, run=run)
+            found = found.with_manifest(incident=again.model_dump())
         found.results, found.summaries = tables, summaries
         found.events = [
-            event.model_copy(update={"ended": ended[event.request_id]})
-            if isinstance(event, RequestEvent) and event.request_id in ended
+            event.model_copy(update={"ended": asked[event.request_id].state.value, "run": asked[event.request_id].run})
+            if isinstance(event, RequestEvent) and event.request_id in asked
             else event
             for event in recording.events
         ]
@@ -418,7 +416,7 @@ def replay_night(
         finally:
             committer.finish()
         system.note_faults(committer.committed)
-        open_ = system.wait_until_settled(delivered, stall_s=stall_s)
+        open_ = system.wait_until_settled(delivered, door, stall_s=stall_s)
         found = system.outcome(recording, delivered, door=door)
         problems = [*player.progress.problems, *committer.problems, *open_]
         if problems:

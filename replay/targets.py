@@ -3,9 +3,10 @@
 A target takes keys and bytes. Whatever spoils, delays or loses raws on the way is a target around another.
 """
 
+import contextlib
 import json
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,15 +15,23 @@ from urllib.parse import quote_plus
 from rapid.camera.models import Camera
 from rapid.control.store import ControlStore
 from rapid.dispatch.board import Board
-from rapid.errors import ConfigurationError, StoreError
+from rapid.errors import ConfigurationError, NotFoundError, StoreError
 from rapid.exclusions.models import ExcludedAlreadyError, Target
 from rapid.exclusions.store import ExclusionStore
+from rapid.next_visit import store as visits
 from rapid.products.s3 import parse_store_url
 from rapid.products.store import open_products
-from rapid.requests.models import RequestSpec
+from rapid.requests.models import RequestRecord, RequestSpec, RequestState
 from rapid.requests.store import RequestBoard
 from rapid.results.store import ResultsStore
-from replay.events import CancelEvent, ControlEvent, ExclusionEvent, RequestEvent
+from replay.events import (
+    CancelEvent,
+    ControlEvent,
+    ExclusionEvent,
+    RequestEvent,
+    VisitCanceledEvent,
+    VisitEvent,
+)
 from replay.fits_writer import write_whole
 
 NOTIFY_TIMEOUT_S = 10.0
@@ -129,7 +138,7 @@ class SinkTarget:
 
 
 class SystemDoor:
-    """What is asked of a running system beside its raws: control, requests, exclusions, its clock.
+    """What is asked of a running system beside its raws: control, requests, announcements, exclusions, its clock.
 
     Parameters
     ----------
@@ -177,6 +186,15 @@ class SystemDoor:
         if ticket is not None:
             self._requests.cancel(ticket, by=event.by)
 
+    def announce(self, event: VisitEvent) -> None:
+        """Announce exposures, for as long as they were announced then."""
+        talk = visits.announce(self._board.prefix, event.visit, life_s=event.life_s, now_ms=self._board.now_ms())
+        self._board.connection.run(talk)
+
+    def cancel_visit(self, event: VisitCanceledEvent) -> None:
+        """Take an announcement back."""
+        self._board.connection.run(visits.cancel(self._board.prefix, event.group))
+
     def exclude(self, event: ExclusionEvent) -> None:
         """Switch a detector or an amp off."""
         if self._exclusions is None:
@@ -198,6 +216,16 @@ class SystemDoor:
         except ExcludedAlreadyError:
             return  # the night is played again
 
-    def ended(self) -> Mapping[str, str]:
-        """Return how the requests that were played stand, by the recorded request's id."""
-        return {recorded: self._requests.read(ticket).state.value for recorded, ticket in self.tickets.items()}
+    def unsettled(self) -> Iterator[str]:
+        """Tell of requests that are not done yet: of those that wait for exposures, none may come any more."""
+        for recorded, record in self.asked().items():
+            if not (record.state.is_final or record.state is RequestState.WAITING):
+                yield f"request {recorded} is {record.state.value}"
+
+    def asked(self) -> Mapping[str, RequestRecord]:
+        """Return the requests that were played, by the recorded request's id; without those that the board forgot."""
+        found: dict[str, RequestRecord] = {}
+        for recorded, ticket in self.tickets.items():
+            with contextlib.suppress(NotFoundError):
+                found[recorded] = self._requests.read(ticket)
+        return found

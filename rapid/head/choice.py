@@ -212,6 +212,7 @@ class Chooser:
         *,
         age_s: float = 0.0,
         excluded: Mapping[int, str],
+        expected: frozenset[int] | None = None,
         asked_for: bool = False,
     ) -> Choice:
         """Return what is done with an exposure whose first raw came a while ago.
@@ -220,6 +221,8 @@ class Chooser:
         ----------
         age_s
             How long ago [s]; the cadence is measured on the board's clock, as all that it is compared with.
+        expected
+            Detectors that are read out, as far as is known: of a few no more are to be waited for.
         asked_for
             Whether a request wants it processed on every detector.
         """
@@ -245,7 +248,8 @@ class Chooser:
         guaranteed = asked_for or is_guaranteed(info, state.guaranteed, header_flag=header.get(state.guaranteed_header))
         shedding = Shedding(level=0)
         if is_newest and not guaranteed and not info.image_type.is_calibration:
-            sizes = [len(detectors - excluded.keys()) for _, detectors in steps]
+            read_out = self._camera.science_ids if expected is None else expected
+            sizes = [len(detectors & read_out - excluded.keys()) for _, detectors in steps]
             shedding = self._shedder.decide(
                 state.shedding, sizes, await self._load(info, header), self._cadence.seconds
             )

@@ -416,6 +416,7 @@ class Head:
                 header,
                 age_s=time.monotonic() - exposure.first_s,
                 excluded=off.detectors,
+                expected=expected_detectors(self._camera, read_out=exposure.read_out),
                 asked_for=self._desk is not None and self._desk.guarantees(info),
             )
         return exposure.choice

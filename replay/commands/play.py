@@ -45,7 +45,7 @@ def play(
         str | None, typer.Option(help="Board to play control changes and requests to, and whose clock goes along.")
     ] = None,
     data: Annotated[Path | None, typer.Option(help="Data folder of that system: exclusions are kept there.")] = None,
-    notify: Annotated[str, typer.Option(help="With S3: the head's /notify, told of every object.")] = "",
+    notify: Annotated[str, typer.Option(help="With S3: /notify of the head or of ingest, told of every object.")] = "",
     seed: Annotated[int | None, typer.Option(help="Shuffle the raws of each exposure, the same for a seed.")] = None,
     loops: Annotated[int, typer.Option(min=0, help="How often; 0 for ever.")] = 1,
     max_gap: Annotated[
@@ -167,10 +167,12 @@ def _rate(text: str) -> float:
 def _target(to: str, notify: str) -> "RawTarget":
     from rapid.products.s3 import is_s3_uri
     from rapid.products.store import path_of
+    from rapid.wiring.settings import make_settings
     from replay.targets import BucketTarget, DirectoryTarget
 
     if is_s3_uri(to):
-        return BucketTarget(to, notify_url=notify)
+        secret = make_settings().ingest_secret if notify else None
+        return BucketTarget(to, notify_url=notify, secret=secret.get_secret_value() if secret is not None else "")
     if notify:
         raise ConfigurationError("notify", "a directory is watched: only a bucket tells of its objects")
     return DirectoryTarget(path_of(to))

@@ -107,12 +107,18 @@ def _hear_the_board(url: str, camera: str, seen: "NightNotes") -> None:
     from datetime import UTC, datetime
 
     from rapid.dispatch.board import Board
+    from rapid.next_visit import store as visits
+    from replay.announced import seen_visits
 
     with Board(url, camera, outage_s=5.0) as board:
         last = "0"
         while events := board.events(last, timeout_s=0.01):
             last = events[-1].event_id
             seen.hear(events)
+        last = "0-0"
+        while news := board.connection.run(visits.follow(board.prefix, last, timeout_s=0.01)):
+            last = news[-1].entry_id
+            seen.visits += seen_visits(news)
         seen.times.note(datetime.now(UTC).timestamp() * 1000, board.now_ms())
 
 

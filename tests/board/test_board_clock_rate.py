@@ -132,7 +132,9 @@ def test_gathers_are_decided_alike_at_every_rate(make_board, rate):
     assert decisions(board, rate) == [(GatherReason.TIMEOUT, 1, 1), (GatherReason.REGATHER, 2, 2)]
 
 
-async def shed_levels(board: Board, valkey, *, rate: float, job_s: float) -> list[int]:
+async def shed_levels(
+    board: Board, valkey, *, rate: float, job_s: float, expected: frozenset[int] | None = None
+) -> list[int]:
     """Return the levels of exposures 0.8 s apart, with one worker that takes so long for a job."""
     board.set_clock_rate(rate)
     control = Control(shedding={"ladder": ["ccd_checkerboard"]})
@@ -140,7 +142,7 @@ async def shed_levels(board: Board, valkey, *, rate: float, job_s: float) -> lis
         chooser = Chooser(LSSTCAM, other, default_book(), control, Waits())
         levels = []
         for seq_num in range(1, 5):
-            choice = await chooser.choose(info(seq_num), {}, excluded={})
+            choice = await chooser.choose(info(seq_num), {}, excluded={}, expected=expected)
             levels.append(choice.control["shed_level"])
             board.post(spec_of(seq_num, [0]))
             job = board.claim(worker(), timeout_s=5)
@@ -155,6 +157,11 @@ async def test_load_is_shed_alike_at_every_rate(board, valkey, rate):
     # 189 detectors of half a second each cannot be done by one worker in 0.8 s, at any rate; nothing is known of the
     # cadence before the third exposure.
     assert await shed_levels(board, valkey, rate=rate, job_s=0.5) == [0, 0, 1, 1]
+
+
+async def test_what_is_not_read_out_is_no_reason_to_shed(board, valkey):
+    few = frozenset({0, 1})  # as the camera said before the first raw
+    assert await shed_levels(board, valkey, rate=1.0, job_s=0.2, expected=few) == [0, 0, 0, 0]
 
 
 def test_the_board_forgets_nothing_of_its_clock_rate_when_a_job_is_posted(board):

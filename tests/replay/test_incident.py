@@ -1,7 +1,9 @@
 """What failed, or took long, becomes a night in which it does so again, on a system that knows nothing of it."""
 
+import dataclasses
 import json
 import math
+import os
 import threading
 from typing import ClassVar
 
@@ -11,12 +13,13 @@ from typer.testing import CliRunner
 
 from payloads.plugin import PayloadConfig
 from rapid.errors import ConfigurationError, PayloadError
-from replay.check import check
+from rapid.results.store import open_results
+from replay.check import Kind, check
 from replay.cli import replay_app
-from replay.events import RawsEvent, SidecarEvent
-from replay.incident import parse_subject
+from replay.events import RawsEvent, RequestEvent, SidecarEvent
 from replay.pytest_plugin import play_night
 from replay.recording import PixelKind, read_recording
+from replay.subject import parse_subject
 from replay.system import SystemOptions, replay_night
 
 EXPOSURE = 2026112000001
@@ -64,6 +67,7 @@ def broken_night(tmp_path_factory):
         config = {"brightest_adu": value, "slow_adu": slow_adu}
         night = play_night(folder / "night", monkeypatch, **options, config=config)
         assert [row["detector"] for row in night.failures] == [detector]
+        night.brightest_adu = value
         yield night, f"prompt.{exposure}.night_fragile.{detector:03d}", (detector, slow)
 
 
@@ -129,6 +133,72 @@ def test_a_slow_exposure_is_replayed_and_is_slow_again_in_the_same_place(broken_
     assert now.step_s >= TAKES_S
     report = check(made, found)
     assert report.is_good, report.findings
+
+
+BOOK = """
+pipelines:
+  - name: mild
+    version: "1"
+    description: What is done at once goes well, what comes after breaks.
+    steps: [{{payload: assemble}}]
+    afterburner: [{{payload: fragile, config: {{brightest_adu: {brightest_adu}}}}}]
+rules: [{{pipeline: mild, image_types: [science]}}]
+"""
+
+
+@pytest.fixture(scope="module")
+def asked_night(broken_night, tmp_path_factory):
+    """A night of one image in which an afterburner fails on one detector, and a request, by its settings, on another."""
+    before, _, (detector, other) = broken_night
+    brightest = {number: value for (_, number), value in before.metric("brightest_adu").items()}
+    folder = tmp_path_factory.mktemp("asked")
+    (folder / "book").mkdir()
+    value = before.brightest_adu
+    (folder / "book" / "book.yaml").write_text(BOOK.format(brightest_adu=value))
+    asked = {
+        "select": {"exposures": [EXPOSURE]},
+        "pipeline": "night_fragile",
+        "config": {"fragile": {"brightest_adu": brightest[other], "slow_adu": -1.0}},
+        "label": "a try",
+    }
+    request = RequestEvent(at_s=40.0, request_id="1-1", spec=asked, by="ann")
+    night = before.recording
+    night = dataclasses.replace(night, events=[*night.events, request], results=[], summaries=[])
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        books = os.pathsep.join((str(folder / "book"), os.environ["RAPID_PIPELINE_PATH"]))
+        monkeypatch.setenv("RAPID_PIPELINE_PATH", books)
+        found = replay_night(night, folder / "system", options=SystemOptions(n_workers=1), stall_s=120.0)
+        results = open_results(str(folder / "system" / "data" / "results.sqlite"))
+        letters = {row["pipeline"]: row["job_id"] for row in results.failures("MiniCam9")}
+        results.close()
+        assert {name: problems for name, problems in found.manifest.invariants.items() if problems} == {}
+        assert letters.keys() == {"mild_after", "night_fragile"}
+        yield found, folder / "system", letters, (detector, other)
+
+
+@pytest.mark.parametrize("pipeline", ["mild_after", "night_fragile"])
+def test_a_dead_letter_of_an_afterburner_or_a_request_fails_again(asked_night, tmp_path, pipeline):
+    _, folder, letters, detectors = asked_night
+    arguments = ["incident", letters[pipeline], "--camera", "MiniCam9", "--data", str(folder / "data")]
+    arguments += ["--raws", str(folder / "raws"), "--out", str(tmp_path / "bug"), "--with-raw"]
+    result = CliRunner().invoke(replay_app, arguments)
+    assert result.exit_code == 0, result.output
+    made = read_recording(tmp_path / "bug")
+    assert made.n_raws == 1
+    assert len(made.manifest.incident.errors) == 1
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        # Where it is replayed nobody knows the pipelines of the night.
+        elsewhere = os.environ["RAPID_PIPELINE_PATH"].split(os.pathsep)[1:]
+        monkeypatch.setenv("RAPID_PIPELINE_PATH", os.pathsep.join(elsewhere if pipeline == "mild_after" else []))
+        found = replay_night(made, tmp_path / "system", options=SystemOptions(n_workers=1), stall_s=120.0)
+    (error,) = found.manifest.incident.errors
+    detector = detectors[pipeline == "night_fragile"]
+    assert error["job_id"].endswith(f".{EXPOSURE}.{pipeline}.{detector:03d}")
+    assert error["code"] == "payload_failed"
+    report = check(made, found)
+    assert report.is_good, report.findings
+    mended = found.with_manifest(incident=found.manifest.incident.model_copy(update={"errors": []}).model_dump())
+    assert [finding.kind for finding in check(made, mended).findings] == [Kind.FAILURE]
 
 
 @pytest.mark.parametrize(

@@ -256,6 +256,39 @@ def test_a_request_is_known_again_however_its_numbers_are_spelt(night):
     assert finding.kind is Kind.REQUEST
 
 
+def with_request(recording, *, ticket, ended="done", **metrics):
+    """Return a recording in which an image was processed again, on request."""
+    found = copy.deepcopy(recording)
+    asked = {"select": {"exposures": [E]}, "pipeline": "quicklook", "reuse": False}
+    run = f"request-{ticket}"
+    found.events = [*found.events, RequestEvent(at_s=1, request_id=ticket, spec=asked, ended=ended, run=run)]
+    found.results = [*found.results, found.results[0].model_copy(update={"run": run, "metrics": metrics})]
+    found.summaries = [*found.summaries, found.summaries[0].model_copy(update={"run": run})]
+    return found
+
+
+def test_what_a_request_gave_is_compared_though_its_run_has_another_name(night):
+    n_detectors = len(night.results[0].detectors)
+    before = with_request(night, ticket="1-1", sky_level=(100.0,) * n_detectors)
+    assert check(before, with_request(night, ticket="7-7", sky_level=(100.0,) * n_detectors)).is_good
+    brighter = with_request(night, ticket="7-7", sky_level=(100.0, *(200.0,) * (n_detectors - 1)))
+    findings = check(before, brighter).findings
+    assert {(one.kind, one.where.partition(" detector")[0]) for one in findings} == {
+        (Kind.METRIC, f"{E} quicklook of request 1-1")
+    }
+    assert len(findings) == n_detectors - 1
+    nothing = with_request(night, ticket="7-7", sky_level=(100.0,) * n_detectors)
+    nothing.results.pop()
+    assert {one.kind for one in check(before, nothing).findings} == {Kind.MISSING_DETECTOR}
+
+
+def test_how_far_a_cancelled_request_came_is_not_compared(night):
+    n_detectors = len(night.results[0].detectors)
+    before = with_request(night, ticket="1-1", ended="cancelled", sky_level=(100.0,) * n_detectors)
+    after = with_request(night, ticket="7-7", ended="cancelled", sky_level=(1.0,) * n_detectors)
+    assert check(before, after).is_good
+
+
 def test_numbers_of_other_pixels_are_compared_only_with_tolerances_of_the_users(night, replayed):
     change_metric(replayed, "psf_fwhm_arcsec", (2.0, 2.0))
     assert Kind.METRIC in {finding.kind for finding in check(night, replayed).findings}

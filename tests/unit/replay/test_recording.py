@@ -13,7 +13,7 @@ from replay.keep import keep, read_binned, read_stamps
 from replay.plan import make_plan
 from replay.planned import recording_of_plan
 from replay.play import steps_of
-from replay.recording import PixelKind, ResultTable, SummaryFacts, read_recording, write_recording
+from replay.recording import VERSION, PixelKind, ResultTable, SummaryFacts, read_recording, write_recording
 from replay.regenerate import Regenerator
 from replay.simulate import NightSimulator
 
@@ -122,11 +122,19 @@ def test_binned_and_stamped_pixels_keep_level_and_sources(recording, raws):
     assert stamped.max() == original.max()
 
 
+def test_a_recording_of_an_earlier_version_is_read_and_written_as_one_of_today(recording, tmp_path):
+    write_recording(recording, tmp_path / "night")
+    path = tmp_path / "night" / "recording.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"version": 1}))
+    write_recording(read_recording(tmp_path / "night"), tmp_path / "again")
+    assert json.loads((tmp_path / "again" / "recording.json").read_text())["version"] == VERSION
+
+
 def test_a_recording_of_a_later_version_is_refused(recording, tmp_path):
     write_recording(recording, tmp_path / "night")
     path = tmp_path / "night" / "recording.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"version": 99}))
-    with pytest.raises(ConfigurationError, match=r"is 99; this release reads up to 1"):
+    with pytest.raises(ConfigurationError, match=r"is 99; this release reads up to 2"):
         read_recording(tmp_path / "night")
 
 
