@@ -150,7 +150,7 @@ class Player:
     on_step
         Called after each step.
     restore_rate
-        Let the system's clock run at its own pace again when the night is over.
+        Let the system's clock run at its own pace again when the night is over; else it runs on at the night's.
     """
 
     def __init__(
@@ -223,9 +223,10 @@ class Player:
                         break
         finally:
             if self._door is not None:
-                if self._restore_rate:
-                    self._door.set_rate(1.0)
                 self.clock.on_rate = lambda _rate: None
+                # Not left standing, as in a night that was stepped through: what has come must come to its end.
+                goes_on = self.clock.rate if math.isfinite(self.clock.rate) else 1.0
+                self._door.set_rate(1.0 if self._restore_rate else goes_on)
         return self.delivered
 
     def _play(self, pool: ThreadPoolExecutor) -> bool:

@@ -4,11 +4,13 @@ Pure bookkeeping: no clock, no I/O. `rapid.display.reader` feeds it; pages and v
 version of a summary never replaces a newer one (invariant I10), and a replayed event changes nothing.
 """
 
+import heapq
 import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 from rapid.camera.models import Camera
@@ -28,6 +30,9 @@ SETTLED = frozenset(
         DetectorState.EXCLUDED,
     }
 )
+N_GAPS, LEAST_GAPS = 11, 4
+"""Intervals between exposures that tell the cadence: the last ones, and the fewest."""
+
 N_DETAILED = 48
 """Exposures whose cells stay in memory; older ones are read from the store. 48 of 205 cells are ~15 MB."""
 
@@ -146,6 +151,8 @@ class LiveNight:
         """The night on show; None before the first exposure."""
         self.tracks: dict[int, Track] = {}
         self._detailed: set[int] = set()
+        self._gap_s: float | None = None
+        self._is_gap_known = False
 
     # -- what happens ------------------------------------------------------------------------------
 
@@ -261,6 +268,17 @@ class LiveNight:
         """Id of the newest exposure, or `None` in an empty night."""
         return max(self.tracks, default=None, key=order_of)
 
+    @property
+    def gap_s(self) -> float | None:
+        """Median time between the last exposures [s]; None while there are too few to tell."""
+        if not self._is_gap_known:  # asked for with every result, of a night of a thousand exposures
+            seen = (track.first_seen for track in self.tracks.values() if track.first_seen is not None)
+            newest = heapq.nlargest(N_GAPS + 1, seen)
+            gaps = sorted((later - sooner).total_seconds() for later, sooner in pairwise(newest))
+            self._gap_s = gaps[len(gaps) // 2] if len(gaps) >= LEAST_GAPS else None
+            self._is_gap_known = True
+        return self._gap_s
+
     def rows(self) -> list[ExposureRow]:
         """Return every exposure as a row, newest first."""
         return [self.row(exposure_id) for exposure_id in sorted(self.tracks, key=order_of, reverse=True)]
@@ -305,6 +323,7 @@ class LiveNight:
             self.day_obs = day_obs
             self.tracks.clear()  # a new night has begun; the store keeps the old one
             self._detailed.clear()
+            self._is_gap_known = False
         return day_obs == self.day_obs
 
     def _is_detailed(self, exposure_id: int) -> bool:
@@ -323,7 +342,9 @@ class LiveNight:
     def _track(self, exposure_id: int, at: datetime | None) -> Track:
         track = self.tracks.setdefault(exposure_id, Track(exposure_id))
         if at is not None:
-            track.first_seen = min(track.first_seen or at, at)
+            if track.first_seen is None or at < track.first_seen:
+                track.first_seen = at
+                self._is_gap_known = False
             track.updated = max(track.updated or at, at)
         return track
 

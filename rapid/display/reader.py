@@ -10,7 +10,6 @@ import contextlib
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
-from itertools import pairwise
 from typing import TypeVar
 
 import structlog
@@ -121,9 +120,8 @@ class Reader:
     @property
     def cadence_s(self) -> float:
         """Typical time between the last exposures; the setting's while there are too few to tell."""
-        newest = sorted(seen for track in self.night.tracks.values() if (seen := track.first_seen) is not None)[-12:]
-        gaps = sorted((b - a).total_seconds() for a, b in pairwise(newest))
-        return max(gaps[len(gaps) // 2], 2.0) if len(gaps) >= 4 else self._settings.cadence_s
+        gap_s = self.night.gap_s
+        return max(gap_s, 2.0) if gap_s is not None else self._settings.cadence_s
 
     async def run(self) -> None:
         """Follow the board until cancelled."""

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import math
+import signal
 import sys
 import tempfile
 import threading
@@ -272,6 +273,7 @@ def _play_in_system(
     max_gap_s: float | None,
     control: Path,
 ) -> None:
+    from replay.clock import Playing
     from replay.control import ControlSocket, keys_of_terminal
     from replay.recording import write_recording
     from replay.system import replay_night
@@ -283,7 +285,7 @@ def _play_in_system(
         if done.n_done % 50 == 0 or done.n_done == done.n_steps:
             print(f"{done.position_s:8.1f} of {done.duration_s:.0f} s  {done.n_raws} raws  {done.last}", flush=True)
 
-    with ControlSocket(control, clock, lambda: dict(state)), keys_of_terminal(clock):
+    with ControlSocket(control, clock, lambda: dict(state)), keys_of_terminal(clock), _ended_by_ctrl_c(clock):
         found = replay_night(
             night,
             folder,
@@ -302,8 +304,27 @@ def _play_in_system(
     for name, problems in broken.items():
         for problem in problems:
             print(f"rapid: {name}: {problem}", file=sys.stderr)
+    if clock.state is Playing.STOPPED:
+        print(f"rapid: the night was ended after {state.get('steps', 0)} of its steps", file=sys.stderr)
     if broken:
         raise typer.Exit(1)
+
+
+@contextlib.contextmanager
+def _ended_by_ctrl_c(clock: "NightClock") -> Iterator[None]:
+    """Let Ctrl-C end the night, so that what came of it so far is kept; once more ends everything."""
+    before = signal.getsignal(signal.SIGINT)
+
+    def end(*_: object) -> None:
+        signal.signal(signal.SIGINT, before)
+        print("rapid: no more comes; what has come is finished. Ctrl-C once more leaves it", file=sys.stderr)
+        clock.stop()
+
+    signal.signal(signal.SIGINT, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _tell_incident(night: "Recording", found: "Recording") -> None:

@@ -178,3 +178,22 @@ def test_other_controllers_exposures_sort_by_their_number():
     ids = [7026112000002, 2026112000003, 2026112000001]
     assert [day_obs_of(exposure_id) for exposure_id in ids] == [20261120] * 3
     assert sorted(ids, key=order_of) == [2026112000001, 7026112000002, 2026112000003]
+
+
+def test_the_time_between_exposures_is_that_of_the_last_ones(night):
+    def come(seq_num: int, at_s: float) -> None:
+        night.put_detector(DAY + seq_num, "quicklook", 0, S.QUEUED, at=AT + timedelta(seconds=at_s))
+
+    for seq_num in range(1, 5):
+        come(seq_num, 100.0 * seq_num)
+    assert night.gap_s is None
+    come(5, 500.0)
+    assert night.gap_s == 100.0
+    for seq_num in range(6, 18):
+        come(seq_num, 500.0 + 34.0 * (seq_num - 5))
+    assert night.gap_s == 34.0
+    for seq_num in range(10, 18):  # heard of late: they had come closer together
+        come(seq_num, 500.0 + 20.0 * (seq_num - 5))
+    assert night.gap_s == 20.0
+    night.put_detector(DAY + 100_000 + 1, "quicklook", 0, S.QUEUED, at=AT)
+    assert night.gap_s is None

@@ -6,8 +6,9 @@ import threading
 import pytest
 
 from rapid.errors import StoreError
+from rapid.requests.models import RequestSpec
 from replay.clock import NightClock
-from replay.events import ControlEvent, FaultEvent, NoteEvent
+from replay.events import ControlEvent, FaultEvent, NoteEvent, RequestEvent
 from replay.plan import make_plan
 from replay.planned import recording_of_plan
 from replay.play import Player
@@ -159,6 +160,33 @@ def test_a_change_that_is_refused_is_told_and_the_night_goes_on(recording):
     assert len(keys) == 9
     (problem,) = player.progress.problems
     assert "control at 40 s: no" in problem
+
+
+@pytest.mark.parametrize(("rate", "goes_on"), [(10.0, 10.0), (math.inf, 1.0)])
+def test_the_clock_of_a_night_that_is_ended_while_it_stands_goes_on(recording, rate, goes_on):
+    door = Door()
+    clock = NightClock(rate, stepping=True)
+    came = threading.Event()
+    player = Player(recording, SinkTarget(lambda *_: came.set()), clock, door=door, restore_rate=False)
+    thread = threading.Thread(target=player.run)
+    thread.start()
+    clock.step(2)
+    assert came.wait(60)
+    clock.stop()
+    thread.join(60)
+    assert 0.0 in door.heard
+    assert door.heard[-1] == goes_on
+
+
+def test_a_request_that_is_none_is_told_and_the_night_goes_on(recording):
+    door = Door()
+    door.ask = lambda event: RequestSpec.model_validate(event.spec)
+    asked = RequestEvent(at_s=40.0, request_id="1-1", spec={"select": {"exposures": "all"}})
+    keys, player = played(with_events(recording, asked), door=door)
+    assert len(keys) == 9
+    (problem,) = player.progress.problems
+    assert "request at 40 s" in problem
+    assert "select.exposures" in problem
 
 
 def test_a_directory_that_takes_nothing_is_told_of(tmp_path):
