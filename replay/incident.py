@@ -17,7 +17,7 @@ from rapid.errors import NotFoundError
 from rapid.pipeline.models import Pipeline, base_of
 from rapid.pipeline.store import default_book, packaged_book
 from rapid.requests.archive import RequestArchive
-from rapid.requests.models import RequestRecord
+from rapid.requests.models import PROMPT, RequestRecord
 from rapid.results.control_log import ControlLog
 from rapid.results.models import DetectorResult, ExposureSummary
 from rapid.results.store import ResultsStore
@@ -74,18 +74,21 @@ def record_incident(
     failures = dead_letters(results, camera.name, subject)
     ended = [
         result
-        for result in results.results(subject.exposure, camera=camera.name, detector=subject.detector)
-        if subject.is_of(result.pipeline) and (subject.pipeline is None or result.run == subject.run)
+        for result in results.results(subject.exposure, camera=camera.name, detector=subject.detector, run=subject.run)
+        if subject.is_of(result.pipeline)
     ]
-    versions = results.summary_versions(camera.name, subject.exposure)
+    # Others came of the same exposure later, for campaigns and requests.
+    versions = [one for one in results.summary_versions(camera.name, subject.exposure) if one.run == subject.run]
     if not failures and not ended and not versions:
         raise NotFoundError("incident", text, f"the results store of {camera.name} knows nothing of it")
     request = _request(subject, camera, results) if subject.is_asked_for else None
-    every = list(look_through(raws, camera=camera, day_obs=day_of(subject.exposure)))
-    wait = None if alone or subject.detector is not None else _wait(subject.exposure, camera, results, every)
-    others = wait.others if wait is not None else ()
-    if request is not None and request.spec is not None and request.spec.combine is not None:
-        others = tuple({*others, *request.members} - {subject.exposure})
+    combined = request.members if request is not None and request.spec is not None and request.spec.combine else ()
+    days = sorted({day_of(exposure) for exposure in (subject.exposure, *combined)})
+    every = [one for day_obs in days for one in look_through(raws, camera=camera, day_obs=day_obs)]
+    # A request comes when somebody asks, perhaps days later.
+    is_alone = alone or subject.detector is not None or request is not None
+    wait = None if is_alone else _wait(subject.exposure, camera, results, every)
+    others = combined if wait is None else wait.others
     seen = _seen(subject, camera, raws, every, others)
     # What was in force is told by the exposure itself: the board's clock may have been moved since.
     night = Recorder(camera, results).record(seen, truth=truth, title=f"incident {text}", is_timed=False)
@@ -156,7 +159,7 @@ def _wait(exposure: int, camera: Camera, results: ResultsStore, every: Iterable[
     for one in every:
         if isinstance(one, SeenRaw):
             times.setdefault(one.exposure, []).append(one.at_s)
-    jobs = {exposure: _runs(results.results(exposure, camera=camera.name))}
+    jobs = {exposure: _runs(results.results(exposure, camera=camera.name, run=PROMPT))}
     if exposure not in times or not jobs[exposure]:
         return None
     ends_s = {
@@ -168,7 +171,7 @@ def _wait(exposure: int, camera: Camera, results: ResultsStore, every: Iterable[
     spans = {number: Span(min(at), max(at), ends_s[number]) for number, at in times.items() if number in ends_s}
     others = find_queue(exposure, spans)
     for other in others:
-        jobs[other] = _runs(results.results(other, camera=camera.name))
+        jobs[other] = _runs(results.results(other, camera=camera.name, run=PROMPT))
     n_workers = min(count_workers(run for runs in jobs.values() for run in runs), MAX_WORKERS)
     took_s, alone_s = spans[exposure].took_s, own_s(jobs[exposure], n_workers)
     if not others or not has_waited(took_s, alone_s):
@@ -204,7 +207,7 @@ def incident_again(
         That of its request, if it has one: another than then.
     """
     subject = parse_subject(was.subject)
-    ended = [one for exposure in delivered.raws for one in results.results(exposure, camera=camera)]
+    ended = [one for exposure in delivered.raws for one in results.results(exposure, camera=camera, run=run or PROMPT)]
     now: dict[str, Any] = {"slowest": slowest_jobs(ended)}
     now["errors"] = errors_of(dead_letters(results, camera, subject, run=run))
     if was.wait is not None:
@@ -324,7 +327,7 @@ def _definitions(name: str, seen: NightNotes, *, is_chosen: bool) -> str:
 def _table(table: ResultTable, subject: Subject) -> ResultTable | None:
     if table.exposure != subject.exposure and not subject.is_build:
         return None  # it only stood in the way
-    if not subject.is_of(table.pipeline) or (subject.is_asked_for and table.run != subject.run):
+    if not subject.is_of(table.pipeline) or table.run != subject.run:
         return None
     if subject.detector is None:
         return table
@@ -340,8 +343,8 @@ def _table(table: ResultTable, subject: Subject) -> ResultTable | None:
 
 
 def _summary(summary: SummaryFacts, subject: Subject) -> SummaryFacts | None:
-    if subject.is_asked_for and summary.run != subject.run:
-        return None  # nor are its numbers those of the night's own processing
+    if summary.run != subject.run:
+        return None
     if summary.exposure != subject.exposure and not subject.is_build:
         return summary.model_copy(update={"metrics": {}, "latency_s": None})
     if not subject.is_of(summary.pipeline):

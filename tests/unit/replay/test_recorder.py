@@ -167,12 +167,13 @@ def came(raws, *at_s: float) -> None:
         os.utime(path, (EPOCH_S + one, EPOCH_S + one))
 
 
-def ended(results, number: int, begin_s: float, end_s: float) -> None:
+def ended(results, number: int, begin_s: float, end_s: float, run: str = "prompt") -> None:
     """Keep the result of a job that ran from one moment to another, and the summary."""
     finished_at = datetime.fromtimestamp(EPOCH_S + end_s, UTC)
     results.put_result(
         DetectorResult(
             camera="TestCam205",
+            run=run,
             exposure=FIRST + number,
             day_obs=20260921,
             seq_num=number + 1,
@@ -193,7 +194,7 @@ def ended(results, number: int, begin_s: float, end_s: float) -> None:
             finished_at=finished_at,
         )
     )
-    results.put_summary(gathered(FIRST + number, at_s=EPOCH_S + end_s + 0.1, pipeline="bias"))
+    results.put_summary(gathered(FIRST + number, at_s=EPOCH_S + end_s + 0.1, pipeline="bias", run=run))
 
 
 def record(results, raws, number: int, **more):
@@ -247,6 +248,17 @@ def test_an_exposure_that_is_slow_by_itself_is_recorded_alone(results, raws):
     made = record(results, raws, 1)
     assert made.n_raws == 1
     assert made.manifest.incident.wait is None
+
+
+def test_what_a_campaign_did_a_day_later_is_no_part_of_it(results, raws):
+    came(raws, -500.0, 0.0, 0.2, 0.4)
+    ended(results, 1, 0.5, 2.0)
+    ended(results, 1, 86_400.0, 86_500.0, run="deep")
+    ended(results, 2, 86_300.0, 86_400.0, run="deep")
+    made = record(results, raws, 1)
+    assert made.manifest.incident.wait is None
+    assert made.manifest.incident.slowest[0].total_s == 1.5
+    assert {one.run for one in (*made.results, *made.summaries)} == {"prompt"}
 
 
 def test_an_incident_begins_with_the_control_state_of_its_own_summary(results, raws):
