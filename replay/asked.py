@@ -14,6 +14,11 @@ from rapid.errors import ConfigurationError
 from rapid.requests.models import PROMPT, RequestRecord, RequestSpec, RequestState
 from replay.events import NightEvent, RequestEvent
 
+SETTINGS = {"pipeline", "config", "combine", "priority", "run", "label"}
+"""Of a request: how it processes exposures."""
+
+WHICH_DETECTORS = {"detectors", "guaranteed"}
+
 
 class AskedTwice(NamedTuple):
     """A request of the expected night, and the same of the other; None if it was not made there."""
@@ -65,11 +70,10 @@ def asked_again(record: RequestRecord, exposure: int, detector: str, *, at_s: fl
     if spec is None or spec.select.affected is not None or spec.select.calibs is not None:
         raise ConfigurationError("incident", f"request {record.request_id} processed nothing under a run of its own")
     exposures = record.members if spec.combine is not None else (exposure,)
-    kept = {"pipeline", "config", "combine", "priority", "run", "label"} | (set() if detector else {"guaranteed"})
-    facts = spec.model_dump(mode="json", include=kept if detector else kept | {"detectors"})
+    facts = spec.model_dump(mode="json", include=SETTINGS)
+    # Whatever a request may do without, this one is to be processed.
     facts |= {"select": {"exposures": list(exposures)}, "reuse": False}
-    if detector:
-        facts["detectors"] = [detector]
+    facts |= {"detectors": [detector]} if detector else spec.model_dump(mode="json", include=WHICH_DETECTORS)
     narrowed = RequestSpec.model_validate_json(json.dumps(facts))
     return RequestEvent(
         at_s=at_s,

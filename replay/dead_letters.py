@@ -25,7 +25,7 @@ def dead_letters(results: ResultsStore, camera: str, subject: Subject, *, run: s
         for row in results.failures(camera, exposure=subject.exposure, limit=MANY)
         if subject.is_of(row["pipeline"])
         and subject.detector in {None, row["detector"]}
-        and (subject.pipeline is None or str(row["job_id"]).startswith(f"{run or subject.run}."))
+        and str(row["job_id"]).startswith(f"{run or subject.run}.")
     ]
     return sorted(rows, key=lambda row: str(row["job_id"]))
 

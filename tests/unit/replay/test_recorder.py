@@ -197,6 +197,21 @@ def ended(results, number: int, begin_s: float, end_s: float, run: str = "prompt
     results.put_summary(gathered(FIRST + number, at_s=EPOCH_S + end_s + 0.1, pipeline="bias", run=run))
 
 
+def failed(results, job_id: str) -> None:
+    """Keep a dead letter."""
+    _, exposure, pipeline, detector = job_id.split(".")
+    results.put_failure(
+        job_id=job_id,
+        camera="TestCam205",
+        exposure=int(exposure),
+        detector=int(detector),
+        pipeline=pipeline,
+        attempts=1,
+        error={"code": "payload_failed", "message": "no stars"},
+        failed_at=datetime.fromtimestamp(EPOCH_S, UTC),
+    )
+
+
 def record(results, raws, number: int, **more):
     made, _ = record_incident(str(FIRST + number), camera=CAMERA, results=results, raws=str(raws), **more)
     return made
@@ -255,10 +270,19 @@ def test_what_a_campaign_did_a_day_later_is_no_part_of_it(results, raws):
     ended(results, 1, 0.5, 2.0)
     ended(results, 1, 86_400.0, 86_500.0, run="deep")
     ended(results, 2, 86_300.0, 86_400.0, run="deep")
+    failed(results, f"deep.{FIRST + 1}.bias.094")
     made = record(results, raws, 1)
     assert made.manifest.incident.wait is None
     assert made.manifest.incident.slowest[0].total_s == 1.5
     assert {one.run for one in (*made.results, *made.summaries)} == {"prompt"}
+    assert made.manifest.incident.errors == []
+
+
+def test_an_exposures_own_dead_letters_are_part_of_it(results, raws):
+    came(raws, -500.0, 0.0, 0.2, 0.4)
+    failed(results, f"prompt.{FIRST + 1}.bias.094")
+    (error,) = record(results, raws, 1).manifest.incident.errors
+    assert error["job_id"] == f"prompt.{FIRST + 1}.bias.094"
 
 
 def test_an_incident_begins_with_the_control_state_of_its_own_summary(results, raws):
